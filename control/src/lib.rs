@@ -1,0 +1,1 @@
+//! The control process: API, compiler, store and link.

@@ -1,0 +1,3 @@
+//! The contract between control and data planes.
+
+pub mod policy;

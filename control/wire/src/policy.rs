@@ -1,0 +1,181 @@
+//! The policy document: what an operator writes, control checks and a plane compiles.
+//!
+//! Names are Cloudflare's where the thing is theirs. A document is carried as JSON bytes and shared by its hash;
+//! unknown fields are refused on both sides, so a plane never enforces half a document.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// What a sandbox may reach, and what happens to its requests.
+///
+/// A template holds a whole document. A sandbox holds one of the same shape as its overrides: a field that it sets
+/// replaces the template's field, it never merges with it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PolicyDocument {
+    /// Hosts outside every list may be reached. Unset means false.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enable_internet: Option<bool>,
+    /// TLS is opened. Unset means true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub intercept_https: Option<bool>,
+    /// Hosts that may be reached. Set, even empty, it is a gate; unset, there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_hosts: Option<Vec<String>>,
+    /// Hosts that may not be reached, whatever else is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denied_hosts: Option<Vec<String>>,
+    /// Special-purpose ranges that a host may resolve to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allowed_addresses: Option<Vec<AllowedAddresses>>,
+    /// Roots, beside the system's, by which a host's certificate is verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_roots: Option<Vec<UpstreamRoots>>,
+    /// Host → match → actions, in the order written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rules: Option<Vec<Rule>>,
+    /// The handler of every request that no host names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<HandlerUse>,
+    /// Handlers by host pattern: exact before glob, among globs the one written first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outbound_by_host: Option<Vec<HostHandler>>,
+    /// What happens when the policy lease ends without a renewal. Unset means keep.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_control_loss: Option<OnControlLoss>,
+    /// Length of the policy lease in milliseconds. Unset means 10,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
+    /// Status of a refusal by policy. Unset means 403.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny_status: Option<u16>,
+}
+
+/// Addresses that hosts of one pattern may resolve to although they are special-purpose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowedAddresses {
+    /// Host pattern.
+    pub host: String,
+    /// Ranges in CIDR form.
+    pub cidrs: Vec<IpNet>,
+}
+
+/// Private roots for the hosts of one pattern.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UpstreamRoots {
+    /// Host pattern.
+    pub host: String,
+    /// One or more certificates in PEM form.
+    pub pem: String,
+}
+
+/// One rule: for requests to a host that match, do these things.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Host pattern.
+    pub host: String,
+    /// Which requests. Absent: all of them.
+    #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
+    pub matcher: Option<RuleMatch>,
+    /// What happens to them, in order.
+    pub actions: Vec<RuleAction>,
+}
+
+/// What a request must look like for a rule to hold; every field that is set must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RuleMatch {
+    /// Any of these methods, compared byte by byte.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<Vec<String>>,
+    /// A glob over the path, without the query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
+/// One action of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum RuleAction {
+    /// Refuse, with this reason.
+    Deny {
+        /// Told to the sandbox.
+        reason: String,
+    },
+    /// Set a header from a secret, every field of that name replaced.
+    Header {
+        /// Field name.
+        name: String,
+        /// Name of the secret.
+        secret: String,
+        /// Put before the value.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        prefix: String,
+    },
+    /// `Authorization: Bearer` from a secret.
+    Bearer {
+        /// Name of the secret.
+        secret: String,
+    },
+}
+
+/// A handler by name, with its parameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HandlerUse {
+    /// Name under which the handler was published.
+    pub handler: String,
+    /// Handed to the handler as JSON. Absent: `null`.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub params: serde_json::Value,
+    /// What happens when the handler fails.
+    #[serde(default, skip_serializing_if = "OnError::is_refuse")]
+    pub on_error: OnError,
+}
+
+/// A handler for the hosts of one pattern.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostHandler {
+    /// Host pattern.
+    pub host: String,
+    /// The handler.
+    #[serde(flatten)]
+    pub outbound: HandlerUse,
+}
+
+/// What follows a handler that trapped, ran out of budget or answered nonsense.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnError {
+    /// The request is refused.
+    #[default]
+    Refuse,
+    /// The request goes on as if no handler were set.
+    Next,
+}
+
+impl OnError {
+    fn is_refuse(&self) -> bool {
+        *self == Self::Refuse
+    }
+}
+
+/// What a plane does for a sandbox when it has lost control.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnControlLoss {
+    /// Traffic goes on with the last snapshot.
+    #[default]
+    Keep,
+    /// Traffic is refused when the lease ends.
+    Deny,
+}
+
+/// Labels of a sandbox.
+pub type Labels = BTreeMap<String, String>;

@@ -1,0 +1,1 @@
+//! What the plane answers by itself at outgate.internal.

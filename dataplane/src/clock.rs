@@ -1,0 +1,1 @@
+//! Clocks: the coarse time of a shard's turn, and the boot clock by which leases run.

@@ -1,0 +1,1 @@
+//! The plane's settings: read once, checked whole.

@@ -1,0 +1,1 @@
+//! The handler host: precompiled WebAssembly, isolated, bounded.

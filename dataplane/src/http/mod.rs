@@ -1,0 +1,1 @@
+//! HTTP/1.1: strict heads over the receive buffer, bodies by chunk, the exchange.

@@ -1,0 +1,1 @@
+//! Who is speaking: attachments, and the sandbox that each stands for.

@@ -1,0 +1,1 @@
+//! Credentials by reference: the one place that exposes a secret.

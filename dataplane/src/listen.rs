@@ -1,0 +1,1 @@
+//! How connections come in: explicit proxy, passed listeners, redirected traffic, synthetic DNS.

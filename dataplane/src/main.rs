@@ -1,0 +1,6 @@
+//! The `outgate-dataplane` process.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! What may be reached: pure decisions over a compiled policy.

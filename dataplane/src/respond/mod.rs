@@ -1,0 +1,1 @@
+//! What the sandbox is told when the answer is ours.

@@ -1,0 +1,1 @@
+//! Sockets, buffers, timers and mailbox on an io_uring of our own inside the executor.

@@ -1,0 +1,1 @@
+//! One core: its executor, its tables, its connections.

@@ -1,0 +1,1 @@
+//! TLS on both legs: certificate authorities, leaves, and streams over the ring.

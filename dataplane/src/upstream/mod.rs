@@ -1,0 +1,1 @@
+//! Names to addresses to connections: resolver, guard, pool.

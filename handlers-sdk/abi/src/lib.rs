@@ -1,0 +1,1 @@
+//! The contract between the handler host and a guest: exports, events, the request view, actions.

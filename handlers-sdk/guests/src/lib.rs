@@ -1,0 +1,1 @@
+//! Builds handlers to WebAssembly with whatever toolchain the machine has.

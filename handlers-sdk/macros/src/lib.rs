@@ -1,0 +1,1 @@
+//! The `#[handler]` attribute of the handlers SDK.

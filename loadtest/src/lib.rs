@@ -1,0 +1,1 @@
+//! The load generator: a stranger on the network that counts and times.
