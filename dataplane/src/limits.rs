@@ -1,1 +1,28 @@
 //! Every bound of the plane, each with what breaks when it is larger and when it is smaller.
+
+use std::time::Duration;
+
+/// Bytes of a plane's name. Larger: records and certificates swell. Smaller: host names do not fit.
+pub const PLANE_NAME_BYTES_MAX: usize = 128;
+/// Shards of one plane. Larger: locked memory for their rings runs out. Smaller: big machines idle.
+pub const SHARDS_MAX: usize = 256;
+
+/// From the first byte of a request to the end of its head. Larger: slow heads hold connections. Smaller: bad
+/// mobile links fail.
+pub const HEAD_TIME: Duration = Duration::from_secs(20);
+/// A TLS handshake, each leg. Larger: half-open handshakes pile up. Smaller: slow clients fail.
+pub const HANDSHAKE_TIME: Duration = Duration::from_secs(15);
+/// An idle client connection between requests. Larger: idle connections pile up. Smaller: clients reconnect often.
+pub const IDLE_TIME: Duration = Duration::from_secs(900);
+/// Silence of an upstream while its answer is due. Larger: a dead upstream holds its client. Smaller: models that
+/// think for minutes are cut off.
+pub const UPSTREAM_SILENCE: Duration = Duration::from_secs(900);
+/// Connections of one sandbox. Larger: one sandbox takes the plane's descriptors. Smaller: browsers and package
+/// managers stall.
+pub const SANDBOX_CONNECTIONS_MAX: usize = 4096;
+/// Connections waiting to be handed to another shard. Larger: a stopped shard hoards descriptors. Smaller: bursts
+/// are refused.
+pub const HANDOVER_QUEUE_MAX: usize = 1024;
+/// Bytes not yet sent that the kernel holds for one connection beyond what the peer acknowledged
+/// (`TCP_NOTSENT_LOWAT`). Larger: more leaves after a lease ended in a stopped process. Smaller: bulk slows down.
+pub const NOT_SENT_BYTES_MAX: u32 = 64 << 10;
