@@ -1,1 +1,11 @@
 //! The harness that end-to-end, attack and tidy tests share.
+
+use std::path::PathBuf;
+
+/// The root of the checkout.
+///
+/// # Panics
+/// Never: the manifest of this package has a parent.
+pub fn checkout() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the checkout").to_owned()
+}
