@@ -1,0 +1,44 @@
+//! Bounds of everything that crosses the link, each with what breaks when it is larger and when it is smaller.
+
+/// Bytes of one frame's body. Larger: one peer makes the other buffer more before it can judge. Smaller: a batch of
+/// large documents does not fit one revision.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+
+/// Operations in one frame. Larger: a small frame unfolds into much memory. Smaller: a batch does not fit.
+pub const OPS_MAX: usize = 4_096;
+
+/// Bytes of a name, an identifier or a host pattern. Larger: rows grow. Smaller: DNS names (253) stop fitting.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Bytes of a policy document as JSON. Larger: rows of a million sandboxes grow. Smaller: real lists are refused.
+pub const DOCUMENT_BYTES_MAX: usize = 64 << 10;
+
+/// Labels of one sandbox. Larger: a selector walks longer. Smaller: orchestrators run out of them.
+pub const LABELS_MAX: usize = 64;
+
+/// Bytes of a secret's value. Larger: heads that carry it are refused upstream anyway. Smaller: keys in PEM form
+/// stop fitting.
+pub const SECRET_BYTES_MAX: usize = 64 << 10;
+
+/// Host patterns to which one secret is bound. Larger: each injection compares longer. Smaller: shared credentials
+/// must be written twice.
+pub const SECRET_HOSTS_MAX: usize = 256;
+
+/// Bytes of a certificate or a signing request in DER form. Larger: a peer's word costs more memory. Smaller:
+/// certificates of P-384 chains stop fitting.
+pub const CERTIFICATE_BYTES_MAX: usize = 8 << 10;
+
+/// Bytes of a handler's signed envelope. Larger: one publish fills planes. Smaller: handlers with a big runtime are
+/// refused.
+pub const ENVELOPE_BYTES_MAX: usize = 32 << 20;
+
+/// Bytes up to which an envelope travels inside its operation. Larger: small changes wait behind code. Smaller: each
+/// handler costs a stream.
+pub const ENVELOPE_INLINE_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes of a reason told by one side to the other. Larger: a hostile guest fills logs. Smaller: a chain of causes
+/// is cut.
+pub const REASON_BYTES_MAX: usize = 2 << 10;
+
+/// CPU features named by a plane. Larger: a peer's word costs more memory. Smaller: newer processors are cut.
+pub const FEATURES_MAX: usize = 256;
