@@ -51,7 +51,8 @@ fn sources() -> Vec<(String, String)> {
                     walk(root, &path, found);
                 }
             } else if name.ends_with(".rs") {
-                let relative = path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
+                let relative =
+                    path.strip_prefix(root).expect("below the root").to_string_lossy().into_owned();
                 found.push((relative, fs::read_to_string(&path).expect("text")));
             }
         }
@@ -83,11 +84,8 @@ fn top_level_is_the_owners() {
 
 #[test]
 fn every_source_says_in_its_first_line_what_it_is_for() {
-    let silent: Vec<String> = sources()
-        .into_iter()
-        .filter(|(_, text)| !text.starts_with("//! "))
-        .map(|(path, _)| path)
-        .collect();
+    let silent: Vec<String> =
+        sources().into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(path, _)| path).collect();
     assert!(silent.is_empty(), "no `//!` first line: {silent:?}");
 }
 
@@ -109,9 +107,12 @@ fn unsafe_code_lies_only_where_it_is_named() {
     let strangers: Vec<String> = sources()
         .into_iter()
         .filter(|(path, text)| {
-            let unsafe_inside = text.lines().map(str::trim_start).filter(|line| !line.starts_with("//")).any(|line| {
-                line.contains("allow(unsafe_code") || line.contains("unsafe {") || line.contains("unsafe fn ")
-            });
+            let unsafe_inside =
+                text.lines().map(str::trim_start).filter(|line| !line.starts_with("//")).any(|line| {
+                    line.contains("allow(unsafe_code")
+                        || line.contains("unsafe {")
+                        || line.contains("unsafe fn ")
+                });
             unsafe_inside
                 && path != "tests/tests/tidy.rs"
                 && !UNSAFE_FILES.iter().any(|named| path.starts_with(named))
@@ -162,7 +163,10 @@ fn packages_depend_only_on_what_stands_below_them() {
 /// The order of the modules in the plane's `lib.rs`.
 fn plane_modules() -> Vec<String> {
     let text = fs::read_to_string(checkout().join("dataplane/src/lib.rs")).expect("lib.rs");
-    text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect()
+    text.lines()
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[test]
@@ -188,7 +192,9 @@ fn a_module_of_the_plane_uses_only_what_stands_above_it() {
 fn policy_does_no_io_and_asks_no_clock() {
     for (path, text) in sources() {
         if path.starts_with("dataplane/src/policy") {
-            for word in ["std::net::Tcp", "std::fs", "Instant::now", "SystemTime::now", "crate::ring", ".await"] {
+            for word in
+                ["std::net::Tcp", "std::fs", "Instant::now", "SystemTime::now", "crate::ring", ".await"]
+            {
                 assert!(!shipped(&text).contains(word), "{path} contains {word}");
             }
         }
