@@ -1,6 +1,7 @@
 //! The contract between control and data planes.
 
 pub mod codec;
+pub mod envelope;
 pub mod limits;
 pub mod message;
 pub mod policy;
