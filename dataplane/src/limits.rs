@@ -26,3 +26,8 @@ pub const HANDOVER_QUEUE_MAX: usize = 1024;
 /// Bytes not yet sent that the kernel holds for one connection beyond what the peer acknowledged
 /// (`TCP_NOTSENT_LOWAT`). Larger: more leaves after a lease ended in a stopped process. Smaller: bulk slows down.
 pub const NOT_SENT_BYTES_MAX: u32 = 64 << 10;
+
+/// Bytes of a host name as text (RFC 1035 §2.3.4). Larger: no resolver takes it. Smaller: valid names are refused.
+pub const HOST_BYTES_MAX: usize = 253;
+/// Bytes of one label of a host name (RFC 1035 §2.3.4). Larger: no resolver takes it. Smaller: valid names are refused.
+pub const LABEL_BYTES_MAX: usize = 63;

@@ -1,1 +1,5 @@
-//! HTTP/1.1: strict heads over the receive buffer, bodies by chunk, the exchange.
+//! HTTP without I/O: heads, bodies, the one authority of a request, and the exchange.
+
+pub mod host;
+
+pub use host::{Authority, DnsName, Host, HostError, Scheme};
