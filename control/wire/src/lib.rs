@@ -4,5 +4,6 @@ pub mod codec;
 pub mod envelope;
 pub mod limits;
 pub mod message;
+pub mod pattern;
 pub mod policy;
 pub mod row;
