@@ -1,1 +1,339 @@
-//! Who is speaking: attachments, and the sandbox that each stands for.
+//! Who is asking: from the place of the connection or a checked credential, never from anything that a request says.
+
+use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
+
+use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
+use ipnet::IpNet;
+
+use crate::limits::{ATTACHMENTS_MAX, PROXY_CREDENTIALS_BYTES_MAX, SANDBOX_ID_BYTES_MAX};
+
+/// Identifier of a sandbox: printable ASCII without `:` and `/`, so that it fits credentials, paths and certificates.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SandboxId(Arc<str>);
+
+impl SandboxId {
+    /// Reads an identifier.
+    ///
+    /// # Errors
+    /// When it is empty, longer than [`SANDBOX_ID_BYTES_MAX`] or holds other characters.
+    pub fn new(text: &str) -> Result<Self, IdentityError> {
+        let fits = (1..=SANDBOX_ID_BYTES_MAX).contains(&text.len());
+        let clean = text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b':' && byte != b'/');
+        if fits && clean { Ok(Self(text.into())) } else { Err(IdentityError::Id) }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SandboxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for SandboxId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+/// A listener of this plane that belongs to one sandbox, transparent or a Unix socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId(pub u64);
+
+/// Why a connection belongs to nobody, or an attachment was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IdentityError {
+    /// Not an identifier.
+    #[error("a sandbox id has 1 to {SANDBOX_ID_BYTES_MAX} printable ASCII characters, without `:` and `/`")]
+    Id,
+    /// No sandbox is attached to the listener.
+    #[error("no sandbox is attached to this listener")]
+    UnknownListener,
+    /// No sandbox is attached to the source address.
+    #[error("no sandbox is attached to the address {source_address}")]
+    UnknownSource {
+        /// Where the connection came from.
+        source_address: IpAddr,
+    },
+    /// `Proxy-Authorization` is missing.
+    #[error("proxy credentials are required")]
+    NoCredentials,
+    /// `Proxy-Authorization` is not `Basic` with `id:password`, or names no sandbox, or the password is wrong: one
+    /// error, so that nobody learns which sandboxes exist.
+    #[error("the proxy credentials are not accepted")]
+    BadCredentials,
+    /// Another sandbox is attached there.
+    #[error("{place} is attached to sandbox {holder}; detach it first")]
+    Taken {
+        /// Listener or range.
+        place: String,
+        /// Who holds it.
+        holder: SandboxId,
+    },
+    /// [`ATTACHMENTS_MAX`] is reached.
+    #[error("the plane holds {ATTACHMENTS_MAX} attachments already")]
+    Full,
+}
+
+/// SHA-256 of a proxy password. Passwords are long random tokens that the attaching orchestrator makes, so a slow hash
+/// would only slow the plane.
+#[derive(Clone)]
+pub struct CredentialHash([u8; 32]);
+
+impl CredentialHash {
+    /// Hashes a password.
+    pub fn of(password: &[u8]) -> Self {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(digest::digest(&digest::SHA256, password).as_ref());
+        Self(hash)
+    }
+
+    /// Takes a hash that was made elsewhere.
+    pub fn from_bytes(hash: [u8; 32]) -> Self {
+        Self(hash)
+    }
+
+    fn accepts(&self, password: &[u8]) -> bool {
+        verify_slices_are_equal(&self.0, &Self::of(password).0).is_ok()
+    }
+}
+
+/// Which sandbox is at which place of this plane. Built by `attach`, handed to the shards as a value.
+#[derive(Clone, Default)]
+pub struct Attachments {
+    listeners: HashMap<ListenerId, SandboxId>,
+    sources: HashMap<IpNet, SandboxId>,
+    /// Prefix lengths in use, longest first; the flag says IPv6.
+    lengths: Vec<(bool, u8)>,
+    credentials: HashMap<SandboxId, CredentialHash>,
+}
+
+impl Attachments {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of places.
+    pub fn len(&self) -> usize {
+        self.listeners.len() + self.sources.len() + self.credentials.len()
+    }
+
+    /// No place is attached.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether this sandbox is attached anywhere.
+    pub fn holds(&self, sandbox: &SandboxId) -> bool {
+        self.credentials.contains_key(sandbox)
+            || self.listeners.values().chain(self.sources.values()).any(|holder| holder == sandbox)
+    }
+
+    /// Attaches a listener: transparent in the sandbox's namespace, or its Unix socket.
+    ///
+    /// # Errors
+    /// When another sandbox holds it, or the table is full.
+    pub fn attach_listener(&mut self, listener: ListenerId, sandbox: SandboxId) -> Result<(), IdentityError> {
+        self.room()?;
+        free(self.listeners.get(&listener), &sandbox, || format!("listener {}", listener.0))?;
+        self.listeners.insert(listener, sandbox);
+        Ok(())
+    }
+
+    /// Attaches a source address or range. The caller vouches that the network binds it to the sandbox.
+    ///
+    /// # Errors
+    /// When another sandbox holds the same range, or the table is full.
+    pub fn attach_source(&mut self, range: IpNet, sandbox: SandboxId) -> Result<(), IdentityError> {
+        self.room()?;
+        let range = control_wire::pattern::unmapped_range(range);
+        free(self.sources.get(&range), &sandbox, || range.to_string())?;
+        self.sources.insert(range, sandbox);
+        self.measure();
+        Ok(())
+    }
+
+    /// Sets the proxy password of a sandbox, in place of an earlier one.
+    ///
+    /// # Errors
+    /// When the table is full.
+    pub fn attach_credentials(
+        &mut self,
+        sandbox: SandboxId,
+        hash: CredentialHash,
+    ) -> Result<(), IdentityError> {
+        self.room()?;
+        self.credentials.insert(sandbox, hash);
+        Ok(())
+    }
+
+    /// Forgets every place of a sandbox. Returns its listeners, for the caller to close.
+    pub fn detach(&mut self, sandbox: &SandboxId) -> Vec<ListenerId> {
+        let mut closed: Vec<ListenerId> = Vec::new();
+        self.listeners.retain(|listener, holder| {
+            if holder == sandbox {
+                closed.push(*listener);
+            }
+            holder != sandbox
+        });
+        self.sources.retain(|_, holder| holder != sandbox);
+        self.credentials.remove(sandbox);
+        self.measure();
+        closed.sort_unstable();
+        closed
+    }
+
+    /// The sandbox of a listener.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn by_listener(&self, listener: ListenerId) -> Result<&SandboxId, IdentityError> {
+        self.listeners.get(&listener).ok_or(IdentityError::UnknownListener)
+    }
+
+    /// The sandbox of a source address, by the longest prefix.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn by_source(&self, source: IpAddr) -> Result<&SandboxId, IdentityError> {
+        let address = source.to_canonical();
+        self.lengths
+            .iter()
+            .filter(|(six, _)| *six == address.is_ipv6())
+            .filter_map(|(_, bits)| IpNet::new(address, *bits).ok())
+            .find_map(|range| self.sources.get(&range.trunc()))
+            .ok_or(IdentityError::UnknownSource { source_address: address })
+    }
+
+    /// The sandbox of the value of a `Proxy-Authorization` field: `Basic`, the sandbox's id as user (RFC 7617 §2).
+    ///
+    /// # Errors
+    /// [`IdentityError::NoCredentials`] without a value, [`IdentityError::BadCredentials`] for any other reason.
+    pub fn by_credentials(&self, value: Option<&[u8]>) -> Result<&SandboxId, IdentityError> {
+        let value = value.ok_or(IdentityError::NoCredentials)?;
+        let pair = basic(value).ok_or(IdentityError::BadCredentials)?;
+        let colon = pair.iter().position(|byte| *byte == b':').ok_or(IdentityError::BadCredentials)?;
+        let (user, password) = (&pair[..colon], &pair[colon + 1..]);
+        let user = std::str::from_utf8(user).ok().and_then(|user| SandboxId::new(user).ok());
+        let row = user.and_then(|user| self.credentials.get_key_value(&user));
+        // An unknown user costs the same hash and compare, so time tells nothing about who exists.
+        let nobody = CredentialHash([0; 32]);
+        let accepted = row.map_or(&nobody, |(_, hash)| hash).accepts(password);
+        row.filter(|_| accepted).map(|(sandbox, _)| sandbox).ok_or(IdentityError::BadCredentials)
+    }
+
+    fn room(&self) -> Result<(), IdentityError> {
+        if self.len() < ATTACHMENTS_MAX { Ok(()) } else { Err(IdentityError::Full) }
+    }
+
+    fn measure(&mut self) {
+        self.lengths =
+            self.sources.keys().map(|range| (range.addr().is_ipv6(), range.prefix_len())).collect();
+        self.lengths.sort_unstable_by(|a, b| b.cmp(a));
+        self.lengths.dedup();
+    }
+}
+
+fn free(
+    holder: Option<&SandboxId>,
+    sandbox: &SandboxId,
+    place: impl FnOnce() -> String,
+) -> Result<(), IdentityError> {
+    match holder {
+        Some(holder) if holder != sandbox => {
+            Err(IdentityError::Taken { place: place(), holder: holder.clone() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Undoes `Basic`; the scheme's name has no case (RFC 9110 §11.1).
+fn basic(value: &[u8]) -> Option<Vec<u8>> {
+    if value.len() > PROXY_CREDENTIALS_BYTES_MAX {
+        return None;
+    }
+    let (scheme, rest) = value.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let token = rest.trim_ascii();
+    // Some clients leave the padding out.
+    data_encoding::BASE64.decode(token).or_else(|_| data_encoding::BASE64_NOPAD.decode(token)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> SandboxId {
+        SandboxId::new(text).unwrap()
+    }
+
+    fn authorization(pair: &str) -> Vec<u8> {
+        format!("Basic {}", data_encoding::BASE64.encode(pair.as_bytes())).into_bytes()
+    }
+
+    #[test]
+    fn an_identifier_cannot_break_a_credential_a_path_or_a_line() {
+        for bad in ["", "a:b", "a/b", "a b", "a\nb", "ä", &"x".repeat(SANDBOX_ID_BYTES_MAX + 1)] {
+            assert_eq!(SandboxId::new(bad), Err(IdentityError::Id), "{bad:?}");
+        }
+        assert_eq!(id("sb-1_x.y@z").as_str(), "sb-1_x.y@z");
+    }
+
+    #[test]
+    fn the_longest_prefix_says_who_it_is_and_mapped_addresses_are_their_ipv4() {
+        let mut attachments = Attachments::new();
+        attachments.attach_source("10.0.0.0/8".parse().unwrap(), id("wide")).unwrap();
+        attachments.attach_source("10.1.0.0/16".parse().unwrap(), id("narrow")).unwrap();
+        attachments.attach_source("2001:db8:7::/64".parse().unwrap(), id("six")).unwrap();
+        let who = |text: &str| attachments.by_source(text.parse().unwrap()).map(SandboxId::as_str);
+        assert_eq!(who("10.1.2.3"), Ok("narrow"));
+        assert_eq!(who("10.2.2.3"), Ok("wide"));
+        assert_eq!(who("::ffff:10.1.0.9"), Ok("narrow"));
+        assert_eq!(who("2001:db8:7::99"), Ok("six"));
+        let stranger = "192.0.2.1".parse().unwrap();
+        assert_eq!(
+            attachments.by_source(stranger),
+            Err(IdentityError::UnknownSource { source_address: stranger })
+        );
+    }
+
+    #[test]
+    fn proxy_credentials_are_checked_and_failures_look_alike() {
+        let mut attachments = Attachments::new();
+        attachments.attach_credentials(id("one"), CredentialHash::of(b"pass:word")).unwrap();
+        assert_eq!(attachments.by_credentials(Some(&authorization("one:pass:word"))), Ok(&id("one")));
+        let lower = String::from_utf8(authorization("one:pass:word")).unwrap().replace("Basic", "bAsIc");
+        assert_eq!(attachments.by_credentials(Some(lower.as_bytes())), Ok(&id("one")));
+        assert_eq!(attachments.by_credentials(None), Err(IdentityError::NoCredentials));
+        for bad in ["one:wrong", "two:pass:word", "one", ":", "", "one:"] {
+            assert_eq!(
+                attachments.by_credentials(Some(&authorization(bad))),
+                Err(IdentityError::BadCredentials),
+                "{bad}"
+            );
+        }
+        for bad in [&b"Bearer x"[..], b"Basic", b"Basic !!", &[b'a'; 100_000]] {
+            assert_eq!(attachments.by_credentials(Some(bad)), Err(IdentityError::BadCredentials));
+        }
+    }
+
+    #[test]
+    fn a_place_has_one_holder_until_it_is_detached() {
+        let mut attachments = Attachments::new();
+        attachments.attach_listener(ListenerId(1), id("one")).unwrap();
+        attachments.attach_listener(ListenerId(1), id("one")).unwrap();
+        let error = attachments.attach_listener(ListenerId(1), id("two")).unwrap_err();
+        assert!(error.to_string().contains("attached to sandbox one"), "{error}");
+        assert_eq!(attachments.by_listener(ListenerId(1)), Ok(&id("one")));
+        assert_eq!(attachments.detach(&id("one")), vec![ListenerId(1)]);
+        assert_eq!(attachments.by_listener(ListenerId(1)), Err(IdentityError::UnknownListener));
+        assert!(!attachments.holds(&id("one")) && attachments.is_empty());
+    }
+}

@@ -31,3 +31,13 @@ pub const NOT_SENT_BYTES_MAX: u32 = 64 << 10;
 pub const HOST_BYTES_MAX: usize = 253;
 /// Bytes of one label of a host name (RFC 1035 §2.3.4). Larger: no resolver takes it. Smaller: valid names are refused.
 pub const LABEL_BYTES_MAX: usize = 63;
+
+/// Bytes of a sandbox's identifier. Larger: records and certificate subjects swell. Smaller: identifiers of
+/// orchestrators do not fit.
+pub const SANDBOX_ID_BYTES_MAX: usize = 128;
+/// Places of one plane to which sandboxes are attached. Larger: a runaway orchestrator fills memory. Smaller: the
+/// 100,000 sandboxes of a plane, each with a few places, do not fit.
+pub const ATTACHMENTS_MAX: usize = 400_000;
+/// Bytes of a `Proxy-Authorization` value. Larger: strangers make the plane decode and hash more. Smaller: long
+/// tokens do not fit.
+pub const PROXY_CREDENTIALS_BYTES_MAX: usize = 1024;

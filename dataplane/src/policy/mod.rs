@@ -1,1 +1,5 @@
-//! What may be reached: pure decisions over a compiled policy.
+//! May it? Pure judgement of one request by compiled rules: no input or output, no clock.
+
+mod permit;
+
+pub use permit::{AddressPolicy, Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Roots};

@@ -1,0 +1,191 @@
+//! What policy answers: a permit, which only this module can make, or a denial.
+
+use std::sync::Arc;
+
+use control_wire::policy::OnError;
+use ipnet::IpNet;
+
+use crate::{
+    http::{Host, Scheme},
+    identity::SandboxId,
+};
+
+/// What is judged: one request, in the normal forms of `http`.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Method, byte by byte as it was sent.
+    pub method: &'a str,
+    /// How the upstream would be spoken to.
+    pub scheme: Scheme,
+    /// The decided host.
+    pub host: &'a Host,
+    /// The decided port.
+    pub port: u16,
+    /// Path as it was sent, without the query.
+    pub path: &'a [u8],
+    /// The sandbox named the host, by server name, `Host` or CONNECT. False for TLS that came to an address without
+    /// a server name: nothing proves then that the address is not one of a listed name.
+    pub name_proven: bool,
+}
+
+/// The answer of policy.
+#[derive(Debug)]
+pub enum Decision {
+    /// It may be sent, as the permit says.
+    Allow(Permit),
+    /// It may not.
+    Deny(Denial),
+}
+
+/// Leave for one sandbox to speak to one host; the only way to a target. Only policy makes one.
+#[derive(Debug)]
+pub struct Permit {
+    pub(super) sandbox: SandboxId,
+    pub(super) scheme: Scheme,
+    pub(super) host: Host,
+    pub(super) port: u16,
+    pub(super) addresses: AddressPolicy,
+    pub(super) roots: Option<Arc<Roots>>,
+    pub(super) rule: Arc<str>,
+    pub(super) handler: Option<Arc<HandlerUse>>,
+    pub(super) injections: Vec<Arc<Injection>>,
+}
+
+impl Permit {
+    /// For whom.
+    pub fn sandbox(&self) -> &SandboxId {
+        &self.sandbox
+    }
+
+    /// How to speak.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// To which host.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// On which port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Which addresses the host may have.
+    pub fn addresses(&self) -> &AddressPolicy {
+        &self.addresses
+    }
+
+    /// Roots, beside the system's, by which the host is verified.
+    pub fn roots(&self) -> Option<&Arc<Roots>> {
+        self.roots.as_ref()
+    }
+
+    /// Which part of the policy allowed it, for the record: `allowedHosts: *.example.com`.
+    pub fn rule(&self) -> &Arc<str> {
+        &self.rule
+    }
+
+    /// The handler that has to be asked first. Where the tables do not hold it, the request is refused.
+    pub fn handler(&self) -> Option<&Arc<HandlerUse>> {
+        self.handler.as_ref()
+    }
+
+    /// Credentials that rules put on the request, in the order written.
+    pub fn injections(&self) -> &[Arc<Injection>] {
+        &self.injections
+    }
+}
+
+/// What the guard needs to judge an address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AddressPolicy {
+    pub(super) allowed: Arc<[IpNet]>,
+    pub(super) denied: Arc<[IpNet]>,
+}
+
+impl AddressPolicy {
+    /// Special-purpose ranges that this host may resolve to.
+    pub fn allowed(&self) -> &[IpNet] {
+        &self.allowed
+    }
+
+    /// Ranges that may never be dialled, whatever name led there. Denied ports are already left out.
+    pub fn denied(&self) -> &[IpNet] {
+        &self.denied
+    }
+}
+
+/// Private roots for some hosts.
+#[derive(Debug)]
+pub struct Roots {
+    pub(super) pem: String,
+    pub(super) key: [u8; 32],
+}
+
+impl Roots {
+    /// Certificates in PEM form.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// SHA-256 of the PEM text, by which connections and configurations are shared.
+    pub fn key(&self) -> &[u8; 32] {
+        &self.key
+    }
+}
+
+/// A handler as policy chose it.
+#[derive(Debug)]
+pub struct HandlerUse {
+    /// Name under which it was published.
+    pub name: Arc<str>,
+    /// Parameters as JSON.
+    pub params: Box<[u8]>,
+    /// What happens when it fails.
+    pub on_error: OnError,
+    /// Which part of the policy chose it, for the record.
+    pub rule: Arc<str>,
+}
+
+/// A credential that a rule puts on a request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Injection {
+    /// Field that is set.
+    pub field: Box<str>,
+    /// Name of the secret.
+    pub secret: Arc<str>,
+    /// Put before the value.
+    pub prefix: Box<str>,
+    /// Which rule says so, for records and refusals.
+    pub rule: Arc<str>,
+}
+
+/// Why policy said no.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// The kind of reason.
+    pub reason: DenyReason,
+    /// Which part of the policy said so.
+    pub rule: Arc<str>,
+    /// Status of the refusal, as the policy wants it.
+    pub status: u16,
+}
+
+/// Kinds of reasons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DenyReason {
+    /// A pattern of `deniedHosts` matched.
+    DeniedHost,
+    /// `allowedHosts` is set and no pattern matched.
+    NotAllowed,
+    /// A rule denied it, with this text of the operator's.
+    Rule(Arc<str>),
+    /// No list, no handler, and `enableInternet` is off.
+    NoInternet,
+    /// TLS without a server name, where names are listed.
+    NameNotProven,
+    /// TRACE echoes what was injected (RFC 9110 §9.3.8).
+    Trace,
+}
