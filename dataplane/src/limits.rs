@@ -41,3 +41,29 @@ pub const ATTACHMENTS_MAX: usize = 400_000;
 /// Bytes of a `Proxy-Authorization` value. Larger: strangers make the plane decode and hash more. Smaller: long
 /// tokens do not fit.
 pub const PROXY_CREDENTIALS_BYTES_MAX: usize = 1024;
+// ---- Names that sandboxes ask for (`listen`).
+
+/// Names of one sandbox that have a stand-in address. Larger, and a sandbox that asks for random names takes more
+/// than about 1 MiB; smaller, and a crawler loses names whose connections are still to come.
+pub const SYNTHETIC_NAMES_MAX: usize = 2_048;
+/// Seconds for which a synthetic answer may be kept. Larger, and a client dials a stand-in that was forgotten;
+/// smaller, and clients ask again for every connection.
+pub const SYNTHETIC_TTL_S: u32 = 60;
+/// Bytes of one query over TCP. A query is a name of at most 255 bytes and options. Larger, and a sandbox makes us
+/// hold more per connection; smaller, and queries with client options are cut.
+pub const DNS_QUERY_BYTES_MAX: usize = 4_096;
+/// Connections for queries that one listener serves at once. Larger, and a sandbox holds more descriptors; smaller,
+/// and a client that keeps one open per thread waits.
+pub const DNS_CONNECTIONS_MAX: usize = 32;
+/// Seconds that a connection for queries may be silent (RFC 7766 §6.2.3 asks for seconds). Larger, and idle ones take
+/// the places of others; smaller, and clients connect anew for each query.
+pub const DNS_IDLE_S: u64 = 10;
+/// Queries per second that one sandbox may ask. Larger, and a flood takes the shard's time from others (an answer
+/// costs microseconds); smaller, and a busy crawler's look-ups time out.
+pub const DNS_QUERIES_PER_S: u32 = 2_000;
+/// Pending connections of a listener. Larger than `net.core.somaxconn` has no effect; smaller, and bursts of
+/// connections are answered late, after the client's retry.
+pub const LISTEN_BACKLOG: i32 = 4_096;
+/// Descriptors that one message on a local socket may carry. The kernel's own bound is 253; larger, and one message
+/// fills our table; smaller, and a namespace with a listener per port needs several.
+pub const PASSED_DESCRIPTORS_MAX: usize = 32;

@@ -1,1 +1,0 @@
-//! How connections come in: explicit proxy, passed listeners, redirected traffic, synthetic DNS.
