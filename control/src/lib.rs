@@ -1,1 +1,10 @@
 //! The control process: API, compiler, store and link.
+
+pub mod limits;
+pub mod files;
+pub mod seal;
+pub mod pki;
+pub mod tables;
+pub mod store;
+pub mod planes;
+pub mod link;

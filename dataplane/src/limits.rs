@@ -67,3 +67,27 @@ pub const LISTEN_BACKLOG: i32 = 4_096;
 /// Descriptors that one message on a local socket may carry. The kernel's own bound is 253; larger, and one message
 /// fills our table; smaller, and a namespace with a listener per port needs several.
 pub const PASSED_DESCRIPTORS_MAX: usize = 32;
+
+// The link.
+
+/// Messages waiting to be sent to control. Larger: a lost link lets them pile up. Smaller: certificates of many new
+/// sandboxes are offered again and again.
+pub const LINK_OUTGOING_MAX: usize = 1024;
+/// Time to connect to control. Larger: a dead address is tried longer. Smaller: far controls are not reached.
+pub const LINK_CONNECT_TIME: Duration = Duration::from_secs(5);
+/// Pause before the first attempt after a loss; doubled by each that fails. Larger: changes arrive late after a
+/// restart of control. Smaller: a control that is down is hammered.
+pub const LINK_PAUSE: Duration = Duration::from_millis(50);
+/// Longest pause between attempts. Larger: changes arrive late after a long loss. Smaller: a fleet hammers control.
+pub const LINK_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Time for an envelope that a revision names. Larger: a stuck control holds the link. Smaller: large handlers over
+/// slow links never arrive.
+pub const LINK_ARTEFACT_TIME: Duration = Duration::from_secs(60);
+/// Renewals of the lease without an answer. Larger: memory for nothing. Smaller: slow answers are taken for faults.
+pub const LINK_RENEWALS_MAX: usize = 1024;
+/// Rows of one snapshot. Larger: control can fill the plane's memory. Smaller: fleets do not fit.
+pub const LINK_ROWS_MAX: usize = 2_000_000;
+/// Silence after which the link counts as lost. Larger: a dead control is noticed late. Smaller: brief stalls cut it.
+pub const LINK_SILENCE: Duration = Duration::from_secs(10);
+/// Pause between signs of life. Larger: silence is reached without a fault. Smaller: idle links cost.
+pub const LINK_KEEP_ALIVE: Duration = Duration::from_secs(2);

@@ -1,0 +1,47 @@
+//! Every bound of control, each with what breaks when it is larger and when it is smaller.
+
+use std::time::Duration;
+
+/// Changes remembered for planes that come back. Larger: memory and the log table grow. Smaller: a plane that was
+/// away briefly is sent everything again.
+pub const CHANGES_KEPT: usize = 65_536;
+/// Jobs waiting for the writer. Larger: a slow disk lets callers pile up. Smaller: bursts wait at the door.
+pub const WRITER_QUEUE_MAX: usize = 256;
+/// Rows in one frame of a snapshot. Larger: a frame of large documents passes the frame bound. Smaller: more frames.
+pub const SNAPSHOT_ROWS_PER_FRAME: usize = 64;
+/// Time between two renewals of a plane's lease. Larger: short leases cannot be held. Smaller: idle planes cost.
+pub const RENEW_EVERY: Duration = Duration::from_millis(400);
+/// A plane that has not acknowledged what it was sent this long ago is not renewed. Larger: a plane that cannot apply
+/// keeps forwarding by old policy. Smaller: a long snapshot costs the lease.
+pub const ACK_TIME_MAX: Duration = Duration::from_secs(5);
+/// Added to a lease before a silent plane counts as fenced, for clocks that run apart. Larger: lock-downs answer
+/// later. Smaller: clocks must agree better than they do.
+pub const FENCE_SLACK: Duration = Duration::from_millis(250);
+/// How long `?wait=applied` waits by itself. Larger: callers hang. Smaller: healthy but slow planes are named.
+pub const WAIT_DEFAULT: Duration = Duration::from_secs(5);
+/// The longest wait that a caller may ask for. Larger: connections pile up. Smaller: long leases cannot be waited for.
+pub const WAIT_MAX: Duration = Duration::from_secs(120);
+/// Life of a join token. Larger: a lost token is worth more. Smaller: provisioning takes longer than it lives.
+pub const JOIN_TOKEN_TIME: Duration = Duration::from_secs(3_600);
+/// Join tokens outstanding. Larger: the table can be filled. Smaller: fleets cannot be prepared at once.
+pub const JOIN_TOKENS_MAX: usize = 4_096;
+/// Time for a peer's first message. Larger: silent peers hold state. Smaller: bad links cannot join.
+pub const HELLO_TIME: Duration = Duration::from_secs(10);
+/// Silence after which a link counts as lost. Larger: a dead plane is named late. Smaller: brief stalls cut it.
+pub const LINK_IDLE_TIME: Duration = Duration::from_secs(10);
+/// Planes connected at once. Larger: more memory for peers. Smaller: fleets do not fit.
+pub const PLANES_MAX: usize = 4_096;
+/// Messages waiting to be written to one plane. Larger: a slow plane costs memory. Smaller: its reader waits.
+pub const OUTGOING_MAX: usize = 64;
+/// Bytes of a request's body. Larger: one call fills memory. Smaller: modules of handlers do not fit.
+pub const BODY_BYTES_MAX: usize = 16 << 20;
+/// Rejections of handlers remembered per plane. Larger: a hostile plane fills memory. Smaller: a cause is lost.
+pub const REJECTIONS_MAX: usize = 32;
+/// Pause before a plane that died is started again; doubled at each death up to the bound. Larger: traffic waits.
+/// Smaller: a plane that cannot start takes a core.
+pub const RESTART_PAUSE: Duration = Duration::from_millis(100);
+/// Longest pause before a restart. Larger: traffic waits. Smaller: a plane that cannot start takes a core.
+pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Sandboxes that one lock-down may name. Larger: one revision passes the frame bound. Smaller: fleets need calls
+/// in a row.
+pub const LOCKDOWN_MAX: usize = 2_000;

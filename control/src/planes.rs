@@ -1,0 +1,292 @@
+//! What control knows of each plane: what it has acknowledged, when it was last renewed, and so what is enforced.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use control_wire::policy::OnControlLoss;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::limits::{ACK_TIME_MAX, FENCE_SLACK, REJECTIONS_MAX};
+use crate::store::Store;
+use crate::tables::LeaseFacts;
+
+/// Whom a change concerns.
+#[derive(Clone, Debug)]
+pub enum Concern {
+    /// These sandboxes, each with what planes did with it without control before the change.
+    Sandboxes(Vec<(String, Option<LeaseFacts>)>),
+    /// All of them.
+    Everyone,
+}
+
+/// One plane, as the API shows it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlaneView {
+    /// Its name.
+    pub name: String,
+    /// A link is open.
+    pub connected: bool,
+    /// The last revision that all of its shards enforce.
+    pub acknowledged: u64,
+    /// What it runs on.
+    pub triple: String,
+    /// Handlers that it did not take, newest last.
+    pub rejected: Vec<Rejection>,
+}
+
+/// A handler that a plane did not take.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rejection {
+    /// Its name.
+    pub handler: String,
+    /// Its version.
+    pub version: u64,
+    /// Why.
+    pub reason: String,
+}
+
+#[derive(Debug)]
+struct Plane {
+    /// Number of the open link; links count up, so a superseded one can tell that it is.
+    link: Option<u64>,
+    acknowledged: u64,
+    /// The latest moment at which the plane may have been renewed.
+    renewed: Instant,
+    /// Revisions sent and not acknowledged, oldest first.
+    sent: VecDeque<(u64, Instant)>,
+    /// A caller was told that this revision is enforced because the plane is fenced: without it, no renewal.
+    fenced_for: u64,
+    triple: String,
+    rejected: VecDeque<Rejection>,
+}
+
+/// All planes that have joined.
+pub struct Planes {
+    planes: Mutex<BTreeMap<String, Plane>>,
+    links: std::sync::atomic::AtomicU64,
+    changed: watch::Sender<()>,
+}
+
+impl Default for Planes {
+    fn default() -> Self {
+        Self { planes: Mutex::default(), links: Default::default(), changed: watch::channel(()).0 }
+    }
+}
+
+impl Planes {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Plane>> {
+        self.planes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A plane that has joined, now or in an earlier life of this process. It may have been renewed until now.
+    pub fn add(&self, name: &str) {
+        let plane = Plane {
+            link: None,
+            acknowledged: 0,
+            renewed: Instant::now(),
+            sent: VecDeque::new(),
+            fenced_for: 0,
+            triple: String::new(),
+            rejected: VecDeque::new(),
+        };
+        self.lock().entry(name.to_owned()).or_insert(plane);
+        self.changed.send_replace(());
+    }
+
+    /// Forgets a plane: nobody waits for it any more.
+    pub fn remove(&self, name: &str) -> bool {
+        let known = self.lock().remove(name).is_some();
+        self.changed.send_replace(());
+        known
+    }
+
+    /// Whether a plane of this name is known.
+    pub fn knows(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+
+    /// A link of this plane has opened; an older one is superseded. `None` for a plane that was removed.
+    pub fn opened(&self, name: &str, triple: String) -> Option<u64> {
+        let link = self.links.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+        let mut planes = self.lock();
+        let plane = planes.get_mut(name)?;
+        plane.link = Some(link);
+        plane.triple = triple;
+        plane.sent.clear();
+        drop(planes);
+        self.changed.send_replace(());
+        Some(link)
+    }
+
+    /// Whether this is still the plane's link.
+    pub fn is_current(&self, name: &str, link: u64) -> bool {
+        self.lock().get(name).is_some_and(|plane| plane.link == Some(link))
+    }
+
+    /// Tells when any plane has changed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// A link has closed.
+    pub fn closed(&self, name: &str, link: u64) {
+        if let Some(plane) = self.lock().get_mut(name).filter(|plane| plane.link == Some(link)) {
+            plane.link = None;
+        }
+        self.changed.send_replace(());
+    }
+
+    /// A revision is about to be sent.
+    pub fn sending(&self, name: &str, revision: u64) {
+        if let Some(plane) = self.lock().get_mut(name) {
+            plane.sent.push_back((revision, Instant::now()));
+            // Only the oldest decides whether the plane is late; the newest says what it was sent.
+            if plane.sent.len() > 2 {
+                plane.sent.remove(1);
+            }
+        }
+    }
+
+    /// A plane has acknowledged a revision. False when it was never sent, which only a faulty plane says.
+    pub fn acknowledged(&self, name: &str, revision: u64) -> bool {
+        let mut planes = self.lock();
+        let Some(plane) = planes.get_mut(name) else { return false };
+        let newest_sent = plane.sent.back().map_or(plane.acknowledged, |(sent, _)| *sent);
+        if revision > newest_sent {
+            return false;
+        }
+        plane.acknowledged = plane.acknowledged.max(revision);
+        while plane.sent.front().is_some_and(|(sent, _)| *sent <= revision) {
+            plane.sent.pop_front();
+        }
+        drop(planes);
+        self.changed.send_replace(());
+        true
+    }
+
+    /// A plane that came back says what it holds, of this store.
+    pub fn resumed(&self, name: &str, revision: u64) {
+        if let Some(plane) = self.lock().get_mut(name) {
+            // What a link delivered need not be enforced yet: the plane acknowledges it again.
+            plane.sent.push_back((revision, Instant::now()));
+        }
+    }
+
+    /// Renews a plane's lease, or not: a plane that is late, or of which a caller was told that it is fenced, must
+    /// first enforce what it was sent.
+    pub fn renew(&self, name: &str, link: u64) -> bool {
+        let mut planes = self.lock();
+        let Some(plane) = planes.get_mut(name).filter(|plane| plane.link == Some(link)) else { return false };
+        let late = plane.sent.front().is_some_and(|(_, at)| at.elapsed() > ACK_TIME_MAX);
+        if late || plane.acknowledged < plane.fenced_for {
+            return false;
+        }
+        plane.renewed = Instant::now();
+        true
+    }
+
+    /// Notes that a plane did not take a handler.
+    pub fn rejected(&self, name: &str, rejection: Rejection) {
+        if let Some(plane) = self.lock().get_mut(name) {
+            plane.rejected.push_back(rejection);
+            if plane.rejected.len() > REJECTIONS_MAX {
+                plane.rejected.pop_front();
+            }
+        }
+    }
+
+    /// All planes, by name.
+    pub fn view(&self) -> Vec<PlaneView> {
+        let planes = self.lock();
+        let view = |(name, plane): (&String, &Plane)| PlaneView {
+            name: name.clone(),
+            connected: plane.link.is_some(),
+            acknowledged: plane.acknowledged,
+            triple: plane.triple.clone(),
+            rejected: plane.rejected.iter().cloned().collect(),
+        };
+        planes.iter().map(view).collect()
+    }
+
+    /// Waits until a revision is enforced on every plane; answers the planes that are behind when time is up.
+    pub async fn wait(
+        &self,
+        store: &Store,
+        revision: u64,
+        concern: &Concern,
+        within: Duration,
+    ) -> Vec<String> {
+        let mut changes = self.changes();
+        let end = tokio::time::Instant::now() + within;
+        loop {
+            changes.mark_unchanged();
+            let (behind, next_fence) = self.behind(store, revision, concern);
+            if behind.is_empty() {
+                return behind;
+            }
+            let wake = next_fence.map_or(end, |fence| tokio::time::Instant::from_std(fence).min(end));
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return behind },
+                () = tokio::time::sleep_until(wake) => {
+                    if tokio::time::Instant::now() >= end {
+                        return self.behind(store, revision, concern).0;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Planes that may still act by an older revision, and when the first of them will be fenced.
+    fn behind(&self, store: &Store, revision: u64, concern: &Concern) -> (Vec<String>, Option<Instant>) {
+        let fence = fence_of(store, concern);
+        let mut behind = Vec::new();
+        let mut next = None;
+        for (name, plane) in self.lock().iter_mut() {
+            if plane.acknowledged >= revision {
+                continue;
+            }
+            match fence {
+                Some(fence) if plane.acknowledged >= fence.since => {
+                    let at = plane.renewed + fence.lease + FENCE_SLACK;
+                    if Instant::now() >= at {
+                        plane.fenced_for = plane.fenced_for.max(revision);
+                        continue;
+                    }
+                    next = Some(next.map_or(at, |next: Instant| next.min(at)));
+                }
+                _ => {}
+            }
+            behind.push(name.clone());
+        }
+        (behind, next)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Fence {
+    lease: Duration,
+    since: u64,
+}
+
+/// When a silent plane surely refuses all of the concerned sandboxes; `None` when it never does.
+fn fence_of(store: &Store, concern: &Concern) -> Option<Fence> {
+    let Concern::Sandboxes(sandboxes) = concern else { return None };
+    let tables = store.tables();
+    let mut fence = Fence { lease: Duration::ZERO, since: 0 };
+    for (id, before) in sandboxes {
+        // Before the change and after it: the plane acts by one of both.
+        let before = (*before)?;
+        for facts in [Some(before), tables.lease_facts(id)].into_iter().flatten() {
+            if facts.on_control_loss != OnControlLoss::Deny {
+                return None;
+            }
+            fence.lease = fence.lease.max(Duration::from_millis(facts.lease_ms));
+        }
+        // Only behaviour of before the change is known to a plane that is behind.
+        fence.since = fence.since.max(before.since);
+    }
+    Some(fence)
+}

@@ -1,0 +1,215 @@
+//! The link to control over QUIC: a thread of its own joins, receives revisions in order, acknowledges and renews.
+//!
+//! Everything that control says arrives as a [`LinkEvent`] in the order in which it was said, on the link's thread.
+//! After a loss the link comes back with the last revision that it delivered and is sent only what changed since.
+
+mod connect;
+mod identity;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::{fmt, io};
+
+use control_wire::codec::WireError;
+use control_wire::message::{StoreId, ToControl};
+use control_wire::row::Op;
+use tokio::sync::mpsc;
+use zeroize::Zeroizing;
+
+use crate::clock::BootTime;
+use crate::limits::LINK_OUTGOING_MAX;
+
+/// What the link is told at start.
+pub struct LinkConfig {
+    /// UDP address of control.
+    pub control: SocketAddr,
+    /// This plane's name.
+    pub plane: String,
+    /// Folder of the plane's key and certificate; made with mode 0700.
+    pub identity: PathBuf,
+    /// One-time token, needed while the folder holds no identity.
+    pub join_token: Option<Zeroizing<String>>,
+    /// Target triple, for which control compiles handlers.
+    pub triple: String,
+    /// CPU features that compiled code may use.
+    pub cpu_features: Vec<String>,
+    /// Version of Wasmer.
+    pub wasmer: String,
+}
+
+/// What control said, or what became of the link.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// The plane has an identity. Comes once, before everything else.
+    Joined {
+        /// Public key, Ed25519, by which envelopes of handlers are checked.
+        handler_key: [u8; 32],
+    },
+    /// The link is open.
+    Connected,
+    /// All rows of one revision: whatever was held before is replaced. Every envelope is [`Envelope::Here`] and has
+    /// the hash that its row names.
+    ///
+    /// [`Envelope::Here`]: control_wire::row::Envelope::Here
+    Snapshot {
+        /// The revision.
+        revision: u64,
+        /// Upserts only.
+        ops: Vec<Op>,
+    },
+    /// The changes from the revision delivered before to this one.
+    Delta {
+        /// The revision.
+        revision: u64,
+        /// Its changes.
+        ops: Vec<Op>,
+    },
+    /// The link is lost, or could not be opened; another attempt follows by itself.
+    Lost(LinkError),
+}
+
+/// Why the link is not open.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The identity's files.
+    #[error("cannot use the plane's identity in {path}")]
+    Identity {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no identity, and no token to get one.
+    #[error(
+        "the plane has not joined: make a token with `outgate plane token` and set control.joinTokenFile"
+    )]
+    NoToken,
+    /// The token is not one.
+    #[error("the join token is damaged: copy the whole line that `outgate plane token` printed")]
+    BadToken,
+    /// Control refused the join.
+    #[error("control refused the join: {reason}")]
+    Refused {
+        /// What control said.
+        reason: String,
+    },
+    /// The connection could not be made. An authority other than the token's or the identity's ends here too.
+    #[error("cannot connect to control at {address}")]
+    Connect {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The connection broke.
+    #[error("the connection to control ended")]
+    Ended {
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Control was not understood.
+    #[error("control was not understood")]
+    Wire(#[from] WireError),
+    /// Control did what the protocol does not allow.
+    #[error("{0}")]
+    Protocol(&'static str),
+}
+
+/// The policy lease: when the renewal that was granted last had been *sent*.
+///
+/// Shared by all shards; reading it is one atomic load.
+#[derive(Debug, Default)]
+pub struct Lease(AtomicU64);
+
+impl Lease {
+    /// The moment from which the lease runs; `None` before the first renewal, when nothing may rely on it.
+    pub fn renewed_at(&self) -> Option<BootTime> {
+        match self.0.load(Ordering::Acquire) {
+            0 => None,
+            millis => Some(BootTime::from_millis(millis)),
+        }
+    }
+
+    fn renew(&self, sent: BootTime) {
+        self.0.fetch_max(sent.as_millis(), Ordering::Release);
+    }
+}
+
+/// Speaks to control. Clones share the link; it ends when the last is dropped.
+#[derive(Clone)]
+pub struct LinkHandle {
+    outgoing: mpsc::Sender<ToControl>,
+    acknowledged: tokio::sync::watch::Sender<u64>,
+    lease: Arc<Lease>,
+}
+
+impl fmt::Debug for LinkHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LinkHandle").field("lease", &self.lease).finish_non_exhaustive()
+    }
+}
+
+impl LinkHandle {
+    /// Every shard enforces this revision. Kept and said again after a loss, so it cannot get lost.
+    pub fn acknowledge(&self, revision: u64) {
+        self.acknowledged.send_if_modified(|held| {
+            let newer = revision > *held;
+            *held = revision.max(*held);
+            newer
+        });
+    }
+
+    /// Hands control the certificate of a sandbox's authority. False when the queue is full or the link has ended;
+    /// it is to be offered again while the sandbox's row has none.
+    pub fn offer_certificate(&self, sandbox: String, der: Vec<u8>) -> bool {
+        self.outgoing.try_send(ToControl::CaCertificate { sandbox, der }).is_ok()
+    }
+
+    /// Tells control that a handler did not pass the checks. False when it could not be said.
+    pub fn reject_handler(&self, name: String, version: u64, reason: String) -> bool {
+        self.outgoing.try_send(ToControl::HandlerRejected { name, version, reason }).is_ok()
+    }
+
+    /// The policy lease.
+    pub fn lease(&self) -> Arc<Lease> {
+        self.lease.clone()
+    }
+}
+
+/// What the link's thread keeps from one connection to the next.
+struct Worker<S> {
+    config: LinkConfig,
+    sink: S,
+    outgoing: mpsc::Receiver<ToControl>,
+    acknowledged: tokio::sync::watch::Receiver<u64>,
+    lease: Arc<Lease>,
+    /// Store and revision of what was delivered last.
+    delivered: (StoreId, u64),
+}
+
+/// Starts the link's thread. Events go to `sink` there.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start(config: LinkConfig, sink: impl FnMut(LinkEvent) + Send + 'static) -> io::Result<LinkHandle> {
+    let (outgoing, queue) = mpsc::channel(LINK_OUTGOING_MAX);
+    let (acknowledged, acknowledgements) = tokio::sync::watch::channel(0);
+    let lease = Arc::new(Lease::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let worker = Worker {
+        config,
+        sink,
+        outgoing: queue,
+        acknowledged: acknowledgements,
+        lease: lease.clone(),
+        delivered: (StoreId::default(), 0),
+    };
+    thread::Builder::new().name("link".into()).spawn(move || runtime.block_on(worker.run()))?;
+    Ok(LinkHandle { outgoing, acknowledged, lease })
+}
