@@ -1,0 +1,157 @@
+//! The WebAssembly side: memory, exports, and the way a panic's message leaves the guest.
+#![allow(
+    unsafe_code,
+    reason = "the exports take raw offsets from the host, and an allocator is unsafe by its trait"
+)]
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
+use std::sync::Once;
+
+use handlers_sdk_abi::limits::PANIC_BYTES_MAX;
+use handlers_sdk_abi::{Answer, limits};
+
+use crate::outcome::clip;
+use crate::runtime::{self, Handler, Reply};
+
+#[link(wasm_import_module = "outgate")]
+unsafe extern "C" {
+    #[link_name = "panic"]
+    fn outgate_panic(ptr: *const u8, len: usize);
+    static __heap_base: u8;
+}
+
+const PAGE_BYTES: usize = 65_536;
+
+/// An allocator that only moves forward: the host puts memory back after each request, which frees everything. Giving
+/// back or growing the newest allocation moves the mark, so a growing `Vec` does not leave copies behind.
+struct Bump {
+    next: UnsafeCell<usize>,
+}
+
+// SAFETY: a guest has one thread (the host refuses modules with threads), so nothing is ever shared.
+unsafe impl Sync for Bump {}
+
+#[global_allocator]
+static BUMP: Bump = Bump { next: UnsafeCell::new(0) };
+
+impl Bump {
+    fn next(&self) -> usize {
+        // SAFETY: one thread, and no reference into the cell is ever handed out.
+        let next = unsafe { *self.next.get() };
+        if next == 0 { (&raw const __heap_base).addr() } else { next }
+    }
+
+    fn set_next(&self, next: usize) {
+        // SAFETY: as in `next`.
+        unsafe { *self.next.get() = next };
+    }
+
+    /// Makes memory reach up to an offset.
+    fn reach(&self, end: usize) -> bool {
+        let have = core::arch::wasm32::memory_size::<0>() * PAGE_BYTES;
+        end <= have || {
+            let pages = (end - have).div_ceil(PAGE_BYTES);
+            core::arch::wasm32::memory_grow::<0>(pages) != usize::MAX
+        }
+    }
+}
+
+// SAFETY: regions are cut from the unused end of memory and never overlap; layouts are honoured by rounding up.
+unsafe impl GlobalAlloc for Bump {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let start = self.next().next_multiple_of(layout.align());
+        match start.checked_add(layout.size()) {
+            Some(end) if self.reach(end) => {
+                self.set_next(end);
+                start as *mut u8
+            }
+            _ => core::ptr::null_mut(),
+        }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        if ptr.addr() + layout.size() == self.next() {
+            self.set_next(ptr.addr());
+        }
+    }
+
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        let newest = ptr.addr() + layout.size() == self.next();
+        if newest || size <= layout.size() {
+            let Some(end) = ptr.addr().checked_add(size) else { return core::ptr::null_mut() };
+            if newest {
+                if !self.reach(end) {
+                    return core::ptr::null_mut();
+                }
+                self.set_next(end);
+            }
+            return ptr;
+        }
+        let Ok(wanted) = Layout::from_size_align(size, layout.align()) else { return core::ptr::null_mut() };
+        // SAFETY: the layout's size is not zero, since it is larger than the old one.
+        let new = unsafe { self.alloc(wanted) };
+        if !new.is_null() {
+            // SAFETY: both regions hold the old size, and a fresh region overlaps none that is in use.
+            unsafe { core::ptr::copy_nonoverlapping(ptr, new, layout.size()) };
+        }
+        new
+    }
+}
+
+/// A panic ends in a trap that carries no message, so the message leaves first.
+fn install_panic_hook() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| {
+            let text = panic.to_string();
+            let text = clip(&text, PANIC_BYTES_MAX);
+            // SAFETY: the host reads `len` bytes at `ptr`, which the text holds for the time of the call.
+            unsafe { outgate_panic(text.as_ptr(), text.len()) };
+        }));
+    });
+}
+
+/// `og_alloc`: space that is the host's for ever; 0 where there is none.
+pub fn alloc(len: u32) -> u32 {
+    install_panic_hook();
+    if len as usize > limits::VIEW_BYTES_MAX {
+        return 0;
+    }
+    let mut space = Vec::<u8>::new();
+    if space.try_reserve_exact(len as usize).is_err() {
+        return 0;
+    }
+    space.leak().as_ptr().addr() as u32
+}
+
+/// `og_init`: parameters as JSON; 0, or a list with an error.
+pub fn init<H: Handler>(ptr: u32, len: u32) -> i64 {
+    install_panic_hook();
+    match runtime::init::<H>(payload(ptr, len)) {
+        Ok(()) => 0,
+        Err(message) => answer(runtime::failure(&message), false),
+    }
+}
+
+/// `og_event`: one event, one answer.
+pub fn event<H: Handler>(kind: u32, ptr: u32, len: u32) -> i64 {
+    match runtime::event::<H>(kind, payload(ptr, len)) {
+        Reply::List(list, pending) => answer(list, pending),
+        Reply::NotHandled => Answer::NOT_HANDLED,
+    }
+}
+
+fn payload<'a>(ptr: u32, len: u32) -> &'a [u8] {
+    if len == 0 {
+        return &[];
+    }
+    // SAFETY: the host wrote `len` bytes at `ptr`, in space that it had from `alloc`, and writes nothing during a call.
+    unsafe { core::slice::from_raw_parts(ptr as *const u8, len as usize) }
+}
+
+/// The list stays where it is until the host has read it; memory is put back afterwards.
+fn answer(list: Vec<u8>, pending: bool) -> i64 {
+    let list = list.leak();
+    Answer { pointer: list.as_ptr().addr() as u32, len: list.len() as u32, pending }.encode()
+}
