@@ -8,3 +8,5 @@ pub mod tables;
 pub mod store;
 pub mod planes;
 pub mod link;
+
+pub mod compile;

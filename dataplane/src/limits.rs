@@ -91,3 +91,25 @@ pub const LINK_ROWS_MAX: usize = 2_000_000;
 pub const LINK_SILENCE: Duration = Duration::from_secs(10);
 /// Pause between signs of life. Larger: silence is reached without a fault. Smaller: idle links cost.
 pub const LINK_KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Memory of one handler instance in bytes, a multiple of 64 KiB. Larger: restoring it after each request costs more
+/// (1.3 µs per 64 KiB), and a shard's reservation grows. Smaller: handlers that parse large documents fail.
+pub const HANDLER_MEMORY_BYTES: usize = 1 << 20;
+/// Live handler instances of one shard. Larger: the reservation takes address space and idle instances take memory.
+/// Smaller: rarely used handlers are made again for each request.
+pub const HANDLER_INSTANCES_MAX: usize = 512;
+/// Turns of a handler per event: function entries, loop turns and bulk operations. Larger: a loop is stopped later by
+/// what is repeatable. Smaller: parsers of real documents are stopped.
+pub const HANDLER_FUEL: i64 = 2_000_000;
+/// Time of a handler per event on its shard's processor. Larger: everybody else on the shard waits that long.
+/// Smaller: handlers that scan large heads are stopped.
+pub const HANDLER_TIME: Duration = Duration::from_millis(5);
+/// Stack of a handler in bytes. Larger: runaway recursion takes milliseconds to end and stacks take memory. Smaller:
+/// recursive parsers fail.
+pub const HANDLER_STACK_BYTES: usize = 256 << 10;
+/// Entries of one table of a handler. Larger: each instance allocates them. Smaller: guests with many virtual calls
+/// do not load.
+pub const HANDLER_TABLE_ENTRIES_MAX: u32 = 16 << 10;
+/// Bytes of instances kept ready for parameter sets, per shard. Larger: memory of the plane. Smaller: parameters are
+/// parsed again for each request.
+pub const HANDLER_SNAPSHOT_BYTES_MAX: usize = 32 << 20;
