@@ -113,3 +113,21 @@ pub const HANDLER_TABLE_ENTRIES_MAX: u32 = 16 << 10;
 /// Bytes of instances kept ready for parameter sets, per shard. Larger: memory of the plane. Smaller: parameters are
 /// parsed again for each request.
 pub const HANDLER_SNAPSHOT_BYTES_MAX: usize = 32 << 20;
+/// Bytes of one head, request or answer. Larger: waiting heads fill memory. Smaller: big cookies and tokens fail.
+pub const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Fields of one head. Larger: many tiny fields cost more than their bytes. Smaller: real browsers are refused.
+pub const HEAD_FIELDS_MAX: usize = 100;
+/// Bytes of a request target (RFC 9112 §3 asks for 8,000 at least). Larger: patterns and records grow with it.
+/// Smaller: signed URLs are refused.
+pub const TARGET_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a method. Larger: records swell. Smaller: registered methods are refused.
+pub const METHOD_BYTES_MAX: usize = 32;
+/// Bytes of chunk extensions of one body beyond the bytes that it carried so far. Larger: a body of extensions costs
+/// time and carries nothing. Smaller: uploads of small chunks, each with a signature, fail.
+pub const CHUNK_EXTENSION_BYTES_MAX: u64 = 16 << 10;
+/// Bytes of one chunk line. Larger: as above. Smaller: chunk signatures do not fit.
+pub const CHUNK_LINE_BYTES_MAX: usize = 1024;
+/// Bytes of all trailers of one body. Larger: they are gathered, so memory. Smaller: gRPC details do not fit.
+pub const TRAILER_BYTES_MAX: usize = 16 << 10;
+/// Trailers of one body. Larger: as above. Smaller: gRPC metadata does not fit.
+pub const TRAILER_FIELDS_MAX: usize = 64;

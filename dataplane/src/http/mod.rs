@@ -1,5 +1,20 @@
 //! HTTP without I/O: heads, bodies, the one authority of a request, and the exchange.
 
+pub mod authority;
+pub mod body;
+pub mod fault;
+pub mod head;
 pub mod host;
+pub mod outgoing;
+pub mod parse;
+pub mod path;
+pub mod reader;
 
+pub use authority::{AuthorityError, ConnectionFacts, authority_of, connect_target};
+pub use body::{BodyDecoder, BodyEncoder, BodyError, Piece, Trailers};
+pub use fault::HeadError;
+pub use head::{Field, Framing, Parsed, RequestHead, ResponseHead, TargetForm, Version};
 pub use host::{Authority, DnsName, Host, HostError, Scheme};
+pub use outgoing::{EditError, FieldName, FieldValue, OutgoingRequest, OutgoingResponse};
+pub use path::PathForms;
+pub use reader::{Found, HeadReader, WholeHead, parse_request, parse_response};

@@ -1,0 +1,439 @@
+//! The head that goes on: what handlers and injection edit, without the fields of one hop, written once.
+
+use std::{borrow::Cow, fmt, io::Write, ops::Deref};
+
+use zeroize::Zeroizing;
+
+use crate::limits::{HEAD_BYTES_MAX, METHOD_BYTES_MAX, TARGET_BYTES_MAX};
+
+use super::{
+    head::{Field, Framing, RequestHead, ResponseHead, Version},
+    host::Authority,
+    parse::{check_path, same_field, trim},
+};
+
+/// Why an edit is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// A name is no token (RFC 9110 §5.1).
+    #[error("the field name is no token")]
+    Name,
+    /// A value holds CR, LF, NUL or another control character, or white space around it.
+    #[error("the field value holds a character that no field may hold")]
+    Value,
+    /// Host, framing and the fields of one hop are written by the gateway alone.
+    #[error("the field is written by the gateway alone")]
+    Reserved,
+    /// A method is no token, or CONNECT or TRACE.
+    #[error("the method is malformed or refused")]
+    Method,
+    /// A path or query that no request target may hold.
+    #[error("the path or query is malformed")]
+    Target,
+    /// The edited head would be longer than any that is accepted.
+    #[error("the head became too long")]
+    TooLong,
+}
+
+/// A field name that may be written: a token outside the reserved ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldName(Box<[u8]>);
+
+impl FieldName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`EditError::Name`] and [`EditError::Reserved`].
+    pub fn new(name: &[u8]) -> Result<Self, EditError> {
+        if name.is_empty() || !name.iter().copied().all(is_token_byte) {
+            return Err(EditError::Name);
+        }
+        let framing = [&b"host"[..], b"content-length"].iter().any(|reserved| same_field(name, reserved));
+        if framing || is_hop_by_hop(name) { Err(EditError::Reserved) } else { Ok(FieldName(name.into())) }
+    }
+}
+
+/// A field value that may be written: CR, LF and NUL are impossible. It may be a secret, so it is wiped when dropped
+/// and not shown.
+#[derive(Clone)]
+pub struct FieldValue(Zeroizing<Vec<u8>>);
+
+impl FieldValue {
+    /// Checks a value (RFC 9110 §5.5).
+    ///
+    /// # Errors
+    /// [`EditError::Value`].
+    pub fn new(value: &[u8]) -> Result<Self, EditError> {
+        let sound = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..));
+        if sound && trim(value).len() == value.len() {
+            Ok(FieldValue(Zeroizing::new(value.to_vec())))
+        } else {
+            Err(EditError::Value)
+        }
+    }
+}
+
+impl fmt::Debug for FieldValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.0.len())
+    }
+}
+
+const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+/// Fields that end at this hop (RFC 9110 §7.6.1), everything for proxies included: `Proxy-Authorization` never leaves.
+pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 6] =
+        [b"connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade", b"http2-settings"];
+    NAMES.iter().any(|hop| same_field(name, hop)) || (name.len() > 6 && same_field(&name[..6], b"proxy-"))
+}
+
+#[derive(Clone)]
+enum Value<'a> {
+    Sent(&'a [u8]),
+    Written(FieldValue),
+}
+
+impl Value<'_> {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Value::Sent(bytes) => bytes,
+            Value::Written(value) => &value.0,
+        }
+    }
+
+    fn text(text: &str) -> Self {
+        Value::Written(FieldValue(Zeroizing::new(text.as_bytes().to_vec())))
+    }
+}
+
+#[derive(Clone)]
+struct Fields<'a>(Vec<(Cow<'a, [u8]>, Value<'a>)>);
+
+impl<'a> Fields<'a> {
+    /// Everything but the fields of one hop, those that `Connection` names included.
+    fn end_to_end(fields: impl Iterator<Item = Field<'a>> + Clone) -> Self {
+        let named = |name: &[u8]| {
+            fields.clone().filter(|field| field.is("connection")).any(|field| {
+                field.value.split(|byte| *byte == b',').any(|token| same_field(trim(token), name))
+            })
+        };
+        let kept = fields.clone().filter(|field| {
+            // Framing and host are rewritten in place, so naming them in `Connection` removes nothing.
+            let rewritten = field.is("host") || field.is("content-length") || field.is("transfer-encoding");
+            rewritten || !(is_hop_by_hop(field.name) || named(field.name))
+        });
+        Fields(kept.map(|field| (Cow::Borrowed(field.name), Value::Sent(field.value))).collect())
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.0.iter().position(|(sent, _)| sent.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    fn remove(&mut self, name: &[u8]) {
+        self.0.retain(|(sent, _)| !same_field(sent, name));
+    }
+
+    /// The first field of that name keeps its place and is given the value; its other variants go.
+    fn replace(&mut self, name: &[u8], value: Value<'a>) {
+        let place = self.0.iter().position(|(sent, _)| same_field(sent, name));
+        self.remove(name);
+        let place = place.unwrap_or(self.0.len());
+        self.0.insert(place, (Cow::Owned(name.to_vec()), value));
+    }
+
+    fn frame(&mut self, framing: Framing) {
+        let (length, coding) = match framing {
+            Framing::Length(length) => (Some(length.to_string()), false),
+            Framing::Chunked => (None, true),
+            Framing::None | Framing::UntilClose => (None, false),
+        };
+        match length {
+            Some(length) => self.replace(b"Content-Length", Value::text(&length)),
+            None => self.remove(b"content-length"),
+        }
+        if coding {
+            self.replace(b"Transfer-Encoding", Value::Sent(b"chunked"));
+        } else {
+            self.remove(b"transfer-encoding");
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+        self.0.iter().map(|(name, value)| Field { name, value: value.bytes() })
+    }
+
+    fn write_to(&self, out: &mut Vec<u8>) {
+        for field in self.iter() {
+            out.extend_from_slice(field.name);
+            out.extend_from_slice(b": ");
+            out.extend_from_slice(field.value);
+            out.extend_from_slice(b"\r\n");
+        }
+    }
+}
+
+/// A request as it goes to the upstream. Order, case and duplicates of the fields are those of the client except where
+/// an edit says otherwise.
+#[derive(Clone)]
+pub struct OutgoingRequest<'a> {
+    method: Cow<'a, str>,
+    path: Cow<'a, str>,
+    query: Option<Cow<'a, str>>,
+    fields: Fields<'a>,
+    framing: Framing,
+}
+
+impl<'a> OutgoingRequest<'a> {
+    /// Takes over what passes this hop; `Host` becomes the decided authority.
+    pub fn new<B: Deref<Target = [u8]>>(head: &'a RequestHead<B>, authority: &Authority) -> Self {
+        let mut outgoing = OutgoingRequest {
+            method: Cow::Borrowed(head.method()),
+            path: Cow::Borrowed(head.path()),
+            query: head.query().map(Cow::Borrowed),
+            fields: Fields::end_to_end(head.fields()),
+            framing: head.framing(),
+        };
+        outgoing.fields.frame(head.framing());
+        outgoing.set_authority(authority);
+        outgoing
+    }
+
+    /// The method.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The path.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The query without its mark.
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
+    /// All fields in their order.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        self.fields.iter()
+    }
+
+    /// How the body is framed towards the upstream.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Gives the field this value in place of every field of that name, `_` and `-` being the same.
+    pub fn set(&mut self, name: &FieldName, value: FieldValue) {
+        self.fields.replace(&name.0, Value::Written(value));
+    }
+
+    /// Adds a field behind all others.
+    pub fn append(&mut self, name: &FieldName, value: FieldValue) {
+        self.fields.0.push((Cow::Owned(name.0.to_vec()), Value::Written(value)));
+    }
+
+    /// Removes every field of that name, `_` and `-` being the same.
+    pub fn remove(&mut self, name: &FieldName) {
+        self.fields.remove(&name.0);
+    }
+
+    /// Writes `Host` from another authority, for which the caller has a permit.
+    pub fn set_authority(&mut self, authority: &Authority) {
+        let value = Value::text(&authority.to_string());
+        if self.fields.position("host").is_none() {
+            self.fields.0.insert(0, (Cow::Borrowed(b"Host"), value));
+        } else {
+            self.fields.replace(b"Host", value);
+        }
+    }
+
+    /// Changes the framing, for a body that the gateway itself replaces.
+    pub fn set_framing(&mut self, framing: Framing) {
+        self.framing = framing;
+        self.fields.frame(framing);
+    }
+
+    /// Changes the method; the caller then asks policy again.
+    ///
+    /// # Errors
+    /// [`EditError::Method`].
+    pub fn set_method(&mut self, method: &str) -> Result<(), EditError> {
+        let refused = ["CONNECT", "TRACE", "TRACK"].iter().any(|name| method.eq_ignore_ascii_case(name));
+        let sound =
+            !method.is_empty() && method.len() <= METHOD_BYTES_MAX && method.bytes().all(is_token_byte);
+        if refused || !sound {
+            return Err(EditError::Method);
+        }
+        self.method = Cow::Owned(method.to_owned());
+        Ok(())
+    }
+
+    /// Changes path and query; the caller then asks policy again.
+    ///
+    /// # Errors
+    /// [`EditError::Target`].
+    pub fn set_target(&mut self, path: &str, query: Option<&str>) -> Result<(), EditError> {
+        let sound = |text: &str| {
+            text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'#'))
+        };
+        let length = path.len() + query.map_or(0, |query| query.len() + 1);
+        let path_sound = path.starts_with('/') && !path.contains('?') && sound(path);
+        if !path_sound || !query.is_none_or(sound) || length > TARGET_BYTES_MAX {
+            return Err(EditError::Target);
+        }
+        check_path(path.as_bytes()).map_err(|_| EditError::Target)?;
+        self.path = Cow::Owned(path.to_owned());
+        self.query = query.map(|query| Cow::Owned(query.to_owned()));
+        Ok(())
+    }
+
+    /// Appends the head in HTTP/1.1 origin form. The connection is kept: nothing is said about it.
+    ///
+    /// # Errors
+    /// [`EditError::TooLong`] when edits made it longer than `HEAD_BYTES_MAX`; nothing must be sent then.
+    pub fn write_to(&self, out: &mut Vec<u8>) -> Result<(), EditError> {
+        let start = out.len();
+        out.extend_from_slice(self.method.as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.path.as_bytes());
+        if let Some(query) = &self.query {
+            out.push(b'?');
+            out.extend_from_slice(query.as_bytes());
+        }
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        self.fields.write_to(out);
+        end_head(start, out)
+    }
+}
+
+/// An answer as it goes to the client.
+#[derive(Clone)]
+pub struct OutgoingResponse<'a> {
+    status: u16,
+    reason: &'a [u8],
+    fields: Fields<'a>,
+    framing: Framing,
+    keep_alive: bool,
+    to: Version,
+}
+
+impl<'a> OutgoingResponse<'a> {
+    /// Takes over what passes this hop. `to` is the version of the request; the framing becomes one that it knows, and
+    /// `keep_alive` says whether the client connection may carry another request.
+    pub fn new<B: Deref<Target = [u8]>>(head: &'a ResponseHead<B>, to: Version, keep_alive: bool) -> Self {
+        let mut fields = Fields::end_to_end(head.fields());
+        // It would lead the client round the gateway.
+        fields.remove(b"alt-svc");
+        let framing = match (head.framing(), to) {
+            (Framing::Chunked, Version::Http10) => Framing::UntilClose,
+            (Framing::UntilClose, Version::Http11) => Framing::Chunked,
+            (framing, _) => framing,
+        };
+        let status = head.status();
+        match framing {
+            // To HEAD and with 304 the length is that of a body that is not sent (RFC 9110 §8.6).
+            Framing::None if status >= 200 && status != 204 => {
+                let length = head
+                    .field("content-length")
+                    .map(|value| value.split(|byte| *byte == b',').next().map_or(value, trim));
+                fields.remove(b"transfer-encoding");
+                if let Some(length) = length {
+                    fields.replace(b"Content-Length", Value::Sent(length));
+                }
+            }
+            framing => fields.frame(framing),
+        }
+        let keep_alive = keep_alive && framing != Framing::UntilClose;
+        OutgoingResponse { status, reason: head.reason(), fields, framing, keep_alive, to }
+    }
+
+    /// The status.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// How the body is framed towards the client.
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether the client connection may carry another request.
+    pub fn keep_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// All fields in their order.
+    pub fn fields(&self) -> impl Iterator<Item = Field<'_>> {
+        self.fields.iter()
+    }
+
+    /// As [`OutgoingRequest::set`].
+    pub fn set(&mut self, name: &FieldName, value: FieldValue) {
+        self.fields.replace(&name.0, Value::Written(value));
+    }
+
+    /// As [`OutgoingRequest::append`].
+    pub fn append(&mut self, name: &FieldName, value: FieldValue) {
+        self.fields.0.push((Cow::Owned(name.0.to_vec()), Value::Written(value)));
+    }
+
+    /// As [`OutgoingRequest::remove`].
+    pub fn remove(&mut self, name: &FieldName) {
+        self.fields.remove(&name.0);
+    }
+
+    /// Appends the head.
+    ///
+    /// # Errors
+    /// [`EditError::TooLong`] when edits made it longer than `HEAD_BYTES_MAX`.
+    pub fn write_to(&self, out: &mut Vec<u8>) -> Result<(), EditError> {
+        let start = out.len();
+        // Writing to a vector does not fail; the version is that of the sender, this gateway (RFC 9110 §6.2).
+        write!(out, "HTTP/1.1 {} ", self.status).map_err(|_| EditError::TooLong)?;
+        out.extend_from_slice(self.reason);
+        out.extend_from_slice(b"\r\n");
+        self.fields.write_to(out);
+        // An interim answer says nothing about the connection.
+        if self.status >= 200 {
+            match (self.keep_alive, self.to) {
+                (false, _) => out.extend_from_slice(b"Connection: close\r\n"),
+                (true, Version::Http10) => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+                (true, _) => {}
+            }
+        }
+        end_head(start, out)
+    }
+}
+
+fn end_head(start: usize, out: &mut Vec<u8>) -> Result<(), EditError> {
+    out.extend_from_slice(b"\r\n");
+    if out.len() - start > HEAD_BYTES_MAX {
+        out.truncate(start);
+        return Err(EditError::TooLong);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

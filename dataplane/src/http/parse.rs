@@ -1,0 +1,437 @@
+//! The strict pass: turns a whole head into spans, or says what is wrong with it.
+
+use std::mem::MaybeUninit;
+
+use crate::limits::{HEAD_FIELDS_MAX, METHOD_BYTES_MAX, TARGET_BYTES_MAX};
+
+use super::{
+    fault::HeadError,
+    head::{
+        Field, FieldSpans, Framing, RequestHead, RequestLayout, ResponseHead, ResponseLayout, Span,
+        TargetForm, Version,
+    },
+    host::Scheme,
+    reader::WholeHead,
+};
+
+pub(super) fn request(whole: WholeHead<'_>) -> Result<RequestHead<&[u8]>, HeadError> {
+    let block = whole.0;
+    if block.starts_with(b"PRI * HTTP/2.0\r\n") {
+        return Err(HeadError::Http2Preface);
+    }
+    check_colons(block)?;
+    let mut storage = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEAD_FIELDS_MAX];
+    let mut parsed = httparse::Request::new(&mut []);
+    match parsed.parse_with_uninit_headers(block, &mut storage) {
+        Ok(httparse::Status::Complete(length)) if length == block.len() => {}
+        Ok(_) => return Err(HeadError::Field),
+        // A space inside the target reads as a wrong version; what is wrong is the line.
+        Err(httparse::Error::Version) if first_line(block).split(|byte| *byte == b' ').count() != 3 => {
+            return Err(HeadError::RequestLine);
+        }
+        Err(error) => return Err(fault(error, HeadError::RequestLine)),
+    }
+    let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
+        return Err(HeadError::RequestLine);
+    };
+    check_request_line(block, method, target)?;
+    if method.len() > METHOD_BYTES_MAX {
+        return Err(HeadError::Method);
+    }
+    // TRACK is the same thing under another name.
+    if method.eq_ignore_ascii_case("TRACE") || method.eq_ignore_ascii_case("TRACK") {
+        return Err(HeadError::Trace);
+    }
+    let target = read_target(block, method, target)?;
+    let fields = spans(block, parsed.headers)?;
+    let facts = request_facts(&fields, block, minor, method)?;
+    let layout = RequestLayout {
+        length: block.len(),
+        version: version(minor),
+        method: Span::of(block, method.as_bytes()),
+        form: target.form,
+        target: target.whole,
+        target_scheme: target.scheme,
+        target_authority: target.authority,
+        path: target.path,
+        query: target.query,
+        host: facts.host,
+        framing: facts.framing,
+        expects_continue: facts.expects_continue,
+        keep_alive: facts.keep_alive,
+        fields,
+    };
+    Ok(layout.attach(block))
+}
+
+pub(super) fn response<'a>(whole: WholeHead<'a>, method: &str) -> Result<ResponseHead<&'a [u8]>, HeadError> {
+    let block = whole.0;
+    check_colons(block)?;
+    let mut storage = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEAD_FIELDS_MAX];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut parsed, block, &mut storage) {
+        Ok(httparse::Status::Complete(length)) if length == block.len() => {}
+        Ok(_) => return Err(HeadError::Field),
+        Err(error) => return Err(fault(error, HeadError::StatusLine)),
+    }
+    let (Some(status), Some(minor)) = (parsed.code, parsed.version) else {
+        return Err(HeadError::StatusLine);
+    };
+    if !(100..=599).contains(&status) || !block.starts_with(b"HTTP/1.") {
+        return Err(HeadError::StatusLine);
+    }
+    if status == 101 {
+        return Err(HeadError::SwitchedProtocols);
+    }
+    let fields = spans(block, parsed.headers)?;
+    let (framing, keep_alive) = response_framing(&fields, block, minor, status, method)?;
+    let layout = ResponseLayout {
+        length: block.len(),
+        version: version(minor),
+        status,
+        reason: reason(block),
+        fields,
+        framing,
+        keep_alive,
+    };
+    Ok(layout.attach(block))
+}
+
+/// The line up to its CRLF, behind an empty line that may stand before it.
+fn first_line(block: &[u8]) -> &[u8] {
+    let block = block.strip_prefix(b"\r\n").unwrap_or(block);
+    block.split(|byte| *byte == b'\r').next().unwrap_or(block)
+}
+
+const fn version(minor: u8) -> Version {
+    if minor == 0 { Version::Http10 } else { Version::Http11 }
+}
+
+fn fault(error: httparse::Error, first_line: HeadError) -> HeadError {
+    match error {
+        httparse::Error::TooManyHeaders => HeadError::TooManyFields,
+        httparse::Error::Version => HeadError::Version,
+        httparse::Error::HeaderName | httparse::Error::HeaderValue => HeadError::Field,
+        httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token => first_line,
+    }
+}
+
+/// White space before a colon has a refusal of its own, since it is the classic way to hide a field.
+fn check_colons(block: &[u8]) -> Result<(), HeadError> {
+    let lines = block.strip_prefix(b"\r\n").unwrap_or(block).split(|byte| *byte == b'\n').skip(1);
+    for line in lines {
+        if line
+            .iter()
+            .position(|byte| *byte == b':')
+            .is_some_and(|colon| colon > 0 && matches!(line[colon - 1], b' ' | b'\t'))
+        {
+            return Err(HeadError::SpaceBeforeColon);
+        }
+    }
+    Ok(())
+}
+
+/// Exactly one space between the three parts of the line (RFC 9112 §3).
+fn check_request_line(block: &[u8], method: &str, target: &str) -> Result<(), HeadError> {
+    let line = block.strip_prefix(b"\r\n").unwrap_or(block);
+    let sound = line
+        .strip_prefix(method.as_bytes())
+        .and_then(|rest| rest.strip_prefix(b" "))
+        .and_then(|rest| rest.strip_prefix(target.as_bytes()))
+        .is_some_and(|rest| rest.starts_with(b" HTTP/1.") && rest[9..].get(..2) == Some(b"\r\n"));
+    if sound { Ok(()) } else { Err(HeadError::RequestLine) }
+}
+
+/// What stands behind the status and its space (RFC 9112 §4); httparse drops phrases that are no ASCII.
+fn reason(block: &[u8]) -> Span {
+    let start = block.strip_prefix(b"\r\n").map_or(0, |_| 2) + b"HTTP/1.1 200".len();
+    let end = block[start..].iter().position(|byte| *byte == b'\r').map_or(start, |length| start + length);
+    Span::new((start + 1).min(end)..end)
+}
+
+fn spans(block: &[u8], headers: &[httparse::Header<'_>]) -> Result<FieldSpans, HeadError> {
+    let mut found = Vec::with_capacity(headers.len());
+    for header in headers {
+        if header.name.is_empty() {
+            return Err(HeadError::Field);
+        }
+        found.push((Span::of(block, header.name.as_bytes()), Span::of(block, trim(header.value))));
+    }
+    Ok(FieldSpans(found))
+}
+
+/// Without the optional white space of RFC 9110 §5.6.3.
+pub(super) fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+struct Target {
+    form: TargetForm,
+    whole: Span,
+    scheme: Option<Scheme>,
+    authority: Span,
+    path: Span,
+    query: Option<Span>,
+}
+
+fn read_target(block: &[u8], method: &str, text: &str) -> Result<Target, HeadError> {
+    let bytes = text.as_bytes();
+    if bytes.len() > TARGET_BYTES_MAX {
+        return Err(HeadError::TargetTooLong);
+    }
+    if bytes.contains(&b'#') {
+        return Err(HeadError::Fragment);
+    }
+    // RFC 3986 §2 without what real clients leave as it is (`|`, `{`, `^`, …), which confuses nobody.
+    if !bytes.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>')) {
+        return Err(HeadError::Target);
+    }
+    let whole = Span::of(block, bytes);
+    let nothing = Span::default();
+    if method == "CONNECT" {
+        if bytes.contains(&b'@') {
+            return Err(HeadError::UserInfo);
+        }
+        let sound = bytes.contains(&b':') && !bytes.iter().any(|byte| matches!(byte, b'/' | b'?' | b'\\'));
+        return if sound {
+            let form = TargetForm::Authority;
+            Ok(Target { form, whole, scheme: None, authority: whole, path: nothing, query: None })
+        } else {
+            Err(HeadError::Target)
+        };
+    }
+    if bytes == b"*" {
+        return if method == "OPTIONS" {
+            let form = TargetForm::Asterisk;
+            Ok(Target { form, whole, scheme: None, authority: nothing, path: nothing, query: None })
+        } else {
+            Err(HeadError::Target)
+        };
+    }
+    if bytes.starts_with(b"/") {
+        let (path, query) = split_query(bytes);
+        check_path(path)?;
+        let (path, query) = (Span::of(block, path), query.map(|query| Span::of(block, query)));
+        return Ok(Target { form: TargetForm::Origin, whole, scheme: None, authority: nothing, path, query });
+    }
+    read_absolute(block, bytes, whole)
+}
+
+fn read_absolute(block: &[u8], bytes: &[u8], whole: Span) -> Result<Target, HeadError> {
+    let colon = bytes.iter().position(|byte| *byte == b':').ok_or(HeadError::Target)?;
+    let rest = bytes[colon + 1..].strip_prefix(b"//").ok_or(HeadError::Target)?;
+    let scheme = match &bytes[..colon] {
+        name if name.eq_ignore_ascii_case(b"http") => Scheme::Http,
+        name if name.eq_ignore_ascii_case(b"https") => Scheme::Https,
+        _ => return Err(HeadError::Scheme),
+    };
+    let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let (authority, rest) = rest.split_at(end);
+    if authority.contains(&b'@') {
+        return Err(HeadError::UserInfo);
+    }
+    if authority.is_empty() || authority.contains(&b'\\') {
+        return Err(HeadError::Target);
+    }
+    let (path, query) = split_query(rest);
+    check_path(path)?;
+    Ok(Target {
+        form: TargetForm::Absolute,
+        whole,
+        scheme: Some(scheme),
+        authority: Span::of(block, authority),
+        path: Span::of(block, path),
+        query: query.map(|query| Span::of(block, query)),
+    })
+}
+
+fn split_query(bytes: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match bytes.iter().position(|byte| *byte == b'?') {
+        Some(mark) => (&bytes[..mark], Some(&bytes[mark + 1..])),
+        None => (bytes, None),
+    }
+}
+
+/// A path must mean one thing to rule and upstream: no backslash (some servers take it for `/`), no broken escape, no
+/// escaped NUL.
+pub(super) fn check_path(path: &[u8]) -> Result<(), HeadError> {
+    let mut rest = path;
+    while let Some(found) = rest.iter().position(|byte| matches!(byte, b'%' | b'\\')) {
+        match &rest[found..] {
+            [b'%', b'0', b'0', ..] => return Err(HeadError::Target),
+            [b'%', high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                rest = &rest[found + 3..]
+            }
+            _ => return Err(HeadError::Target),
+        }
+    }
+    Ok(())
+}
+
+struct RequestFacts {
+    host: Option<Span>,
+    framing: Framing,
+    expects_continue: bool,
+    keep_alive: bool,
+}
+
+fn request_facts(
+    fields: &FieldSpans,
+    block: &[u8],
+    minor: u8,
+    method: &str,
+) -> Result<RequestFacts, HeadError> {
+    let (mut host, mut length, mut chunked, mut expects_continue) = (None, None, false, false);
+    let mut persistence = Persistence::new(minor);
+    for (field, (_, value)) in fields.iter(block).zip(&fields.0) {
+        if field.is("host") {
+            if host.replace(*value).is_some() {
+                return Err(HeadError::HostRepeated);
+            }
+        } else if field.is("content-length") {
+            let value = parse_length(field.value).ok_or(HeadError::ContentLength)?;
+            if length.replace(value).is_some() {
+                return Err(HeadError::ContentLength);
+            }
+        } else if field.is("transfer-encoding") {
+            if chunked || minor == 0 || !field.value.eq_ignore_ascii_case(b"chunked") {
+                return Err(HeadError::TransferEncoding);
+            }
+            chunked = true;
+        } else if field.is("expect") {
+            if !field.value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(HeadError::Expectation);
+            }
+            // RFC 9110 §10.1.1: from an HTTP/1.0 client it is ignored.
+            expects_continue = minor > 0;
+        } else if field.is("upgrade") {
+            check_upgrade(field)?;
+        } else if is_disguised_framing(field.name) {
+            return Err(HeadError::Framing);
+        } else {
+            persistence.see(field);
+        }
+    }
+    // An empty Host is for targets without an authority, and http has none of these (RFC 9110 §7.2).
+    if host.is_none_or(|host| host.is_empty()) && (minor > 0 || host.is_some()) {
+        return Err(HeadError::HostMissing);
+    }
+    let framing = match (length, chunked) {
+        (Some(_), true) => return Err(HeadError::Framing),
+        (None, true) => Framing::Chunked,
+        (Some(length), false) => Framing::Length(length),
+        (None, false) => Framing::None,
+    };
+    // CONNECT has no body (RFC 9110 §9.3.6); what follows are bytes of the tunnel.
+    if method == "CONNECT" && framing != Framing::None {
+        return Err(HeadError::Framing);
+    }
+    expects_continue &= framing != Framing::None;
+    Ok(RequestFacts { host, framing, expects_continue, keep_alive: persistence.keep_alive() })
+}
+
+/// `h2c` is an offer that a server may ignore (RFC 9110 §7.8), and Java's client makes it unasked. Anything else is a
+/// protocol without which the client cannot go on.
+fn check_upgrade(field: Field<'_>) -> Result<(), HeadError> {
+    let ignorable = |token: &[u8]| trim(token).eq_ignore_ascii_case(b"h2c") || trim(token).is_empty();
+    if field.value.split(|byte| *byte == b',').all(ignorable) { Ok(()) } else { Err(HeadError::Upgrade) }
+}
+
+/// `Transfer_Encoding` and `Content_Length`: servers behind CGI-like interfaces take `_` for `-`.
+fn is_disguised_framing(name: &[u8]) -> bool {
+    name.contains(&b'_') && (same_field(name, b"transfer-encoding") || same_field(name, b"content-length"))
+}
+
+/// Whether two field names are the same to a server that reads `_` as `-`, in any case.
+pub fn same_field(one: &[u8], other: &[u8]) -> bool {
+    let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
+    one.len() == other.len() && one.iter().map(fold).eq(other.iter().map(fold))
+}
+
+fn response_framing(
+    fields: &FieldSpans,
+    block: &[u8],
+    minor: u8,
+    status: u16,
+    method: &str,
+) -> Result<(Framing, bool), HeadError> {
+    let (mut length, mut chunked) = (None, false);
+    let mut persistence = Persistence::new(minor);
+    for field in fields.iter(block) {
+        if field.is("content-length") {
+            // Equal values, repeated or in a list, are one value (RFC 9112 §6.3 item 5).
+            for item in field.value.split(|byte| *byte == b',') {
+                let value = parse_length(trim(item)).ok_or(HeadError::ContentLength)?;
+                if length.replace(value).is_some_and(|before| before != value) {
+                    return Err(HeadError::ContentLength);
+                }
+            }
+        } else if field.is("transfer-encoding") {
+            if chunked || minor == 0 || !field.value.eq_ignore_ascii_case(b"chunked") {
+                return Err(HeadError::TransferEncoding);
+            }
+            chunked = true;
+        } else {
+            persistence.see(field);
+        }
+    }
+    if length.is_some() && chunked {
+        return Err(HeadError::Framing);
+    }
+    // RFC 9112 §6.1: neither an interim answer nor 204 has the coding.
+    if chunked && (status < 200 || status == 204) {
+        return Err(HeadError::Framing);
+    }
+    let keep_alive = persistence.keep_alive();
+    // RFC 9112 §6.3 item 1: without a body, whatever the fields say.
+    if method == "HEAD" || status < 200 || matches!(status, 204 | 304) {
+        return Ok((Framing::None, keep_alive));
+    }
+    Ok(match (length, chunked) {
+        (_, true) => (Framing::Chunked, keep_alive),
+        (Some(length), false) => (Framing::Length(length), keep_alive),
+        (None, false) => (Framing::UntilClose, false),
+    })
+}
+
+/// Digits alone; `+`, lists and what does not fit 63 bits are none.
+fn parse_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let digits = std::str::from_utf8(value).ok()?;
+    digits.parse().ok().filter(|length| *length <= i64::MAX as u64)
+}
+
+/// RFC 9112 §9.3.
+struct Persistence {
+    minor: u8,
+    close: bool,
+    keep: bool,
+}
+
+impl Persistence {
+    fn new(minor: u8) -> Self {
+        Persistence { minor, close: false, keep: false }
+    }
+
+    fn see(&mut self, field: Field<'_>) {
+        if field.is("connection") {
+            for token in field.value.split(|byte| *byte == b',').map(trim) {
+                self.close |= token.eq_ignore_ascii_case(b"close");
+                self.keep |= token.eq_ignore_ascii_case(b"keep-alive");
+            }
+        }
+    }
+
+    fn keep_alive(&self) -> bool {
+        !self.close && (self.minor > 0 || self.keep)
+    }
+}
+
+#[cfg(test)]
+mod tests;
