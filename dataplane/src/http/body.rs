@@ -5,8 +5,8 @@ use std::{fmt, io::Write, mem::MaybeUninit, ops::Range};
 use crate::limits::{CHUNK_EXTENSION_BYTES_MAX, CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX, TRAILER_FIELDS_MAX};
 
 use super::{
+    edit::is_hop_by_hop,
     head::{Field, FieldSpans, Framing, Span},
-    outgoing::is_hop_by_hop,
     parse::{same_field, trim},
 };
 

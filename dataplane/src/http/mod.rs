@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod body;
+pub mod edit;
 pub mod fault;
 pub mod head;
 pub mod host;
@@ -9,12 +10,14 @@ pub mod outgoing;
 pub mod parse;
 pub mod path;
 pub mod reader;
+mod target;
 
 pub use authority::{AuthorityError, ConnectionFacts, authority_of, connect_target};
 pub use body::{BodyDecoder, BodyEncoder, BodyError, Piece, Trailers};
+pub use edit::{EditError, FieldName, FieldValue};
 pub use fault::HeadError;
 pub use head::{Field, Framing, Parsed, RequestHead, ResponseHead, TargetForm, Version};
 pub use host::{Authority, DnsName, Host, HostError, Scheme};
-pub use outgoing::{EditError, FieldName, FieldValue, OutgoingRequest, OutgoingResponse};
+pub use outgoing::{OutgoingRequest, OutgoingResponse};
 pub use path::PathForms;
 pub use reader::{Found, HeadReader, WholeHead, parse_request, parse_response};

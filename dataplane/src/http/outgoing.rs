@@ -1,111 +1,16 @@
 //! The head that goes on: what handlers and injection edit, without the fields of one hop, written once.
 
-use std::{borrow::Cow, fmt, io::Write, ops::Deref};
-
-use zeroize::Zeroizing;
+use std::{borrow::Cow, io::Write, ops::Deref};
 
 use crate::limits::{HEAD_BYTES_MAX, METHOD_BYTES_MAX, TARGET_BYTES_MAX};
 
 use super::{
+    edit::{EditError, FieldName, FieldValue, is_hop_by_hop, is_token_byte},
     head::{Field, Framing, RequestHead, ResponseHead, Version},
     host::Authority,
-    parse::{check_path, same_field, trim},
+    parse::{same_field, trim},
+    target::check_path,
 };
-
-/// Why an edit is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum EditError {
-    /// A name is no token (RFC 9110 §5.1).
-    #[error("the field name is no token")]
-    Name,
-    /// A value holds CR, LF, NUL or another control character, or white space around it.
-    #[error("the field value holds a character that no field may hold")]
-    Value,
-    /// Host, framing and the fields of one hop are written by the gateway alone.
-    #[error("the field is written by the gateway alone")]
-    Reserved,
-    /// A method is no token, or CONNECT or TRACE.
-    #[error("the method is malformed or refused")]
-    Method,
-    /// A path or query that no request target may hold.
-    #[error("the path or query is malformed")]
-    Target,
-    /// The edited head would be longer than any that is accepted.
-    #[error("the head became too long")]
-    TooLong,
-}
-
-/// A field name that may be written: a token outside the reserved ones.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FieldName(Box<[u8]>);
-
-impl FieldName {
-    /// Checks a name.
-    ///
-    /// # Errors
-    /// [`EditError::Name`] and [`EditError::Reserved`].
-    pub fn new(name: &[u8]) -> Result<Self, EditError> {
-        if name.is_empty() || !name.iter().copied().all(is_token_byte) {
-            return Err(EditError::Name);
-        }
-        let framing = [&b"host"[..], b"content-length"].iter().any(|reserved| same_field(name, reserved));
-        if framing || is_hop_by_hop(name) { Err(EditError::Reserved) } else { Ok(FieldName(name.into())) }
-    }
-}
-
-/// A field value that may be written: CR, LF and NUL are impossible. It may be a secret, so it is wiped when dropped
-/// and not shown.
-#[derive(Clone)]
-pub struct FieldValue(Zeroizing<Vec<u8>>);
-
-impl FieldValue {
-    /// Checks a value (RFC 9110 §5.5).
-    ///
-    /// # Errors
-    /// [`EditError::Value`].
-    pub fn new(value: &[u8]) -> Result<Self, EditError> {
-        let sound = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..));
-        if sound && trim(value).len() == value.len() {
-            Ok(FieldValue(Zeroizing::new(value.to_vec())))
-        } else {
-            Err(EditError::Value)
-        }
-    }
-}
-
-impl fmt::Debug for FieldValue {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{} bytes]", self.0.len())
-    }
-}
-
-const fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'!' | b'#'
-                | b'$'
-                | b'%'
-                | b'&'
-                | b'\''
-                | b'*'
-                | b'+'
-                | b'-'
-                | b'.'
-                | b'^'
-                | b'_'
-                | b'`'
-                | b'|'
-                | b'~'
-        )
-}
-
-/// Fields that end at this hop (RFC 9110 §7.6.1), everything for proxies included: `Proxy-Authorization` never leaves.
-pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 6] =
-        [b"connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade", b"http2-settings"];
-    NAMES.iter().any(|hop| same_field(name, hop)) || (name.len() > 6 && same_field(&name[..6], b"proxy-"))
-}
 
 #[derive(Clone)]
 enum Value<'a> {
@@ -117,12 +22,12 @@ impl Value<'_> {
     fn bytes(&self) -> &[u8] {
         match self {
             Value::Sent(bytes) => bytes,
-            Value::Written(value) => &value.0,
+            Value::Written(value) => value.bytes(),
         }
     }
 
     fn text(text: &str) -> Self {
-        Value::Written(FieldValue(Zeroizing::new(text.as_bytes().to_vec())))
+        Value::Written(FieldValue::own(text))
     }
 }
 
@@ -245,17 +150,17 @@ impl<'a> OutgoingRequest<'a> {
 
     /// Gives the field this value in place of every field of that name, `_` and `-` being the same.
     pub fn set(&mut self, name: &FieldName, value: FieldValue) {
-        self.fields.replace(&name.0, Value::Written(value));
+        self.fields.replace(name.bytes(), Value::Written(value));
     }
 
     /// Adds a field behind all others.
     pub fn append(&mut self, name: &FieldName, value: FieldValue) {
-        self.fields.0.push((Cow::Owned(name.0.to_vec()), Value::Written(value)));
+        self.fields.0.push((Cow::Owned(name.bytes().to_vec()), Value::Written(value)));
     }
 
     /// Removes every field of that name, `_` and `-` being the same.
     pub fn remove(&mut self, name: &FieldName) {
-        self.fields.remove(&name.0);
+        self.fields.remove(name.bytes());
     }
 
     /// Writes `Host` from another authority, for which the caller has a permit.
@@ -390,17 +295,17 @@ impl<'a> OutgoingResponse<'a> {
 
     /// As [`OutgoingRequest::set`].
     pub fn set(&mut self, name: &FieldName, value: FieldValue) {
-        self.fields.replace(&name.0, Value::Written(value));
+        self.fields.replace(name.bytes(), Value::Written(value));
     }
 
     /// As [`OutgoingRequest::append`].
     pub fn append(&mut self, name: &FieldName, value: FieldValue) {
-        self.fields.0.push((Cow::Owned(name.0.to_vec()), Value::Written(value)));
+        self.fields.0.push((Cow::Owned(name.bytes().to_vec()), Value::Written(value)));
     }
 
     /// As [`OutgoingRequest::remove`].
     pub fn remove(&mut self, name: &FieldName) {
-        self.fields.remove(&name.0);
+        self.fields.remove(name.bytes());
     }
 
     /// Appends the head.

@@ -1,6 +1,7 @@
 //! Requests that must be refused, answers that must pass, and a storm of mutated heads.
 
 use super::super::{
+    Scheme,
     fault::HeadError::{self, *},
     head::{Framing, Parsed, RequestHead, ResponseHead, TargetForm},
     reader::{parse_request, parse_response},
@@ -134,7 +135,7 @@ fn request_lines_are_strict() {
 fn targets_are_taken_apart() {
     let head = target("GET HTTPS://B.example:8443/x%20y?q=1?2").unwrap();
     assert_eq!(head.form(), TargetForm::Absolute);
-    assert_eq!(head.target_scheme(), Some(super::Scheme::Https));
+    assert_eq!(head.target_scheme(), Some(Scheme::Https));
     assert_eq!(head.target_authority(), Some(&b"B.example:8443"[..]));
     assert_eq!((head.path(), head.query()), ("/x%20y", Some("q=1?2")));
     assert_eq!(target("GET http://b?q").unwrap().path(), "/");

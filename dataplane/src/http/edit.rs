@@ -1,0 +1,116 @@
+//! What an edit may write: field names and values in which a split head is impossible by type.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use super::parse::{same_field, trim};
+
+/// Why an edit is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EditError {
+    /// A name is no token (RFC 9110 §5.1).
+    #[error("the field name is no token")]
+    Name,
+    /// A value holds CR, LF, NUL or another control character, or white space around it.
+    #[error("the field value holds a character that no field may hold")]
+    Value,
+    /// Host, framing and the fields of one hop are written by the gateway alone.
+    #[error("the field is written by the gateway alone")]
+    Reserved,
+    /// A method is no token, or CONNECT or TRACE.
+    #[error("the method is malformed or refused")]
+    Method,
+    /// A path or query that no request target may hold.
+    #[error("the path or query is malformed")]
+    Target,
+    /// The edited head would be longer than any that is accepted.
+    #[error("the head became too long")]
+    TooLong,
+}
+
+/// A field name that may be written: a token outside the reserved ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldName(Box<[u8]>);
+
+impl FieldName {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// [`EditError::Name`] and [`EditError::Reserved`].
+    pub fn new(name: &[u8]) -> Result<Self, EditError> {
+        if name.is_empty() || !name.iter().copied().all(is_token_byte) {
+            return Err(EditError::Name);
+        }
+        let framing = [&b"host"[..], b"content-length"].iter().any(|reserved| same_field(name, reserved));
+        if framing || is_hop_by_hop(name) { Err(EditError::Reserved) } else { Ok(FieldName(name.into())) }
+    }
+
+    /// The name in the case in which it was given.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// A field value that may be written: CR, LF and NUL are impossible. It may be a secret, so it is wiped when dropped
+/// and not shown.
+#[derive(Clone)]
+pub struct FieldValue(Zeroizing<Vec<u8>>);
+
+impl FieldValue {
+    /// Checks a value (RFC 9110 §5.5).
+    ///
+    /// # Errors
+    /// [`EditError::Value`].
+    pub fn new(value: &[u8]) -> Result<Self, EditError> {
+        let sound = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..));
+        if sound && trim(value).len() == value.len() {
+            Ok(FieldValue(Zeroizing::new(value.to_vec())))
+        } else {
+            Err(EditError::Value)
+        }
+    }
+
+    /// A text of our own, known to be sound.
+    pub(super) fn own(text: &str) -> Self {
+        FieldValue(Zeroizing::new(text.as_bytes().to_vec()))
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for FieldValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{} bytes]", self.0.len())
+    }
+}
+
+pub(super) const fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        )
+}
+
+/// Fields that end at this hop (RFC 9110 §7.6.1), everything for proxies included: `Proxy-Authorization` never leaves.
+pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 6] =
+        [b"connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade", b"http2-settings"];
+    NAMES.iter().any(|hop| same_field(name, hop)) || (name.len() > 6 && same_field(&name[..6], b"proxy-"))
+}
