@@ -3,6 +3,7 @@
 pub mod authority;
 pub mod body;
 pub mod edit;
+pub mod exchange;
 pub mod fault;
 pub mod head;
 pub mod host;
@@ -15,6 +16,7 @@ mod target;
 pub use authority::{AuthorityError, ConnectionFacts, authority_of, connect_target};
 pub use body::{BodyDecoder, BodyEncoder, BodyError, Piece, Trailers};
 pub use edit::{EditError, FieldName, FieldValue};
+pub use exchange::{BodyPiece, Driver, Exchange, Reply, ReplyPiece};
 pub use fault::HeadError;
 pub use head::{Field, Framing, Parsed, RequestHead, ResponseHead, TargetForm, Version};
 pub use host::{Authority, DnsName, Host, HostError, Scheme};
