@@ -131,3 +131,43 @@ pub const CHUNK_LINE_BYTES_MAX: usize = 1024;
 pub const TRAILER_BYTES_MAX: usize = 16 << 10;
 /// Trailers of one body. Larger: as above. Smaller: gRPC metadata does not fit.
 pub const TRAILER_FIELDS_MAX: usize = 64;
+/// How far before their making certificates begin. Larger: a stolen old clock is believed longer. Smaller: sandboxes
+/// whose clocks are slow refuse fresh certificates.
+pub const CERTIFICATE_BACKDATE: Duration = Duration::from_secs(86_400);
+/// Life of a leaf. Larger: a leaf outlives changes of the rules for clients that pin. Smaller: minting shows.
+pub const LEAF_LIFE: Duration = Duration::from_secs(7 * 86_400);
+/// Age at which a cached leaf is minted anew. Larger (up to its life): long connections see it end. Smaller: minting
+/// shows.
+pub const LEAF_AGE_MAX: Duration = Duration::from_secs(6 * 86_400);
+/// Leaves kept per sandbox, about 1.2 KiB each. Larger: a sandbox that asks for random names fills memory. Smaller:
+/// ordinary crawling mints over and over, 18 µs each.
+pub const LEAVES_PER_SANDBOX_MAX: usize = 64;
+/// Bytes of a sandbox's name in the subject of its authority. Larger: the subject passes 64 characters, which strict
+/// clients refuse (RFC 5280 appendix A). Smaller: people cannot tell authorities apart.
+pub const SANDBOX_NAME_IN_SUBJECT_BYTES_MAX: usize = 38;
+/// Bytes of a ClientHello with what came behind it. Larger: half-sent hellos fill memory. Smaller: post-quantum key
+/// shares (1.8 KiB) and large session tickets do not fit.
+pub const HELLO_BYTES_MAX: usize = 16 << 10;
+/// Bytes received and not yet understood by TLS: one record (16,645), or a certificate chain over several records.
+/// Larger: a peer that never ends a message fills memory. Smaller: long certificate chains of upstreams fail.
+pub const TLS_PARTIAL_BYTES_MAX: usize = 96 << 10;
+/// Plain bytes that are encrypted before they are sent on. Larger: a slow peer makes us hold more of what was not
+/// sent. Smaller: more system calls for bulk.
+pub const TLS_SEND_STEP_BYTES: usize = 64 << 10;
+/// Head and first body bytes up to this sum share one record. Larger: copying costs more than a second record's 22
+/// bytes. Smaller: small answers take two records. One record holds at most 16 KiB (RFC 8446 §5.1).
+pub const TLS_JOINED_BYTES_MAX: usize = 16 << 10;
+/// Encrypted bytes that wait for the socket. Larger: a peer that makes TLS answer and does not read fills memory.
+/// Smaller: one step of sending does not fit.
+pub const TLS_OUTBOX_BYTES_MAX: usize = 256 << 10;
+/// Output buffers kept by a shard for reuse. Larger: memory stays taken after a burst. Smaller: each send allocates.
+pub const TLS_SCRATCH_BUFFERS_MAX: usize = 64;
+/// Bytes of an output buffer that is worth keeping. Larger: after bulk the shard holds much memory. Smaller: heads
+/// allocate again.
+pub const TLS_SCRATCH_BYTES_MAX: usize = 20 << 10;
+/// TLS sessions to upstreams that may be resumed, per set of roots. Larger: memory, about 1 KiB each. Smaller: more
+/// full handshakes, 160 µs each.
+pub const UPSTREAM_SESSIONS_MAX: usize = 1024;
+/// PEM bytes of one host's own roots. Larger: a configuration fills memory on each shard. Smaller: bundles of
+/// companies do not fit.
+pub const UPSTREAM_ROOTS_BYTES_MAX: usize = 1 << 20;

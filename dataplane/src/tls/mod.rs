@@ -1,1 +1,27 @@
 //! TLS on both legs: certificate authorities, leaves, and streams over the ring.
+
+mod authority;
+mod fault;
+mod hello;
+mod leaf;
+mod master;
+mod outbox;
+mod session;
+mod socket;
+mod stream;
+mod terminator;
+mod upstream;
+mod x509;
+
+pub use authority::{Authority, AuthorityError, Issuer};
+pub use fault::{CertificateFault, TlsError};
+pub use hello::{Hello, HelloReader, read_hello};
+pub use leaf::{CertName, MintError};
+pub use master::{MasterError, PoolMaster, SandboxSalt};
+pub use socket::{Script, Socket};
+pub use stream::{TlsStream, accept, connect};
+pub use terminator::Terminator;
+pub use upstream::{RootsError, UpstreamTls};
+
+#[cfg(test)]
+mod tests;
