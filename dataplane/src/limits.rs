@@ -41,6 +41,16 @@ pub const ATTACHMENTS_MAX: usize = 400_000;
 /// Bytes of a `Proxy-Authorization` value. Larger: strangers make the plane decode and hash more. Smaller: long
 /// tokens do not fit.
 pub const PROXY_CREDENTIALS_BYTES_MAX: usize = 1024;
+/// A policy lease that names no length. Larger: a sandbox of `deny` outlives control by that. Smaller: a restart of
+/// control refuses traffic.
+pub const LEASE_TIME: Duration = Duration::from_secs(10);
+/// Records waiting for the writer. Larger: a stopped disk hoards memory, at most 8 KiB each. Smaller: a short stall
+/// of the disk refuses traffic.
+pub const RECORDS_QUEUED_MAX: usize = 8_192;
+/// Bytes of one text in a record. Larger: a hostile host name or path fills the disk. Smaller: real ones are cut.
+pub const RECORD_TEXT_BYTES_MAX: usize = 2_048;
+/// Bytes of a detail or remedy in a refusal. Larger: a hostile path makes long answers. Smaller: patterns are cut.
+pub const REFUSAL_TEXT_BYTES_MAX: usize = 512;
 // ---- Names that sandboxes ask for (`listen`).
 
 /// Names of one sandbox that have a stand-in address. Larger, and a sandbox that asks for random names takes more

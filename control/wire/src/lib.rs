@@ -6,4 +6,5 @@ pub mod limits;
 pub mod message;
 pub mod pattern;
 pub mod policy;
+pub mod validate;
 pub mod row;

@@ -42,3 +42,19 @@ pub const REASON_BYTES_MAX: usize = 2 << 10;
 
 /// CPU features named by a plane. Larger: a peer's word costs more memory. Smaller: newer processors are cut.
 pub const FEATURES_MAX: usize = 256;
+
+/// Open globs in one list of hosts; exact names, `*.` suffixes and ranges are found by hash and are not counted.
+/// Larger: each request walks longer. Smaller: lists that were made by hand are refused.
+pub const GLOBS_MAX: usize = 256;
+
+/// Rules of one policy. Larger: each request to a host of many rules walks longer. Smaller: policies that were made
+/// by a program are refused.
+pub const RULES_MAX: usize = 1_024;
+
+/// Milliseconds of the shortest policy lease. Larger: a quick lock-down is impossible. Smaller: one lost datagram
+/// ends it.
+pub const LEASE_MS_MIN: u64 = 500;
+
+/// Milliseconds of the longest policy lease. Larger: a sandbox of `deny` outlives control by that. Smaller: a
+/// maintenance hour cannot be bridged.
+pub const LEASE_MS_MAX: u64 = 86_400_000;

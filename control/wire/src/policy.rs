@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 /// What a sandbox may reach, and what happens to its requests.
 ///
 /// A template holds a whole document. A sandbox holds one of the same shape as its overrides: a field that it sets
-/// replaces the template's field, it never merges with it.
+/// replaces the template's field, it never merges with it. `outboundByHost` alone is kept in two layers: the sandbox's
+/// hosts are asked first, then the template's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PolicyDocument {
@@ -140,13 +141,32 @@ pub struct HandlerUse {
 
 /// A handler for the hosts of one pattern.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(from = "HostHandlerFields")]
 pub struct HostHandler {
     /// Host pattern.
     pub host: String,
     /// The handler.
     #[serde(flatten)]
     pub outbound: HandlerUse,
+}
+
+/// [`HostHandler`] as it is read: a flattened struct would let unknown fields pass.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct HostHandlerFields {
+    host: String,
+    handler: String,
+    #[serde(default)]
+    params: serde_json::Value,
+    #[serde(default)]
+    on_error: OnError,
+}
+
+impl From<HostHandlerFields> for HostHandler {
+    fn from(fields: HostHandlerFields) -> Self {
+        let HostHandlerFields { host, handler, params, on_error } = fields;
+        Self { host, outbound: HandlerUse { handler, params, on_error } }
+    }
 }
 
 /// What follows a handler that trapped, ran out of budget or answered nonsense.

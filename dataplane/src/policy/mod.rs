@@ -1,5 +1,12 @@
 //! May it? Pure judgement of one request by compiled rules: no input or output, no clock.
 
+mod decide;
+mod hosts;
+mod path;
 mod permit;
+mod rules;
 
+pub use decide::{decide, decide_opaque};
+pub use hosts::HostTable;
 pub use permit::{AddressPolicy, Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Roots};
+pub use rules::{RuleError, Rules};

@@ -186,6 +186,8 @@ pub enum DenyReason {
     NoInternet,
     /// TLS without a server name, where names are listed.
     NameNotProven,
+    /// The connection is relayed unread, and a rule or handler for the host would need to read it.
+    NeedsInterception,
     /// TRACE echoes what was injected (RFC 9110 §9.3.8).
     Trace,
 }

@@ -1,0 +1,366 @@
+//! Is the document whole? Control asks before it stores one, a plane before it compiles one.
+//!
+//! What would silently do nothing is refused, each time with the field and what to write instead.
+
+use std::collections::HashSet;
+
+use crate::limits::{GLOBS_MAX, LEASE_MS_MAX, LEASE_MS_MIN, NAME_BYTES_MAX, REASON_BYTES_MAX, RULES_MAX};
+use crate::pattern::{HostKind, HostPattern};
+use crate::policy::{HandlerUse, HostHandler, PolicyDocument, Rule, RuleAction};
+
+/// Why a document was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{field}`: {problem}")]
+pub struct DocumentError {
+    /// Path of the field, like `allowedHosts[3]`.
+    pub field: String,
+    /// What is wrong, and the fix.
+    pub problem: String,
+}
+
+/// Fields that belong to framing, to one hop or to the decided authority; no rule may set them.
+const FIELDS_OF_THE_GATEWAY: [&str; 12] = [
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+];
+
+impl PolicyDocument {
+    /// Reads and validates a document.
+    ///
+    /// # Errors
+    /// When it is not JSON of our shape, or [`PolicyDocument::validate`] refuses it.
+    pub fn from_json(text: &str) -> Result<Self, DocumentError> {
+        let document: Self =
+            serde_json::from_str(text).map_err(|error| refuse("document", error.to_string()))?;
+        document.validate()?;
+        Ok(document)
+    }
+
+    /// Checks everything that the types do not.
+    ///
+    /// # Errors
+    /// The first field that could never do what it says, with the fix.
+    pub fn validate(&self) -> Result<(), DocumentError> {
+        list("allowedHosts", self.allowed_hosts.as_deref().unwrap_or_default())?;
+        list("deniedHosts", self.denied_hosts.as_deref().unwrap_or_default())?;
+        self.validate_addresses()?;
+        self.validate_roots()?;
+        self.validate_rules()?;
+        self.validate_handlers()?;
+        if let Some(lease) = self.lease_ms
+            && !(LEASE_MS_MIN..=LEASE_MS_MAX).contains(&lease)
+        {
+            return Err(refuse("leaseMs", format!("is {lease}; write {LEASE_MS_MIN} to {LEASE_MS_MAX}")));
+        }
+        match self.deny_status {
+            Some(status) if !(400..=599).contains(&status) => {
+                Err(refuse("denyStatus", format!("is {status}; write a status from 400 to 599")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What an operator may not have meant, one sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let lists = [("allowedHosts", &self.allowed_hosts), ("deniedHosts", &self.denied_hosts)];
+        let lists = lists
+            .into_iter()
+            .flat_map(|(field, list)| list.iter().flatten().map(move |text| (field, text.as_str())));
+        let keys = self.outbound_by_host.iter().flatten().map(|row| ("outboundByHost", row.host.as_str()));
+        let rules = self.rules.iter().flatten().map(|rule| ("rules", rule.host.as_str()));
+        lists
+            .chain(keys)
+            .chain(rules)
+            .filter_map(|(field, text)| {
+                let warning = HostPattern::parse(text).ok()?.warning()?;
+                Some(format!("{field}: {warning}"))
+            })
+            .collect()
+    }
+
+    fn validate_addresses(&self) -> Result<(), DocumentError> {
+        let rows = self.allowed_addresses.as_deref().unwrap_or_default();
+        hosts("allowedAddresses", rows.iter().map(|row| row.host.as_str()))?;
+        match rows.iter().position(|row| row.cidrs.is_empty()) {
+            Some(at) => Err(refuse(
+                format!("allowedAddresses[{at}].cidrs"),
+                "is empty and allows nothing; name a range like `10.0.0.0/8`, or remove the entry".into(),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_roots(&self) -> Result<(), DocumentError> {
+        let rows = self.upstream_roots.as_deref().unwrap_or_default();
+        hosts("upstreamRoots", rows.iter().map(|row| row.host.as_str()))?;
+        let armed = |pem: &str| {
+            pem.contains("-----BEGIN CERTIFICATE-----") && pem.contains("-----END CERTIFICATE-----")
+        };
+        match rows.iter().position(|row| !armed(&row.pem)) {
+            Some(at) => Err(refuse(
+                format!("upstreamRoots[{at}].pem"),
+                "holds no certificate; give it from `-----BEGIN CERTIFICATE-----` to its end".into(),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn validate_rules(&self) -> Result<(), DocumentError> {
+        let rules = self.rules.as_deref().unwrap_or_default();
+        if rules.len() > RULES_MAX {
+            return Err(refuse("rules", format!("has {} rules; at most {RULES_MAX} are taken", rules.len())));
+        }
+        hosts("rules", rules.iter().map(|rule| rule.host.as_str()))?;
+        rules.iter().enumerate().try_for_each(|(at, rule)| {
+            rule_holds(rule).map_err(|(field, problem)| refuse(format!("rules[{at}].{field}"), problem))
+        })
+    }
+
+    fn validate_handlers(&self) -> Result<(), DocumentError> {
+        if let Some(outbound) = &self.outbound {
+            handler("outbound", outbound)?;
+        }
+        let rows: &[HostHandler] = self.outbound_by_host.as_deref().unwrap_or_default();
+        let patterns = hosts("outboundByHost", rows.iter().map(|row| row.host.as_str()))?;
+        let mut seen = HashSet::new();
+        for (at, (pattern, row)) in patterns.iter().zip(rows).enumerate() {
+            handler(&format!("outboundByHost[{at}]"), &row.outbound)?;
+            if !seen.insert(pattern) {
+                return Err(refuse(
+                    format!("outboundByHost[{at}].host"),
+                    format!("`{pattern}` stands here twice and the second is never used; remove one"),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn refuse(field: impl Into<String>, problem: String) -> DocumentError {
+    DocumentError { field: field.into(), problem }
+}
+
+/// The patterns of a plain list.
+fn list(field: &str, texts: &[String]) -> Result<(), DocumentError> {
+    patterns(texts.iter().map(String::as_str), |at| format!("{field}[{at}]"), field).map(drop)
+}
+
+/// The patterns of rows that have a `host`.
+fn hosts<'a>(field: &str, texts: impl Iterator<Item = &'a str>) -> Result<Vec<HostPattern>, DocumentError> {
+    patterns(texts, |at| format!("{field}[{at}].host"), field)
+}
+
+fn patterns<'a>(
+    texts: impl Iterator<Item = &'a str>,
+    place: impl Fn(usize) -> String,
+    field: &str,
+) -> Result<Vec<HostPattern>, DocumentError> {
+    let parsed: Vec<HostPattern> = texts
+        .enumerate()
+        .map(|(at, text)| HostPattern::parse(text).map_err(|error| refuse(place(at), error.to_string())))
+        .collect::<Result<_, _>>()?;
+    let globs = parsed.iter().filter(|pattern| matches!(pattern.kind(), HostKind::Glob(_))).count();
+    if globs > GLOBS_MAX {
+        return Err(refuse(
+            field,
+            format!(
+                "has {globs} patterns with a `*` elsewhere than in front as `*.`; at most {GLOBS_MAX} are taken"
+            ),
+        ));
+    }
+    Ok(parsed)
+}
+
+fn handler(field: &str, used: &HandlerUse) -> Result<(), DocumentError> {
+    name(&used.handler).map_err(|problem| refuse(format!("{field}.handler"), problem))
+}
+
+/// A name of a handler or secret.
+fn name(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > NAME_BYTES_MAX {
+        return Err(format!("has {} bytes; write a name of 1 to {NAME_BYTES_MAX}", text.len()));
+    }
+    if text.chars().any(char::is_control) {
+        return Err("holds a control character; write a plain name".into());
+    }
+    Ok(())
+}
+
+fn rule_holds(rule: &Rule) -> Result<(), (String, String)> {
+    if rule.actions.is_empty() {
+        return Err(("actions".into(), "is empty, so the rule does nothing; name an action".into()));
+    }
+    if let Some(matcher) = &rule.matcher {
+        if let Some(methods) = &matcher.method {
+            methods_hold(methods).map_err(|problem| ("match.method".to_owned(), problem))?;
+        }
+        if let Some(path) = &matcher.path {
+            path_holds(path).map_err(|problem| ("match.path".to_owned(), problem))?;
+        }
+    }
+    rule.actions.iter().enumerate().try_for_each(|(at, action)| {
+        action_holds(action).map_err(|problem| (format!("actions[{at}]"), problem))
+    })
+}
+
+fn methods_hold(methods: &[String]) -> Result<(), String> {
+    if methods.is_empty() {
+        return Err("is empty and matches nothing; remove it to match every method".into());
+    }
+    for method in methods {
+        if !is_token(method) {
+            return Err(format!("holds `{}`, which is no method", method.escape_debug()));
+        }
+        let upper = method.to_ascii_uppercase();
+        let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"].contains(&upper.as_str());
+        if known && *method != upper {
+            return Err(format!("holds `{method}`; methods have their case, write `{upper}`"));
+        }
+    }
+    Ok(())
+}
+
+fn path_holds(path: &str) -> Result<(), String> {
+    if !path.starts_with(['/', '*']) {
+        return Err(format!("never matches, since paths begin with `/`; write `/{}`", path.escape_debug()));
+    }
+    if path.contains(['?', '#']) {
+        return Err("holds `?` or `#`, but only the path is compared; end the pattern before it".into());
+    }
+    if path.contains('%') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(
+            "is compared with the path as sent and decoded, so encoded characters never match; write `*` for them"
+                .into(),
+        );
+    }
+    if path.split('/').any(|segment| segment == "." || segment == "..") {
+        return Err(
+            "holds `.` or `..` as a segment, which are resolved before; write the resolved path".into()
+        );
+    }
+    Ok(())
+}
+
+fn action_holds(action: &RuleAction) -> Result<(), String> {
+    match action {
+        RuleAction::Deny { reason } if reason.len() > REASON_BYTES_MAX => {
+            Err(format!("has a reason of {} bytes; at most {REASON_BYTES_MAX} are taken", reason.len()))
+        }
+        RuleAction::Deny { .. } => Ok(()),
+        RuleAction::Bearer { secret } => self::name(secret),
+        RuleAction::Header { name, secret, prefix } => {
+            if !is_token(name) {
+                return Err(format!("has `{}`, which is no field name", name.escape_debug()));
+            }
+            let plain = name.to_ascii_lowercase().replace('_', "-");
+            if FIELDS_OF_THE_GATEWAY.contains(&plain.as_str()) {
+                return Err(format!("sets `{name}`, which the gateway alone writes; name another field"));
+            }
+            if !prefix.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+                return Err("has a prefix with other than printable ASCII characters".into());
+            }
+            self::name(secret)
+        }
+    }
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(text: &str) -> bool {
+    let special = b"!#$%&'*+-.^_`|~";
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || special.contains(&byte))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(text: &str) -> String {
+        PolicyDocument::from_json(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_whole_document_is_taken_and_survives_its_own_text() {
+        let text = r#"{"enableInternet":true,"allowedHosts":["*.a.com","10.0.0.0/8"],"deniedHosts":[],
+            "allowedAddresses":[{"host":"db.a.com","cidrs":["10.0.0.0/8"]}],
+            "rules":[{"host":"api.a.com","match":{"method":["GET"],"path":"/v1/*"},
+                      "actions":[{"header":{"name":"x-key","secret":"k"}},{"bearer":{"secret":"t"}},
+                                 {"deny":{"reason":"no"}}]}],
+            "outbound":{"handler":"h","params":{"a":1},"onError":"next"},
+            "outboundByHost":[{"host":"a.com","handler":"g"}],
+            "onControlLoss":"deny","leaseMs":2000,"denyStatus":520}"#;
+        let document = PolicyDocument::from_json(text).unwrap();
+        let again = serde_json::to_string(&document).unwrap();
+        assert_eq!(PolicyDocument::from_json(&again).unwrap(), document);
+    }
+
+    #[test]
+    fn what_would_silently_do_nothing_is_refused_with_field_and_fix() {
+        for (text, field, fix) in [
+            (r#"{"allowedHost":[]}"#, "document", "allowedHost"),
+            (r#"{"allowedHosts":["a.com",""]}"#, "allowedHosts[1]", "remove it"),
+            (r#"{"deniedHosts":["?.com"]}"#, "deniedHosts[0]", "`*`"),
+            (r#"{"leaseMs":1}"#, "leaseMs", "500"),
+            (r#"{"denyStatus":200}"#, "denyStatus", "400 to 599"),
+            (
+                r#"{"allowedAddresses":[{"host":"a.com","cidrs":[]}]}"#,
+                "allowedAddresses[0].cidrs",
+                "10.0.0.0/8",
+            ),
+            (
+                r#"{"upstreamRoots":[{"host":"a.com","pem":"x"}]}"#,
+                "upstreamRoots[0].pem",
+                "BEGIN CERTIFICATE",
+            ),
+            (r#"{"outbound":{"handler":""}}"#, "outbound.handler", "1 to 255"),
+            (r#"{"outboundByHost":[{"host":"a.com","handler":"h","parms":1}]}"#, "document", "parms"),
+            (
+                r#"{"outboundByHost":[{"host":"a.com","handler":"h"},{"host":"A.com.","handler":"g"}]}"#,
+                "outboundByHost[1].host",
+                "remove one",
+            ),
+            (r#"{"rules":[{"host":"a.com","actions":[]}]}"#, "rules[0].actions", "name an action"),
+        ] {
+            let said = problem(text);
+            assert!(said.contains(field) && said.contains(fix), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn rules_that_cannot_hold_are_refused() {
+        for (inside, fix) in [
+            (r#""match":{"path":"v1"},"actions":[{"bearer":{"secret":"t"}}]"#, "write `/v1`"),
+            (r#""match":{"path":"/a%20b"},"actions":[{"bearer":{"secret":"t"}}]"#, "`*` for them"),
+            (r#""match":{"path":"/a?b"},"actions":[{"bearer":{"secret":"t"}}]"#, "before it"),
+            (r#""match":{"path":"/a/../b"},"actions":[{"bearer":{"secret":"t"}}]"#, "resolved path"),
+            (r#""match":{"method":["get"]},"actions":[{"bearer":{"secret":"t"}}]"#, "write `GET`"),
+            (r#""match":{"method":[]},"actions":[{"bearer":{"secret":"t"}}]"#, "remove it"),
+            (r#""actions":[{"header":{"name":"Content_Length","secret":"t"}}]"#, "gateway alone"),
+            (r#""actions":[{"header":{"name":"x y","secret":"t"}}]"#, "no field name"),
+            (r#""actions":[{"header":{"name":"x","secret":"t","prefix":"a\r\n"}}]"#, "printable"),
+            (r#""actions":[{"bearer":{"secret":""}}]"#, "1 to 255"),
+        ] {
+            let said = problem(&format!(r#"{{"rules":[{{"host":"a.com",{inside}}}]}}"#));
+            assert!(said.contains("rules[0].") && said.contains(fix), "{inside}: {said}");
+        }
+    }
+
+    #[test]
+    fn too_many_open_globs_are_refused_and_suffixes_are_not_counted() {
+        let many = |pattern: fn(usize) -> String| {
+            let hosts: Vec<String> = (0..1_000).map(pattern).collect();
+            PolicyDocument { allowed_hosts: Some(hosts), ..PolicyDocument::default() }.validate()
+        };
+        assert!(many(|n| format!("*.h{n}.com")).is_ok());
+        assert!(many(|n| format!("h{n}*.com")).unwrap_err().problem.contains("at most 256"));
+    }
+}

@@ -1,0 +1,148 @@
+//! The order of judgement: denials first, then the gate, then who handles it, then whether the internet is open.
+
+use std::sync::Arc;
+
+use super::{
+    path::PathForms,
+    permit::{Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit},
+    rules::{HostRule, Rules},
+};
+use crate::{
+    http::{Host, Scheme},
+    identity::SandboxId,
+};
+
+/// Judges one request.
+///
+/// Deny wins: `deniedHosts`, then a set `allowedHosts` without a match, then denying rules. What is left goes to the
+/// sandbox's handler for that host, else the template's, else the catch-all; without one it is allowed by
+/// `allowedHosts` or `enableInternet`, else denied.
+pub fn decide(rules: &Rules, sandbox: &SandboxId, asked: &Asked<'_>) -> Decision {
+    // RFC 9110 §9.3.8: TRACE sends back what was sent, credentials that were put in included.
+    if asked.method == "TRACE" {
+        return deny(rules, DenyReason::Trace, "method: TRACE".into());
+    }
+    if let Err(denial) = judge_host(rules, asked.host, asked.port, asked.name_proven) {
+        return Decision::Deny(denial);
+    }
+    let forms = PathForms::new(asked.path);
+    let mut injections: Vec<Arc<Injection>> = Vec::new();
+    for (name, rule) in rules.rules.all(asked.host, asked.port) {
+        if let Some(reason) = &rule.deny
+            && rule.possibly(asked.method, &forms)
+        {
+            return deny(rules, DenyReason::Rule(Arc::clone(reason)), Arc::clone(name));
+        }
+        if !rule.injections.is_empty() && rule.surely(asked.method, &forms) {
+            injections.extend(rule.injections.iter().cloned());
+        }
+    }
+    let handler = chosen_handler(rules, asked.host, asked.port);
+    permit(rules, sandbox, (asked.scheme, asked.host, asked.port), handler, injections)
+}
+
+/// Judges a connection that is relayed unread, where `interceptHttps` is off: what only a request could show is taken
+/// as its worst, so a denying rule for the host denies whatever it says of method and path, and a handler or a
+/// credential, which could not act, denies too.
+pub fn decide_opaque(
+    rules: &Rules,
+    sandbox: &SandboxId,
+    host: &Host,
+    port: u16,
+    name_proven: bool,
+) -> Decision {
+    if let Err(denial) = judge_host(rules, host, port, name_proven) {
+        return Decision::Deny(denial);
+    }
+    for (name, rule) in rules.rules.all(host, port) {
+        return match &rule.deny {
+            Some(reason) => deny(rules, DenyReason::Rule(Arc::clone(reason)), Arc::clone(name)),
+            None => deny(rules, DenyReason::NeedsInterception, Arc::clone(name)),
+        };
+    }
+    if let Some(used) = chosen_handler(rules, host, port) {
+        return deny(rules, DenyReason::NeedsInterception, Arc::clone(&used.rule));
+    }
+    permit(rules, sandbox, (Scheme::Https, host, port), None, Vec::new())
+}
+
+impl HostRule {
+    fn method_holds(&self, method: &str) -> bool {
+        self.methods.as_ref().is_none_or(|methods| methods.iter().any(|own| **own == *method))
+    }
+
+    /// For what denies.
+    fn possibly(&self, method: &str, forms: &PathForms<'_>) -> bool {
+        self.method_holds(method) && self.path.as_ref().is_none_or(|path| forms.possibly(path))
+    }
+
+    /// For what allows or gives.
+    fn surely(&self, method: &str, forms: &PathForms<'_>) -> bool {
+        self.method_holds(method) && self.path.as_ref().is_none_or(|path| forms.surely(path))
+    }
+}
+
+/// The lists.
+fn judge_host(rules: &Rules, host: &Host, port: u16, name_proven: bool) -> Result<(), Denial> {
+    let denial = |reason, rule: Arc<str>| Denial { reason, rule, status: rules.deny_status };
+    if let Some((rule, ())) = rules.denied.table.find(host, port).and_then(|place| rules.denied.row(place)) {
+        return Err(denial(DenyReason::DeniedHost, Arc::clone(rule)));
+    }
+    if let Some(allowed) = &rules.allowed
+        && allowed.table.find(host, port).is_none()
+    {
+        return Err(denial(DenyReason::NotAllowed, "allowedHosts".into()));
+    }
+    if name_proven {
+        return Ok(());
+    }
+    // Nothing proves that the address is not one of a denied name.
+    if rules.names_denied() {
+        return Err(denial(DenyReason::NameNotProven, "deniedHosts".into()));
+    }
+    // An address that is listed as such was meant; one that a star let in beside names was not.
+    let listed =
+        |table: &super::HostTable| host.ip().is_some_and(|ip| table.find_address(ip, port).is_some());
+    match &rules.allowed {
+        Some(allowed) if allowed.table.names_listed() && !listed(&allowed.table) => {
+            Err(denial(DenyReason::NameNotProven, "allowedHosts".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn chosen_handler<'a>(rules: &'a Rules, host: &Host, port: u16) -> Option<&'a Arc<HandlerUse>> {
+    let by_host = rules.by_host.iter().find_map(|layer| layer.best(host, port));
+    by_host.map(|(_, used)| used).or(rules.outbound.as_ref())
+}
+
+fn permit(
+    rules: &Rules,
+    sandbox: &SandboxId,
+    (scheme, host, port): (Scheme, &Host, u16),
+    handler: Option<&Arc<HandlerUse>>,
+    injections: Vec<Arc<Injection>>,
+) -> Decision {
+    let allowed = rules.allowed.as_ref().and_then(|allowed| allowed.best(host, port));
+    let rule = match (allowed, handler) {
+        (Some((rule, ())), _) => Arc::clone(rule),
+        (None, Some(used)) => Arc::clone(&used.rule),
+        (None, None) if rules.internet => Arc::clone(&rules.internet_rule),
+        (None, None) => return deny(rules, DenyReason::NoInternet, Arc::clone(&rules.internet_rule)),
+    };
+    Decision::Allow(Permit {
+        sandbox: sandbox.clone(),
+        scheme,
+        host: host.clone(),
+        port,
+        addresses: rules.address_policy(host, port),
+        roots: rules.roots(host, port),
+        rule,
+        handler: handler.cloned(),
+        injections,
+    })
+}
+
+fn deny(rules: &Rules, reason: DenyReason, rule: Arc<str>) -> Decision {
+    Decision::Deny(Denial { reason, rule, status: rules.deny_status })
+}

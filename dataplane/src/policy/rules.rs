@@ -1,0 +1,330 @@
+//! A template and a sandbox's overrides, compiled: nothing is parsed, and nothing can be wrong, when a request comes.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use aws_lc_rs::digest;
+use control_wire::{
+    pattern::{Glob, HostKind, HostPattern, PatternError},
+    policy::{self as wire, OnControlLoss, PolicyDocument, RuleAction},
+    validate::DocumentError,
+};
+use ipnet::{IpNet, Ipv4Net};
+
+use super::{
+    hosts::HostTable,
+    permit::{AddressPolicy, HandlerUse, Injection, Roots},
+};
+use crate::{http::Host, limits::LEASE_TIME};
+
+/// Status of refusals by policy that do not say another.
+const DENY_STATUS: u16 = 403;
+
+/// Why documents were not compiled. What was in force stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum RuleError {
+    /// A document does not hold.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// A pattern does not hold.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// Parameters cannot be written as JSON.
+    #[error("the parameters of handler `{handler}` are no JSON")]
+    Params {
+        /// The handler.
+        handler: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The compiled policy of one or many sandboxes.
+#[derive(Debug)]
+pub struct Rules {
+    pub(super) internet: bool,
+    /// How records name `internet`.
+    pub(super) internet_rule: Arc<str>,
+    /// What most hosts may have of special-purpose ranges.
+    no_ranges: Arc<[IpNet]>,
+    intercept: bool,
+    on_control_loss: OnControlLoss,
+    lease: Duration,
+    pub(super) deny_status: u16,
+    pub(super) allowed: Option<Listed<()>>,
+    pub(super) denied: Listed<()>,
+    denied_ranges: DeniedRanges,
+    /// The sandbox's own hosts, then the template's.
+    pub(super) by_host: [Listed<Arc<HandlerUse>>; 2],
+    pub(super) outbound: Option<Arc<HandlerUse>>,
+    pub(super) rules: Listed<HostRule>,
+    addresses: Listed<Arc<[IpNet]>>,
+    roots: Listed<Arc<Roots>>,
+}
+
+/// Rows found by host pattern, each with the words by which records and refusals name it.
+#[derive(Debug)]
+pub(super) struct Listed<T> {
+    pub(super) table: HostTable,
+    pub(super) rows: Vec<(Arc<str>, T)>,
+}
+
+impl<T> Listed<T> {
+    fn new<'a>(field: &str, rows: impl Iterator<Item = (&'a str, T)>) -> Result<Self, RuleError> {
+        let mut patterns = Vec::new();
+        let mut named = Vec::new();
+        for (text, row) in rows {
+            let pattern = HostPattern::parse(text)?;
+            named.push((format!("{field}: {pattern}").into(), row));
+            patterns.push(pattern);
+        }
+        Ok(Self { table: HostTable::new(&patterns), rows: named })
+    }
+
+    /// The row at a place that the table gave.
+    pub(super) fn row(&self, place: u32) -> Option<&(Arc<str>, T)> {
+        self.rows.get(place as usize)
+    }
+
+    /// The row that counts for a host.
+    pub(super) fn best(&self, host: &Host, port: u16) -> Option<&(Arc<str>, T)> {
+        self.table.best(host, port).and_then(|place| self.row(place))
+    }
+
+    /// All rows for a host, in the order written.
+    pub(super) fn all(&self, host: &Host, port: u16) -> impl Iterator<Item = &(Arc<str>, T)> {
+        self.table.all(host, port).into_iter().filter_map(|place| self.row(place))
+    }
+}
+
+/// One declarative rule.
+#[derive(Debug)]
+pub(super) struct HostRule {
+    /// Any of these; `None`: every method.
+    pub(super) methods: Option<Vec<Box<str>>>,
+    pub(super) path: Option<Glob>,
+    /// Reason of the first denial among its actions.
+    pub(super) deny: Option<Arc<str>>,
+    pub(super) injections: Vec<Arc<Injection>>,
+    /// Its host pattern speaks of names.
+    pub(super) names: bool,
+}
+
+/// CIDR denials by port, for the guard.
+#[derive(Debug)]
+struct DeniedRanges {
+    /// At ports that no pattern names.
+    everywhere: Arc<[IpNet]>,
+    by_port: HashMap<u16, Arc<[IpNet]>>,
+}
+
+impl Rules {
+    /// Compiles a template with a sandbox's overrides; a field that these set replaces the template's, and
+    /// `outboundByHost` is asked before the template's.
+    ///
+    /// # Errors
+    /// When one of the documents does not hold.
+    pub fn compile(template: &PolicyDocument, overrides: &PolicyDocument) -> Result<Self, RuleError> {
+        template.validate()?;
+        overrides.validate()?;
+        let denied_hosts = either(&overrides.denied_hosts, &template.denied_hosts);
+        let allowed = overrides.allowed_hosts.as_ref().or(template.allowed_hosts.as_ref());
+        let outbound = overrides.outbound.as_ref().or(template.outbound.as_ref());
+        Ok(Self {
+            internet_rule: "enableInternet".into(),
+            no_ranges: Arc::from([]),
+            internet: overrides.enable_internet.or(template.enable_internet).unwrap_or(false),
+            intercept: overrides.intercept_https.or(template.intercept_https).unwrap_or(true),
+            on_control_loss: overrides.on_control_loss.or(template.on_control_loss).unwrap_or_default(),
+            lease: overrides.lease_ms.or(template.lease_ms).map_or(LEASE_TIME, Duration::from_millis),
+            deny_status: overrides.deny_status.or(template.deny_status).unwrap_or(DENY_STATUS),
+            allowed: allowed.map(|hosts| plain("allowedHosts", hosts)).transpose()?,
+            denied: plain("deniedHosts", denied_hosts)?,
+            denied_ranges: DeniedRanges::new(denied_hosts)?,
+            by_host: [layer(overrides)?, layer(template)?],
+            outbound: outbound.map(|used| handler(used, "outbound".into())).transpose()?,
+            rules: compile_rules(either(&overrides.rules, &template.rules))?,
+            addresses: addresses(either(&overrides.allowed_addresses, &template.allowed_addresses))?,
+            roots: roots(either(&overrides.upstream_roots, &template.upstream_roots))?,
+        })
+    }
+
+    /// TLS is opened. Where false, a connection is judged by [`super::decide_opaque`] and relayed unread.
+    pub fn intercepts(&self) -> bool {
+        self.intercept
+    }
+
+    /// What happens when the policy lease ends.
+    pub fn on_control_loss(&self) -> OnControlLoss {
+        self.on_control_loss
+    }
+
+    /// Length of the policy lease.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Status of refusals by policy.
+    pub fn deny_status(&self) -> u16 {
+        self.deny_status
+    }
+
+    /// Names of all handlers that these rules may choose.
+    pub fn handlers(&self) -> impl Iterator<Item = &Arc<str>> {
+        let layers = self.by_host.iter().flat_map(|layer| layer.rows.iter().map(|(_, used)| used));
+        layers.chain(&self.outbound).map(|used| &used.name)
+    }
+
+    /// Names of all secrets that these rules put on requests.
+    pub fn secrets(&self) -> impl Iterator<Item = &Arc<str>> {
+        let rules = self.rules.rows.iter();
+        rules.flat_map(|(_, rule)| rule.injections.iter().map(|injection| &injection.secret))
+    }
+
+    /// Some list or denying rule speaks of names.
+    pub(super) fn names_denied(&self) -> bool {
+        let by_rule = self.rules.rows.iter().any(|(_, rule)| rule.deny.is_some() && rule.names);
+        by_rule || self.denied.table.names_listed()
+    }
+
+    /// What the guard may dial for a host.
+    pub(super) fn address_policy(&self, host: &Host, port: u16) -> AddressPolicy {
+        let mut rows = self.addresses.all(host, port).map(|(_, ranges)| ranges);
+        let allowed = match (rows.next(), rows.next()) {
+            (None, _) => Arc::clone(&self.no_ranges),
+            (Some(one), None) => Arc::clone(one),
+            (Some(one), Some(two)) => {
+                one.iter().chain(two.iter()).chain(rows.flat_map(|more| more.iter())).copied().collect()
+            }
+        };
+        AddressPolicy { allowed, denied: self.denied_ranges.at(port) }
+    }
+
+    /// Private roots for a host.
+    pub(super) fn roots(&self, host: &Host, port: u16) -> Option<Arc<Roots>> {
+        self.roots.best(host, port).map(|(_, roots)| Arc::clone(roots))
+    }
+}
+
+impl DeniedRanges {
+    fn new(hosts: &[String]) -> Result<Self, RuleError> {
+        let mut ranges: Vec<(IpNet, Option<u16>)> = Vec::new();
+        for text in hosts {
+            let pattern = HostPattern::parse(text)?;
+            let range = match pattern.kind() {
+                HostKind::Address(address) => Some(IpNet::from(*address)),
+                HostKind::Range(range) => Some(*range),
+                HostKind::Glob(glob) => octets(glob),
+                _ => None,
+            };
+            ranges.extend(range.map(|range| (range, pattern.port())));
+        }
+        let at = |port: Option<u16>| -> Arc<[IpNet]> {
+            let holds = |own: Option<u16>| own.is_none() || own == port;
+            ranges.iter().filter(|(_, own)| holds(*own)).map(|(range, _)| *range).collect()
+        };
+        let ports = ranges.iter().filter_map(|(_, port)| *port);
+        let by_port = ports.map(|port| (port, at(Some(port)))).collect();
+        Ok(Self { everywhere: at(None), by_port })
+    }
+
+    fn at(&self, port: u16) -> Arc<[IpNet]> {
+        Arc::clone(self.by_port.get(&port).unwrap_or(&self.everywhere))
+    }
+}
+
+/// The range that a glob like `141.101.*` covers.
+fn octets(glob: &Glob) -> Option<IpNet> {
+    let text = glob.to_string();
+    let front = text.strip_suffix(".*")?;
+    let octets: Vec<u8> = front.split('.').map(|octet| octet.parse().ok()).collect::<Option<_>>()?;
+    let mut address = [0; 4];
+    address.get_mut(..octets.len())?.copy_from_slice(&octets);
+    let bits = u8::try_from(8 * octets.len()).ok()?;
+    Ipv4Net::new(address.into(), bits).ok().map(IpNet::V4)
+}
+
+fn either<'a, T>(first: &'a Option<Vec<T>>, second: &'a Option<Vec<T>>) -> &'a [T] {
+    first.as_ref().or(second.as_ref()).map_or(&[], Vec::as_slice)
+}
+
+fn plain(field: &str, hosts: &[String]) -> Result<Listed<()>, RuleError> {
+    Listed::new(field, hosts.iter().map(|host| (host.as_str(), ())))
+}
+
+fn handler(used: &wire::HandlerUse, rule: Arc<str>) -> Result<Arc<HandlerUse>, RuleError> {
+    let params = serde_json::to_vec(&used.params)
+        .map_err(|source| RuleError::Params { handler: used.handler.clone(), source })?;
+    let name = used.handler.as_str().into();
+    Ok(Arc::new(HandlerUse { name, params: params.into(), on_error: used.on_error, rule }))
+}
+
+fn layer(document: &PolicyDocument) -> Result<Listed<Arc<HandlerUse>>, RuleError> {
+    let rows = document.outbound_by_host.as_deref().unwrap_or_default();
+    let mut named = Vec::with_capacity(rows.len());
+    for row in rows {
+        let rule = format!("outboundByHost: {}", HostPattern::parse(&row.host)?);
+        named.push((row.host.as_str(), handler(&row.outbound, rule.into())?));
+    }
+    Listed::new("outboundByHost", named.into_iter())
+}
+
+fn addresses(rows: &[wire::AllowedAddresses]) -> Result<Listed<Arc<[IpNet]>>, RuleError> {
+    let ranges = |row: &wire::AllowedAddresses| -> Arc<[IpNet]> {
+        row.cidrs.iter().map(|range| control_wire::pattern::unmapped_range(*range)).collect()
+    };
+    Listed::new("allowedAddresses", rows.iter().map(|row| (row.host.as_str(), ranges(row))))
+}
+
+fn roots(rows: &[wire::UpstreamRoots]) -> Result<Listed<Arc<Roots>>, RuleError> {
+    let compiled = |row: &wire::UpstreamRoots| {
+        let mut key = [0; 32];
+        key.copy_from_slice(digest::digest(&digest::SHA256, row.pem.as_bytes()).as_ref());
+        Arc::new(Roots { pem: row.pem.clone(), key })
+    };
+    Listed::new("upstreamRoots", rows.iter().map(|row| (row.host.as_str(), compiled(row))))
+}
+
+fn compile_rules(rules: &[wire::Rule]) -> Result<Listed<HostRule>, RuleError> {
+    let mut rows = Vec::with_capacity(rules.len());
+    for (at, rule) in rules.iter().enumerate() {
+        let pattern = HostPattern::parse(&rule.host)?;
+        rows.push((rule.host.as_str(), host_rule(rule, &pattern, format!("rules[{at}]: {pattern}").into())));
+    }
+    let mut listed = Listed::new("rules", rows.into_iter())?;
+    // Patterns repeat among rules, so their place in the document belongs to their name.
+    for (at, (name, _)) in listed.rows.iter_mut().enumerate() {
+        *name = name.replacen("rules:", &format!("rules[{at}]:"), 1).into();
+    }
+    Ok(listed)
+}
+
+fn host_rule(rule: &wire::Rule, pattern: &HostPattern, name: Arc<str>) -> HostRule {
+    let matcher = rule.matcher.as_ref();
+    let methods = matcher.and_then(|matcher| matcher.method.as_ref());
+    let injection = |field: &str, secret: &str, prefix: &str| {
+        let rule = Arc::clone(&name);
+        Arc::new(Injection { field: field.into(), secret: secret.into(), prefix: prefix.into(), rule })
+    };
+    let mut compiled = HostRule {
+        methods: methods.map(|methods| methods.iter().map(|method| method.as_str().into()).collect()),
+        path: matcher.and_then(|matcher| matcher.path.as_deref()).map(Glob::new),
+        deny: None,
+        injections: Vec::new(),
+        names: pattern.names(),
+    };
+    for action in &rule.actions {
+        match action {
+            RuleAction::Deny { reason } => {
+                compiled.deny.get_or_insert_with(|| reason.as_str().into());
+            }
+            RuleAction::Header { name, secret, prefix } => {
+                compiled.injections.push(injection(name, secret, prefix));
+            }
+            RuleAction::Bearer { secret } => {
+                compiled.injections.push(injection("authorization", secret, "Bearer "));
+            }
+        }
+    }
+    compiled
+}
