@@ -181,3 +181,23 @@ pub const UPSTREAM_SESSIONS_MAX: usize = 1024;
 /// PEM bytes of one host's own roots. Larger: a configuration fills memory on each shard. Smaller: bundles of
 /// companies do not fit.
 pub const UPSTREAM_ROOTS_BYTES_MAX: usize = 1 << 20;
+
+/// Received buffers that wait for a connection that does not read. Larger: slow readers drain the pool. Smaller: the
+/// receive is armed again after almost each buffer.
+pub const RECEIVED_QUEUE_MAX: usize = 4;
+/// Accepted connections that wait for the shard. Larger: a full shard takes connections that it cannot serve.
+/// Smaller: bursts cost one accept operation each.
+pub const ACCEPTED_QUEUE_MAX: usize = 64;
+/// How long accepting pauses when descriptors have run out. Larger: clients wait although descriptors are free.
+/// Smaller: the shard spins.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+/// One sleep in the shard's own ring. Larger: what glommio wakes waits. Smaller: a quiet shard parks between any two
+/// requests, which costs twice as much for each.
+pub const RING_BLOCK_TIME: Duration = Duration::from_micros(500);
+/// Such sleeps in a row before the shard parks. Larger: an idle shard wakes for nothing. Smaller: as above.
+pub const RING_BLOCK_TURNS: u32 = 2;
+/// How long a ring that ends waits for the kernel. Larger: a stuck operation delays the end of the process. Smaller:
+/// buffers are leaked although a moment more would have freed them.
+pub const RING_SHUTDOWN_TIME: Duration = Duration::from_secs(1);
+/// Bytes of one datagram. Larger: each receive clears more stack. Smaller: EDNS answers (RFC 6891 §6.2.5) are lost.
+pub const DATAGRAM_BYTES_MAX: usize = 4096;

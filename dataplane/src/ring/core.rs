@@ -1,0 +1,456 @@
+//! The state of one shard's ring: what is queued, what is on its way, what has come.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use super::{
+    RingConfig, RingError, Stats,
+    buffers::Pool,
+    driver::Bell,
+    slab::{Busy, Completion, Key, Outcome, Slab},
+    sys::{Completed, Kept, Request, Uring, adopt},
+    timer::Wheel,
+};
+use crate::limits::{ACCEPTED_QUEUE_MAX, RECEIVED_QUEUE_MAX, RING_SHUTDOWN_TIME};
+
+/// Group of the small buffers: heads, idle connections.
+pub(super) const HEADS: u16 = 0;
+/// Group of the large buffers: bodies.
+pub(super) const BODIES: u16 = 1;
+
+/// Work that found the submission queue full; queued by the driver in its next turn, in order.
+#[derive(Clone, Copy)]
+enum Late {
+    Start(Key),
+    Cancel(Key),
+}
+
+/// Counters of one ring.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub enters: Cell<u64>,
+    pub completions: Cell<u64>,
+    pub parks: Cell<u64>,
+    pub starved: Cell<u64>,
+    pub accept_pauses: Cell<u64>,
+    pub strays: Cell<u64>,
+}
+
+/// Adds one.
+pub(super) fn count(counter: &Cell<u64>) {
+    counter.set(counter.get().wrapping_add(1));
+}
+
+/// The state of one ring, shared by the driver and by everything that has an operation.
+pub(super) struct Core {
+    /// `None` once the ring is shut down.
+    uring: RefCell<Option<Uring>>,
+    slab: RefCell<Slab>,
+    pools: [Rc<Pool>; 2],
+    starved: [RefCell<VecDeque<Key>>; 2],
+    late: RefCell<VecDeque<Late>>,
+    taken: Cell<Vec<Completed>>,
+    in_flight: Cell<usize>,
+    closing: Cell<bool>,
+    now: Cell<Instant>,
+    pub wheel: RefCell<Wheel>,
+    pub bell: Rc<Bell>,
+    pub counters: Counters,
+}
+
+impl Core {
+    /// Opens ring and pools on the calling thread.
+    pub fn open(config: &RingConfig) -> Result<Rc<Self>, RingError> {
+        config.check()?;
+        let uring = Uring::open(config.entries).map_err(RingError::opening)?;
+        let bell = Rc::new(Bell::default());
+        let pool = |group, (count, bytes): (u16, u32)| {
+            Pool::new(group, count, bytes, Rc::clone(&bell)).map_err(RingError::Buffers)
+        };
+        let pools = [pool(HEADS, config.head_buffers)?, pool(BODIES, config.body_buffers)?];
+        for pool in &pools {
+            uring.register_pool(pool).map_err(RingError::Buffers)?;
+        }
+        let now = Instant::now();
+        Ok(Rc::new(Self {
+            uring: RefCell::new(Some(uring)),
+            slab: RefCell::default(),
+            pools,
+            starved: Default::default(),
+            late: RefCell::default(),
+            taken: Cell::default(),
+            in_flight: Cell::new(0),
+            closing: Cell::new(false),
+            now: Cell::new(now),
+            wheel: RefCell::new(Wheel::new(now)),
+            bell,
+            counters: Counters::default(),
+        }))
+    }
+
+    /// Starts an operation; the kernel sees it in the driver's next turn.
+    pub fn begin(self: &Rc<Self>, request: Request, kept: Kept) -> Operation {
+        let key = self.slab.borrow_mut().insert(request, kept);
+        if self.closing.get() {
+            self.with(key, |busy| busy.live = false);
+        } else {
+            self.in_flight.set(self.in_flight.get() + 1);
+            self.queue(Late::Start(key));
+        }
+        Operation { core: Rc::clone(self), key }
+    }
+
+    /// The time of the driver's last turn.
+    pub fn now(&self) -> Instant {
+        self.now.get()
+    }
+
+    /// Whether the ring is shut down or about to be.
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Calls with the ring, unless it is shut down.
+    pub fn with_uring<T>(&self, call: impl FnOnce(&mut Uring) -> T) -> Option<T> {
+        self.uring.borrow_mut().as_mut().map(call)
+    }
+
+    /// One turn without waiting: submit, take what has come, feed the starved, fire timers. Returns how much came.
+    pub fn turn(self: &Rc<Self>) -> usize {
+        self.queue_late();
+        match self.with_uring(Uring::turn) {
+            Some(Ok(true)) => count(&self.counters.enters),
+            Some(Ok(false)) | None => {}
+            Some(Err(error)) => panic!("the shard cannot go on: its ring refuses to be entered: {error}"),
+        }
+        self.settle()
+    }
+
+    fn queue_late(&self) {
+        loop {
+            let first = self.late.borrow().front().copied();
+            match first {
+                Some(work) if self.push(work) => drop(self.late.borrow_mut().pop_front()),
+                _ => return,
+            }
+        }
+    }
+
+    /// Sleeps in the ring until something comes, at most so long. Returns how much came.
+    pub fn block(self: &Rc<Self>, at_most: Duration) -> usize {
+        count(&self.counters.enters);
+        match self.with_uring(|uring| uring.wait(at_most)) {
+            Some(Ok(())) | None => {}
+            Some(Err(error)) => panic!("the shard cannot go on: its ring refuses to be entered: {error}"),
+        }
+        self.settle()
+    }
+
+    /// Takes completions, feeds the starved, fires timers.
+    fn settle(self: &Rc<Self>) -> usize {
+        let came = self.reap();
+        self.feed();
+        self.now.set(Instant::now());
+        let fired = self.wheel.borrow_mut().advance(self.now.get());
+        let fires = fired.len();
+        fired.into_iter().for_each(Waker::wake);
+        came + fires
+    }
+
+    fn reap(self: &Rc<Self>) -> usize {
+        let mut taken = self.taken.take();
+        self.with_uring(|uring| uring.take(&mut taken));
+        let came = taken.len();
+        for completed in taken.drain(..) {
+            count(&self.counters.completions);
+            if let Some(waker) = self.complete(completed) {
+                waker.wake();
+            }
+        }
+        self.taken.set(taken);
+        came
+    }
+
+    /// Files one completion. What it drops (buffer, descriptor, slot) it drops outside the slab's borrow.
+    fn complete(&self, completed: Completed) -> Option<Waker> {
+        let key = Key::from_data(completed.data);
+        let last = !completed.more();
+        let mut slab = self.slab.borrow_mut();
+        let Some(busy) = slab.get_mut(key) else {
+            count(&self.counters.strays);
+            return None;
+        };
+        let outcome = self.outcome(busy.request, completed);
+        if last {
+            busy.live = false;
+            self.in_flight.set(self.in_flight.get() - 1);
+        }
+        if busy.orphan {
+            let freed = if last { slab.remove(key) } else { None };
+            drop(slab);
+            drop((outcome, freed));
+            return None;
+        }
+        let outcome = match (outcome, busy.request) {
+            (Outcome::Failed(libc::ENOBUFS), Request::Receive { group, .. }) => {
+                count(&self.counters.starved);
+                if !busy.cancelling {
+                    busy.starved = true;
+                    self.starved[usize::from(group)].borrow_mut().push_back(key);
+                    self.pools[usize::from(group)].set_hungry(true);
+                    return None;
+                }
+                Outcome::Failed(libc::ECANCELED)
+            }
+            (outcome, _) => outcome,
+        };
+        busy.queue.push_back(Completion { outcome, last });
+        let cancel = !last && !busy.cancelling && busy.queue.len() >= self.bound(busy.request);
+        busy.cancelling |= cancel;
+        let waker = busy.waker.take();
+        drop(slab);
+        if cancel {
+            self.queue(Late::Cancel(key));
+        }
+        waker
+    }
+
+    fn outcome(&self, request: Request, completed: Completed) -> Outcome {
+        let buffer = match (request, completed.buffer()) {
+            (Request::Receive { group, .. }, Some(id)) => {
+                Some(self.pools[usize::from(group)].take(id, completed.result.max(0).unsigned_abs()))
+            }
+            _ => None,
+        };
+        match (request, completed.result, buffer) {
+            (Request::Timeout, result, _) if result == -libc::ETIME => Outcome::Done,
+            (_, result, _) if result < 0 => Outcome::Failed(-result),
+            (Request::Accept { .. }, descriptor, _) => Outcome::Descriptor(adopt(descriptor)),
+            (Request::Receive { .. }, 1.., Some(buffer)) => Outcome::Data(buffer),
+            (Request::Connect { .. }, ..) | (_, _, _) => Outcome::Done,
+        }
+    }
+
+    /// Completions that may wait for a slow owner before its operation is cancelled. While a pool is scarce nobody
+    /// may hoard: one sandbox that does not read must not starve the others.
+    fn bound(&self, request: Request) -> usize {
+        match request {
+            Request::Receive { group, .. } => {
+                let pool = &self.pools[usize::from(group)];
+                if pool.free() < pool.count() / 2 { 1 } else { RECEIVED_QUEUE_MAX }
+            }
+            _ => ACCEPTED_QUEUE_MAX,
+        }
+    }
+
+    /// Arms receives that had found no buffer, oldest first, as many as there are buffers.
+    fn feed(&self) {
+        for (pool, starved) in self.pools.iter().zip(&self.starved) {
+            if starved.borrow().is_empty() || pool.free() < pool.low_water() {
+                continue;
+            }
+            for _ in 0..pool.free() {
+                let Some(key) = starved.borrow_mut().pop_front() else { break };
+                let armed = self.with(key, |busy| {
+                    let arm = std::mem::take(&mut busy.starved);
+                    busy.live |= arm;
+                    arm
+                });
+                if armed == Some(true) {
+                    self.in_flight.set(self.in_flight.get() + 1);
+                    self.queue(Late::Start(key));
+                }
+            }
+            pool.set_hungry(!starved.borrow().is_empty());
+        }
+    }
+
+    fn with<T>(&self, key: Key, call: impl FnOnce(&mut Busy) -> T) -> Option<T> {
+        self.slab.borrow_mut().get_mut(key).map(call)
+    }
+
+    /// Queues work for the kernel and wakes the driver if it is parked.
+    fn queue(&self, work: Late) {
+        // A cancel must not overtake the start of its operation.
+        if !self.late.borrow().is_empty() || !self.push(work) {
+            self.late.borrow_mut().push_back(work);
+        }
+        self.bell.ring();
+    }
+
+    fn push(&self, work: Late) -> bool {
+        let done = match work {
+            Late::Start(key) => self.with_uring(|uring| {
+                self.with(key, |busy| uring.start(busy.request, &busy.kept, key.to_data())).unwrap_or(true)
+            }),
+            Late::Cancel(key) => self.with_uring(|uring| uring.cancel(key.to_data())),
+        };
+        done.unwrap_or(true)
+    }
+
+    /// Asks the kernel to end an operation; its last completion still comes.
+    fn cancel(&self, key: Key) {
+        let ask = self.with(key, |busy| busy.live && !std::mem::replace(&mut busy.cancelling, true));
+        if ask == Some(true) {
+            self.queue(Late::Cancel(key));
+        }
+    }
+
+    /// The owner is gone: what waits is dropped, and the slot is freed by the last completion.
+    fn abandon(&self, key: Key) {
+        let mut slab = self.slab.borrow_mut();
+        let Some(busy) = slab.get_mut(key) else { return };
+        let waiting: Vec<Completion> = busy.queue.drain(..).collect();
+        let waker = busy.waker.take();
+        busy.orphan = true;
+        let cancel = busy.live && !busy.cancelling;
+        busy.cancelling |= cancel;
+        let freed = if busy.live { None } else { slab.remove(key) };
+        drop(slab);
+        drop((waiting, waker, freed));
+        if cancel {
+            self.queue(Late::Cancel(key));
+        }
+    }
+
+    /// Ends the ring: no new operation, everything cancelled, the kernel drained, then the memory is given back.
+    ///
+    /// Blocks the shard, at most [`RING_SHUTDOWN_TIME`]. Where the kernel does not finish in time the pools are
+    /// leaked on purpose: a late receive must not write into memory that belongs to somebody else by then.
+    pub fn close(self: &Rc<Self>) {
+        if self.closing.replace(true) {
+            return;
+        }
+        let wakers = self.slab.borrow_mut().take_wakers();
+        wakers.into_iter().for_each(Waker::wake);
+        self.forget_late();
+        self.with_uring(Uring::cancel_all);
+        let end = Instant::now() + RING_SHUTDOWN_TIME;
+        while self.in_flight.get() > 0 && Instant::now() < end {
+            self.block(Duration::from_millis(1));
+        }
+        let ring = self.uring.borrow_mut().take();
+        if let Some(ring) = &ring {
+            self.pools.iter().for_each(|pool| ring.unregister_pool(pool));
+        }
+        drop(ring);
+        if self.in_flight.get() > 0 {
+            self.pools.iter().cloned().for_each(std::mem::forget);
+        }
+        self.bell.ring();
+    }
+
+    /// Operations that never reached the kernel need no completion.
+    fn forget_late(&self) {
+        for work in self.late.take() {
+            if let Late::Start(key) = work {
+                self.in_flight.set(self.in_flight.get() - 1);
+                let orphan = self.with(key, |busy| {
+                    busy.live = false;
+                    busy.orphan
+                });
+                if orphan == Some(true) {
+                    let freed = self.slab.borrow_mut().remove(key);
+                    drop(freed);
+                }
+            }
+        }
+    }
+
+    /// What the ring did and holds.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            enters: self.counters.enters.get(),
+            completions: self.counters.completions.get(),
+            parks: self.counters.parks.get(),
+            starved: self.counters.starved.get(),
+            accept_pauses: self.counters.accept_pauses.get(),
+            strays: self.counters.strays.get(),
+            in_flight: self.in_flight.get(),
+            operations: self.slab.borrow().len(),
+            head_buffers_out: self.pools[usize::from(HEADS)].out(),
+            body_buffers_out: self.pools[usize::from(BODIES)].out(),
+            timers: self.wheel.borrow().len(),
+        }
+    }
+}
+
+impl Drop for Core {
+    /// A ring that nobody shut down still drains before its pools are unmapped.
+    fn drop(&mut self) {
+        if self.uring.get_mut().is_some() && self.in_flight.get() > 0 {
+            self.pools.iter().cloned().for_each(std::mem::forget);
+        }
+    }
+}
+
+/// One operation of the kernel and its owner's only handle. Dropping it cancels; memory that the kernel may still
+/// use stays with the slot.
+pub(super) struct Operation {
+    core: Rc<Core>,
+    key: Key,
+}
+
+impl Operation {
+    /// The next completion. After the last one, and after a shutdown, an error that is the last.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Completion> {
+        let ended = |error| Poll::Ready(Completion { outcome: Outcome::Failed(error), last: true });
+        let closing = self.core.is_closing();
+        let polled = self.core.with(self.key, |busy| {
+            if let Some(completion) = busy.queue.pop_front() {
+                return Poll::Ready(completion);
+            }
+            if closing {
+                return ended(libc::ESHUTDOWN);
+            }
+            if !busy.live && !busy.starved {
+                return ended(libc::ECANCELED);
+            }
+            match &busy.waker {
+                Some(waker) if waker.will_wake(cx.waker()) => {}
+                _ => busy.waker = Some(cx.waker().clone()),
+            }
+            Poll::Pending
+        });
+        polled.unwrap_or_else(|| ended(libc::ECANCELED))
+    }
+
+    /// Whether the kernel has the operation and nothing has come from it.
+    pub fn is_quiet(&self) -> bool {
+        self.core.with(self.key, |busy| busy.live && busy.queue.is_empty()) == Some(true)
+    }
+
+    /// Asks the kernel to end it. What has come, and the last completion, are still there to be polled.
+    pub fn cancel(&self) {
+        self.core.cancel(self.key);
+    }
+
+    /// Whether nothing more can come but what is queued: the kernel does not have it.
+    pub fn is_starved(&self) -> bool {
+        self.core.with(self.key, |busy| busy.starved) == Some(true)
+    }
+
+    /// Wakes whoever polls it, without a completion.
+    pub fn wake(&self) {
+        if let Some(waker) = self.core.with(self.key, |busy| busy.waker.take()).flatten() {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for Operation {
+    fn drop(&mut self) {
+        self.core.abandon(self.key);
+    }
+}
+
+/// The error of a failed completion.
+pub(super) fn failure(number: i32) -> io::Error {
+    io::Error::from_raw_os_error(number)
+}

@@ -1,0 +1,261 @@
+//! The only place that talks to io_uring: opens the ring, queues entries, takes completions, adopts descriptors.
+#![allow(unsafe_code)] // Pushing an entry, registering buffer memory and adopting a descriptor have no safe form.
+
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    time::Duration,
+};
+
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use socket2::SockAddr;
+
+use super::buffers::Pool;
+
+/// User data of cancel requests; no slot ever has it.
+const CANCEL: u64 = u64::MAX;
+
+/// Memory that the kernel reads while an operation is on its way. A slot frees it after its last completion.
+pub(super) enum Kept {
+    /// The operation names no memory.
+    Nothing,
+    /// Where to connect.
+    Address(Box<SockAddr>),
+    /// How long to wait.
+    Time(Box<types::Timespec>),
+}
+
+/// What to ask the kernel for.
+#[derive(Clone, Copy)]
+pub(super) enum Request {
+    /// Receive into a buffer that the kernel takes from the group: once, or until it ends.
+    Receive { fd: RawFd, group: u16, multishot: bool },
+    /// Accept until it ends.
+    Accept { fd: RawFd },
+    /// Connect to the kept address.
+    Connect { fd: RawFd },
+    /// Wait until the socket is readable or writable.
+    Poll { fd: RawFd, events: i16 },
+    /// Wait for the kept time.
+    Timeout,
+}
+
+/// One completion as the kernel gave it.
+#[derive(Clone, Copy)]
+pub(super) struct Completed {
+    /// Generation and index of the slot.
+    pub data: u64,
+    /// Result or negative error number.
+    pub result: i32,
+    flags: u32,
+}
+
+impl Completed {
+    /// Whether more completions of this operation follow.
+    pub fn more(&self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The provided buffer that holds the data.
+    pub fn buffer(&self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
+    }
+}
+
+/// An io_uring of one shard.
+pub(super) struct Uring {
+    ring: IoUring,
+}
+
+impl Uring {
+    /// Opens a ring that only the calling thread may enter.
+    ///
+    /// # Errors
+    /// What `io_uring_setup` answers: `EPERM`, `ENOSYS`, `ENOMEM`, `EINVAL`.
+    pub fn open(entries: u32) -> io::Result<Self> {
+        let mut builder = IoUring::builder();
+        builder
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            // Tells in shared memory that deferred completions wait, so an enter without use is spared.
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(entries.saturating_mul(4));
+        Ok(Self { ring: builder.build(entries)? })
+    }
+
+    /// Hands a pool's ring of buffers to the kernel.
+    ///
+    /// # Errors
+    /// What `io_uring_register` answers.
+    pub fn register_pool(&self, pool: &Pool) -> io::Result<()> {
+        // SAFETY: the pool's memory is mapped, page aligned and large enough; `Core` keeps the pool until the ring
+        // is gone, or leaks it where the kernel did not finish. There is no safe form of this registration.
+        unsafe {
+            self.ring.submitter().register_buf_ring_with_flags(
+                pool.ring_address(),
+                pool.count(),
+                pool.group(),
+                0,
+            )
+        }
+    }
+
+    /// Takes a pool's ring of buffers back from the kernel.
+    pub fn unregister_pool(&self, pool: &Pool) {
+        // Fails only when it was never registered; closing the ring does the same.
+        let _ = self.ring.submitter().unregister_buf_ring(pool.group());
+    }
+
+    /// Registers the descriptor that the kernel signals when deferred work waits, switched off at first.
+    ///
+    /// # Errors
+    /// What `io_uring_register` answers.
+    pub fn register_signal(&mut self, signal: &OwnedFd) -> io::Result<()> {
+        self.ring.submitter().register_eventfd(signal.as_raw_fd())?;
+        self.ring.completion().disable_eventfd();
+        Ok(())
+    }
+
+    /// Lets the kernel signal, or stops it.
+    pub fn signal(&mut self, on: Signal) {
+        match on {
+            Signal::On => self.ring.completion().enable_eventfd(),
+            Signal::Off => self.ring.completion().disable_eventfd(),
+        }
+    }
+
+    /// Queues an operation; `false` when the queue is full even after a submission.
+    pub fn start(&mut self, request: Request, kept: &Kept, data: u64) -> bool {
+        self.push(&entry(request, kept).user_data(data))
+    }
+
+    /// Queues the cancelling of one operation. Only a failure to find it gives a completion, which is skipped.
+    pub fn cancel(&mut self, data: u64) -> bool {
+        let entry = opcode::AsyncCancel::new(data).build().flags(squeue::Flags::SKIP_SUCCESS);
+        self.push(&entry.user_data(CANCEL))
+    }
+
+    /// Queues the cancelling of everything.
+    pub fn cancel_all(&mut self) -> bool {
+        let all = types::CancelBuilder::any().all();
+        self.push(&opcode::AsyncCancel2::new(all).build().user_data(CANCEL))
+    }
+
+    fn push(&mut self, entry: &squeue::Entry) -> bool {
+        if self.ring.submission().is_full() {
+            // The answer does not matter: when nothing was taken, the push below says so.
+            let _ = self.ring.submit();
+        }
+        let mut queue = self.ring.submission();
+        // SAFETY: entries are made only in this file. They name descriptors (a stale one is an error, not a fault)
+        // and at most memory of `Kept`, which the slot of this operation holds until its last completion.
+        unsafe { queue.push(entry) }.is_ok()
+    }
+
+    /// Submits what is queued and runs deferred completions, without waiting. Returns whether the kernel was entered.
+    ///
+    /// # Errors
+    /// Only what is a defect of ours: a full completion queue, a signal and lack of memory mean "reap and go on".
+    pub fn turn(&mut self) -> io::Result<bool> {
+        let queue = self.ring.submission();
+        let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
+        drop(queue);
+        if idle {
+            return Ok(false);
+        }
+        forgive(self.ring.submit())?;
+        Ok(true)
+    }
+
+    /// Submits, then sleeps in the ring until a completion comes or the time is over.
+    ///
+    /// # Errors
+    /// As [`Uring::turn`].
+    pub fn wait(&mut self, at_most: Duration) -> io::Result<()> {
+        let time = timespec(at_most);
+        let arguments = types::SubmitArgs::new().timespec(&time);
+        forgive(self.ring.submitter().submit_with_args(1, &arguments))
+    }
+
+    /// Moves all completions that are there into `into`, without those of cancel requests.
+    pub fn take(&mut self, into: &mut Vec<Completed>) {
+        into.extend(
+            self.ring
+                .completion()
+                .map(|entry| Completed {
+                    data: entry.user_data(),
+                    result: entry.result(),
+                    flags: entry.flags(),
+                })
+                .filter(|completed| completed.data != CANCEL),
+        );
+    }
+}
+
+/// Whether the kernel signals the eventfd.
+#[derive(Clone, Copy)]
+pub(super) enum Signal {
+    /// While the driver is parked.
+    On,
+    /// While the driver runs.
+    Off,
+}
+
+/// A duration as the kernel reads it.
+pub(super) fn timespec(time: Duration) -> types::Timespec {
+    types::Timespec::new().sec(time.as_secs()).nsec(time.subsec_nanos())
+}
+
+fn entry(request: Request, kept: &Kept) -> squeue::Entry {
+    match (request, kept) {
+        (Request::Receive { fd, group, multishot: true }, _) => {
+            opcode::RecvMulti::new(types::Fd(fd), group).build()
+        }
+        (Request::Receive { fd, group, multishot: false }, _) => {
+            opcode::Recv::new(types::Fd(fd), std::ptr::null_mut(), 0)
+                .buf_group(group)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT)
+        }
+        (Request::Accept { fd }, _) => {
+            opcode::AcceptMulti::new(types::Fd(fd)).flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK).build()
+        }
+        (Request::Connect { fd }, Kept::Address(address)) => {
+            opcode::Connect::new(types::Fd(fd), address.as_ptr().cast(), address.len()).build()
+        }
+        (Request::Poll { fd, events }, _) => {
+            opcode::PollAdd::new(types::Fd(fd), u32::from(events.unsigned_abs())).build()
+        }
+        (Request::Timeout, Kept::Time(time)) => opcode::Timeout::new(&raw const **time).build(),
+        // An operation without its memory completes at once and is reported as such by its slot.
+        (Request::Connect { .. } | Request::Timeout, _) => opcode::Nop::new().build(),
+    }
+}
+
+fn forgive(result: io::Result<usize>) -> io::Result<()> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EBUSY | libc::EAGAIN | libc::EINTR | libc::ETIME | libc::ENOMEM) => Ok(()),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Owns a descriptor that an accept completion carried.
+pub(super) fn adopt(descriptor: RawFd) -> OwnedFd {
+    debug_assert!(descriptor >= 0, "a completion without a descriptor is an error");
+    // SAFETY: the kernel made this descriptor for the completion and each completion is converted once, in `Core`.
+    unsafe { OwnedFd::from_raw_fd(descriptor) }
+}
+
+/// Wraps a duplicate of the signal in the only kind of thing whose readability glommio lets others await.
+///
+/// # Errors
+/// `EMFILE` when no descriptor is left for the duplicate.
+pub(super) fn awaitable(signal: &OwnedFd) -> io::Result<glommio::net::TcpStream> {
+    let duplicate = signal.as_fd().try_clone_to_owned()?.into_raw_fd();
+    // SAFETY: the duplicate was made in the line above and is owned by nobody else; the wrapper closes it.
+    Ok(unsafe { glommio::net::TcpStream::from_raw_fd(duplicate) })
+}
