@@ -1,6 +1,6 @@
 //! What a ring promises, on real sockets.
 
-use super::{testing::*, *};
+use super::testing::*;
 
 #[test]
 fn bytes_go_both_ways_and_the_end_is_seen() {
