@@ -18,6 +18,11 @@ use crate::runtime::{self, Handler, Reply};
 unsafe extern "C" {
     #[link_name = "panic"]
     fn outgate_panic(ptr: *const u8, len: usize);
+}
+
+// Apart from the imports: from Rust 1.96 on, names in a block with an import module belong to that module, and the
+// linker would not find its own symbol.
+unsafe extern "C" {
     static __heap_base: u8;
 }
 
