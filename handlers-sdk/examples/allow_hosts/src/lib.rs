@@ -38,7 +38,8 @@ mod tests {
     #[test]
     fn parameters_of_another_form_are_refused() {
         for params in [json!({}), json!({"allowedHostnames": "github.com"}), json!({"allowed": []})] {
-            let error = Host::new().params(params).try_run::<allow_hosts>(&Request::get("https://a/")).unwrap_err();
+            let error =
+                Host::new().params(params).try_run::<allow_hosts>(&Request::get("https://a/")).unwrap_err();
             assert!(error.starts_with("params of allowHosts: "), "{error}");
         }
     }
