@@ -5,6 +5,7 @@ pub mod body;
 pub mod edit;
 pub mod exchange;
 pub mod fault;
+pub mod h1;
 pub mod head;
 pub mod host;
 pub mod outgoing;
