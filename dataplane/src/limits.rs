@@ -201,3 +201,37 @@ pub const RING_BLOCK_TURNS: u32 = 2;
 pub const RING_SHUTDOWN_TIME: Duration = Duration::from_secs(1);
 /// Bytes of one datagram. Larger: each receive clears more stack. Smaller: EDNS answers (RFC 6891 §6.2.5) are lost.
 pub const DATAGRAM_BYTES_MAX: usize = 4096;
+// ---- Upstreams.
+
+/// Addresses of one name that are kept. Larger: a hostile zone makes one connection try for minutes. Smaller: big
+/// services lose spare addresses.
+pub const ADDRESSES_MAX: usize = 16;
+/// Aliases that are followed for one name. Larger: a zone makes us walk. Smaller: chains of content networks break.
+pub const ALIASES_MAX: usize = 12;
+/// Bytes of the hosts file. Larger: reading it at start takes memory for nothing. Smaller: block lists do not fit.
+pub const HOSTS_FILE_BYTES_MAX: u64 = 8 << 20;
+/// Names that one shard remembers. Larger: a sandbox that asks for random permitted names takes memory. Smaller:
+/// busy shards ask again.
+pub const NAME_CACHE_MAX: usize = 8_192;
+/// Names that one shard asks for at once. Larger: sockets and memory run out. Smaller: bursts of new names are refused.
+pub const LOOKUPS_MAX: usize = 512;
+/// The shortest time for which an address is kept, whatever its zone says. Larger: a moved service is missed.
+/// Smaller: a zone with no time to live costs a look-up per connection.
+pub const POSITIVE_TTL_MIN: Duration = Duration::from_secs(1);
+/// The longest time for which an address is kept. Larger: a moved service is missed for long. Smaller: more look-ups.
+pub const POSITIVE_TTL_MAX: Duration = Duration::from_secs(300);
+/// The longest time for which a missing name is kept (RFC 2308 §5 bounds it at hours). Larger: a name that was just
+/// made stays missing. Smaller: misspelt names cost a look-up each time.
+pub const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(30);
+/// One try with one name server. Larger: a dead server delays every name. Smaller: far servers are never heard.
+pub const NAME_SERVER_TIME: Duration = Duration::from_millis(1_500);
+/// All tries for one name. Larger: a client waits for what will not come. Smaller: the last server is never asked.
+pub const LOOKUP_TIME: Duration = Duration::from_secs(6);
+/// Name servers that are asked. Larger: the time for all of them exceeds the client's patience. Smaller: no spare.
+pub const NAME_SERVERS_MAX: usize = 4;
+/// Wrong datagrams that one query bears before it gives up on the server. Larger: a forger gets more guesses at the
+/// identifier. Smaller: a late answer to another query ends a good one.
+pub const WRONG_ANSWERS_MAX: u32 = 16;
+/// How much later than the addresses of one family those of the other may come (RFC 8305 §3 proposes 50 ms). Larger:
+/// a server that is silent for one family delays every first connection. Smaller: its addresses are not spare.
+pub const SECOND_FAMILY_TIME: Duration = Duration::from_millis(100);
