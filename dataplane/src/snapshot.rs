@@ -1,1 +1,354 @@
-//! All tables of one revision, shared by structure.
+//! All tables of one revision, shared by structure: a change copies one segment of 1,024, not the table.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use aws_lc_rs::digest;
+use control_wire::{
+    pattern::PatternError,
+    policy::PolicyDocument,
+    row::{HandlerRow, Op, SandboxRow},
+    validate::DocumentError,
+};
+
+use crate::{
+    identity::{IdentityError, SandboxId},
+    inject::Secret,
+    policy::{RuleError, Rules},
+};
+
+/// Segments of one table. More: each revision clones a longer list of references. Fewer: each change copies more rows.
+const SEGMENTS: usize = 1024;
+
+type Segment<V> = HashMap<Arc<str>, Arc<V>, foldhash::fast::RandomState>;
+
+/// Rows by name. A clone is one reference; a write copies one segment.
+#[derive(Debug)]
+pub struct Table<V> {
+    segments: Arc<[Arc<Segment<V>>]>,
+    hasher: foldhash::fast::FixedState,
+    rows: usize,
+}
+
+impl<V> Clone for Table<V> {
+    fn clone(&self) -> Self {
+        Self { segments: Arc::clone(&self.segments), hasher: self.hasher.clone(), rows: self.rows }
+    }
+}
+
+impl<V> Default for Table<V> {
+    fn default() -> Self {
+        let empty = Arc::new(Segment::default());
+        let segments = std::iter::repeat_n(empty, SEGMENTS).collect();
+        Self { segments, hasher: foldhash::fast::FixedState::default(), rows: 0 }
+    }
+}
+
+impl<V> Table<V> {
+    fn place(&self, key: &str) -> usize {
+        let hash = std::hash::BuildHasher::hash_one(&self.hasher, key);
+        // The remainder is below 1,024, so it fits every `usize`.
+        (hash % SEGMENTS as u64) as usize
+    }
+
+    /// The row of that name.
+    pub fn get(&self, key: &str) -> Option<&Arc<V>> {
+        self.segments[self.place(key)].get(key)
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// There are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// All rows, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<V>)> {
+        self.segments.iter().flat_map(|segment| segment.iter())
+    }
+
+    fn change<T>(&mut self, key: &str, edit: impl FnOnce(&mut Segment<V>) -> T) -> T {
+        let place = self.place(key);
+        let segment = &mut Arc::make_mut(&mut self.segments)[place];
+        let before = segment.len();
+        // `Segment` is cloned only where an older revision still holds it; its rows are references.
+        let segment = Arc::make_mut(segment);
+        let value = edit(segment);
+        self.rows = self.rows + segment.len() - before;
+        value
+    }
+
+    fn insert(&mut self, key: &str, row: V) {
+        self.change(key, |segment| segment.insert(key.into(), Arc::new(row)));
+    }
+
+    fn remove(&mut self, key: &str) -> Option<Arc<V>> {
+        self.change(key, |segment| segment.remove(key))
+    }
+}
+
+/// One template, with the rules that sandboxes without overrides share.
+#[derive(Debug)]
+pub struct Template {
+    document: PolicyDocument,
+    /// Rules by hash of the overrides: sandboxes with equal overrides share one compilation.
+    compiled: Mutex<HashMap<[u8; 32], Weak<Rules>>>,
+}
+
+/// One sandbox.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// Its identifier.
+    pub id: SandboxId,
+    /// The row as control wrote it.
+    pub row: SandboxRow,
+    overrides: PolicyDocument,
+    key: [u8; 32],
+    /// Rules with the template that they were compiled from. Only the home shard asks, so nobody waits for the lock.
+    rules: Mutex<Option<(Weak<Template>, Arc<Rules>)>>,
+}
+
+/// Why a revision was not applied; the one before stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A document does not hold.
+    #[error("row `{row}`")]
+    Document {
+        /// Name of the row.
+        row: String,
+        /// Why.
+        #[source]
+        source: DocumentError,
+    },
+    /// A secret's host pattern does not hold.
+    #[error("secret `{row}`")]
+    Secret {
+        /// Its name.
+        row: String,
+        /// Why.
+        #[source]
+        source: PatternError,
+    },
+    /// A sandbox's identifier does not hold.
+    #[error("sandbox `{row}`")]
+    Sandbox {
+        /// As it was sent.
+        row: String,
+        /// Why.
+        #[source]
+        source: IdentityError,
+    },
+}
+
+/// Whom a revision concerns: their open exchanges are judged again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Concerned {
+    /// These sandboxes.
+    pub sandboxes: BTreeSet<SandboxId>,
+    /// All sandboxes of these templates.
+    pub templates: BTreeSet<String>,
+    /// All sandboxes whose rules name one of these handlers.
+    pub handlers: BTreeSet<String>,
+    /// All sandboxes: a secret changed, and handlers may name any.
+    pub everyone: bool,
+}
+
+impl Concerned {
+    /// Adds those of another revision, so that a shard that was slow skips nobody.
+    pub fn merge(&mut self, other: Self) {
+        self.sandboxes.extend(other.sandboxes);
+        self.templates.extend(other.templates);
+        self.handlers.extend(other.handlers);
+        self.everyone |= other.everyone;
+    }
+
+    /// Whether a sandbox is meant.
+    pub fn concerns(&self, tables: &Tables, sandbox: &SandboxId) -> bool {
+        if self.everyone || self.sandboxes.contains(sandbox) {
+            return true;
+        }
+        let Some(row) = tables.sandboxes.get(sandbox.as_str()) else { return true };
+        self.templates.contains(&row.row.template)
+            || (!self.handlers.is_empty()
+                && tables
+                    .rules(sandbox)
+                    .is_none_or(|rules| rules.handlers().any(|name| self.handlers.contains(&**name))))
+    }
+}
+
+/// All tables of one revision.
+#[derive(Clone, Default)]
+pub struct Tables {
+    /// Their revision; 0 before the first snapshot, when everything is denied.
+    pub revision: u64,
+    /// By identifier.
+    pub sandboxes: Table<Sandbox>,
+    /// By name.
+    pub templates: Table<Template>,
+    /// By name.
+    pub handlers: Table<HandlerRow>,
+    /// By name.
+    pub secrets: Table<Secret>,
+}
+
+impl Tables {
+    /// The rules of a sandbox, compiled at first use. `None` means deny: no such sandbox or template, or documents
+    /// that do not compile.
+    pub fn rules(&self, sandbox: &SandboxId) -> Option<Arc<Rules>> {
+        let row = self.sandboxes.get(sandbox.as_str())?;
+        let template = self.templates.get(&row.row.template)?;
+        let mut cell = row.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((of, rules)) = &*cell
+            && std::ptr::eq(of.as_ptr(), Arc::as_ptr(template))
+        {
+            return Some(Arc::clone(rules));
+        }
+        let rules = template.compile(row.key, &row.overrides).ok()?;
+        *cell = Some((Arc::downgrade(template), Arc::clone(&rules)));
+        Some(rules)
+    }
+
+    /// The secret of that name.
+    pub fn secret(&self, name: &str) -> Option<&Secret> {
+        self.secrets.get(name).map(|secret| &**secret)
+    }
+
+    /// Builds the next revision. All of it or nothing is applied.
+    ///
+    /// # Errors
+    /// When a row does not hold.
+    pub fn apply(&self, revision: u64, ops: Vec<Op>) -> Result<(Self, Concerned), ApplyError> {
+        let mut next = self.clone();
+        next.revision = revision;
+        let mut concerned = Concerned::default();
+        for op in ops {
+            next.apply_one(op, &mut concerned)?;
+        }
+        Ok((next, concerned))
+    }
+
+    fn apply_one(&mut self, op: Op, concerned: &mut Concerned) -> Result<(), ApplyError> {
+        match op {
+            Op::UpsertTemplate(row) => {
+                self.templates.insert(&row.name, Template::new(document(&row.name, &row.document)?));
+                concerned.templates.insert(row.name);
+            }
+            Op::RemoveTemplate(name) => {
+                self.templates.remove(&name);
+                concerned.templates.insert(name);
+            }
+            Op::UpsertSandbox(row) => {
+                let sandbox = Sandbox::new(row)?;
+                concerned.sandboxes.insert(sandbox.id.clone());
+                let id = sandbox.id.clone();
+                self.sandboxes.insert(id.as_str(), sandbox);
+            }
+            Op::RemoveSandbox(id) => {
+                if let Some(row) = self.sandboxes.remove(&id) {
+                    concerned.sandboxes.insert(row.id.clone());
+                }
+            }
+            Op::UpsertHandler(row) => {
+                concerned.handlers.insert(row.name.clone());
+                let name = row.name.clone();
+                self.handlers.insert(&name, row);
+            }
+            Op::RemoveHandler(name) => {
+                self.handlers.remove(&name);
+                concerned.handlers.insert(name);
+            }
+            Op::UpsertSecret(row) => {
+                let name = row.name.clone();
+                let secret =
+                    Secret::new(row).map_err(|source| ApplyError::Secret { row: name.clone(), source })?;
+                self.secrets.insert(&name, secret);
+                concerned.everyone = true;
+            }
+            Op::RemoveSecret(name) => {
+                self.secrets.remove(&name);
+                concerned.everyone = true;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Template {
+    fn new(document: PolicyDocument) -> Self {
+        Self { document, compiled: Mutex::default() }
+    }
+
+    /// Locked only when a sandbox is used for the first time under this template, never per request.
+    fn compile(&self, key: [u8; 32], overrides: &PolicyDocument) -> Result<Arc<Rules>, RuleError> {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(rules) = compiled.get(&key).and_then(Weak::upgrade) {
+            return Ok(rules);
+        }
+        let rules = Arc::new(Rules::compile(&self.document, overrides)?);
+        compiled.retain(|_, known| known.strong_count() > 0);
+        compiled.insert(key, Arc::downgrade(&rules));
+        Ok(rules)
+    }
+}
+
+impl Sandbox {
+    fn new(row: SandboxRow) -> Result<Self, ApplyError> {
+        let id =
+            SandboxId::new(&row.id).map_err(|source| ApplyError::Sandbox { row: row.id.clone(), source })?;
+        let overrides = document(&row.id, &row.overrides)?;
+        let mut key = [0; 32];
+        key.copy_from_slice(digest::digest(&digest::SHA256, row.overrides.as_bytes()).as_ref());
+        Ok(Self { id, row, overrides, key, rules: Mutex::default() })
+    }
+}
+
+fn document(row: &str, text: &str) -> Result<PolicyDocument, ApplyError> {
+    PolicyDocument::from_json(text).map_err(|source| ApplyError::Document { row: row.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control_wire::row::TemplateRow;
+
+    fn template(document: &str) -> Op {
+        Op::UpsertTemplate(TemplateRow { name: "t".into(), document: document.into() })
+    }
+
+    fn sandbox(id: &str) -> Op {
+        Op::UpsertSandbox(SandboxRow {
+            id: id.into(),
+            template: "t".into(),
+            overrides: "{}".into(),
+            labels: Default::default(),
+            salt: [0; 32],
+            ca_certificate: None,
+        })
+    }
+
+    #[test]
+    fn a_template_change_is_one_row_and_old_readers_keep_what_they_began_with() {
+        let (one, _) = Tables::default().apply(1, vec![template("{}"), sandbox("a"), sandbox("b")]).unwrap();
+        let (a, b) = (SandboxId::new("a").unwrap(), SandboxId::new("b").unwrap());
+        assert!(Arc::ptr_eq(&one.rules(&a).unwrap(), &one.rules(&b).unwrap()));
+        let (two, concerned) = one.apply(2, vec![template(r#"{"denyStatus":520}"#)]).unwrap();
+        assert!(concerned.concerns(&two, &a) && concerned.concerns(&two, &b));
+        assert!(Arc::ptr_eq(one.sandboxes.get("a").unwrap(), two.sandboxes.get("a").unwrap()));
+        assert_eq!(two.rules(&a).unwrap().deny_status(), 520);
+        assert_eq!(one.rules(&a).unwrap().deny_status(), 403);
+    }
+
+    #[test]
+    fn a_refused_revision_changes_nothing_and_nothing_known_means_no_rules() {
+        let (one, _) = Tables::default().apply(1, vec![template("{}"), sandbox("a")]).unwrap();
+        assert!(one.apply(2, vec![sandbox("b"), template(r#"{"allowedHosts":[""]}"#)]).is_err());
+        assert_eq!((one.revision, one.sandboxes.len()), (1, 1));
+        assert!(Tables::default().rules(&SandboxId::new("a").unwrap()).is_none());
+    }
+}

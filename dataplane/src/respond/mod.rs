@@ -1,1 +1,5 @@
-//! What the sandbox is told when the answer is ours.
+//! What a sandbox is told: a refusal with a stable code, who can mend it, and how.
+
+pub mod refusal;
+
+pub use refusal::{Blame, Refusal};

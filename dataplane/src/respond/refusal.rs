@@ -1,0 +1,141 @@
+//! The one table from reasons to refusals, and their form: `application/problem+json` (RFC 9457).
+
+use serde::Serialize;
+
+use crate::{
+    identity::IdentityError,
+    inject::InjectError,
+    limits::REFUSAL_TEXT_BYTES_MAX,
+    policy::{Denial, DenyReason},
+};
+
+/// Who can mend it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Blame {
+    /// The request itself.
+    Sandbox,
+    /// The operator's policy.
+    Policy,
+    /// The other end.
+    Upstream,
+    /// The gateway.
+    Gateway,
+}
+
+/// One refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// Stable code.
+    pub code: &'static str,
+    /// Who can mend it.
+    pub blame: Blame,
+    /// Which part of the policy, where it was one.
+    pub rule: Option<String>,
+    /// What was refused, in a sentence.
+    pub detail: String,
+    /// What would allow it.
+    pub remedy: String,
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    blame: Blame,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<&'a str>,
+    detail: &'a str,
+    remedy: &'a str,
+}
+
+impl Refusal {
+    /// Any refusal; texts are cut to [`REFUSAL_TEXT_BYTES_MAX`].
+    pub fn new(status: u16, code: &'static str, blame: Blame, detail: &str, remedy: &str) -> Self {
+        Self { status, code, blame, rule: None, detail: cut(detail), remedy: cut(remedy) }
+    }
+
+    /// What policy refused.
+    pub fn denied(denial: &Denial, host: &str) -> Self {
+        let (code, why, remedy) = match &denial.reason {
+            DenyReason::DeniedHost => ("host_denied", "is denied", "ask the operator to change deniedHosts"),
+            DenyReason::NotAllowed => {
+                ("host_not_allowed", "is not on the allow list", "ask the operator to add it to allowedHosts")
+            }
+            DenyReason::Rule(reason) => ("rule_denied", &**reason, "ask the operator to change the rule"),
+            DenyReason::NoInternet => (
+                "internet_disabled",
+                "is not listed and the internet is off",
+                "ask the operator to add it to allowedHosts",
+            ),
+            DenyReason::NameNotProven => {
+                ("name_not_proven", "was reached by TLS without a server name", "send a server name (SNI)")
+            }
+            DenyReason::NeedsInterception => (
+                "needs_interception",
+                "has rules that need TLS to be opened",
+                "ask the operator to set interceptHttps",
+            ),
+            DenyReason::Trace => ("method_refused", "was asked with TRACE", "use another method"),
+        };
+        let mut refusal = Self::new(denial.status, code, Blame::Policy, &format!("{host}: {why}"), remedy);
+        refusal.rule = Some(denial.rule.to_string());
+        refusal
+    }
+
+    /// The body; never markup, never more than one line.
+    pub fn body(&self) -> Vec<u8> {
+        let title = match self.blame {
+            Blame::Sandbox => "The request was refused",
+            Blame::Policy => "Refused by policy",
+            Blame::Upstream => "The other end failed",
+            Blame::Gateway => "The gateway failed",
+        };
+        let problem = Problem {
+            title,
+            status: self.status,
+            code: self.code,
+            blame: self.blame,
+            rule: self.rule.as_deref(),
+            detail: &self.detail,
+            remedy: &self.remedy,
+        };
+        // Numbers and text always serialise.
+        serde_json::to_vec(&problem).unwrap_or_default()
+    }
+}
+
+impl From<&InjectError> for Refusal {
+    fn from(error: &InjectError) -> Self {
+        let code = match error {
+            InjectError::Missing { .. } => "secret_missing",
+            InjectError::NotBound { .. } => "secret_not_bound",
+            InjectError::Plaintext { .. } => "secret_plaintext",
+            InjectError::Field { .. } => "secret_field",
+        };
+        Self::new(
+            502,
+            code,
+            Blame::Policy,
+            &error.to_string(),
+            "ask the operator to mend the secret or the rule",
+        )
+    }
+}
+
+impl From<&IdentityError> for Refusal {
+    fn from(error: &IdentityError) -> Self {
+        let (status, code) = match error {
+            IdentityError::NoCredentials | IdentityError::BadCredentials => (407, "proxy_credentials"),
+            _ => (403, "sandbox_unknown"),
+        };
+        Self::new(status, code, Blame::Sandbox, &error.to_string(), "connect as an attached sandbox")
+    }
+}
+
+fn cut(text: &str) -> String {
+    text[..text.floor_char_boundary(REFUSAL_TEXT_BYTES_MAX)].to_owned()
+}
