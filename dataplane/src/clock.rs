@@ -1,6 +1,9 @@
 //! Clocks: wall time for certificates and records, and the boot clock by which leases run.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// Time on `CLOCK_BOOTTIME`: it goes on while the machine sleeps, so a lease cannot be outslept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +24,27 @@ impl BootTime {
     /// Milliseconds since boot.
     pub fn as_millis(self) -> u64 {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The policy lease: until when the last snapshot may be enforced where a policy says `onControlLoss: deny`. Holds when
+/// the last renewal that control answered was *sent*, in milliseconds on the boot clock; zero before the first.
+#[derive(Debug, Default)]
+pub struct Lease {
+    renewed_millis: AtomicU64,
+}
+
+impl Lease {
+    /// Notes a renewal by the moment of its sending. An earlier moment than the noted one changes nothing.
+    pub fn renew(&self, sent: BootTime) {
+        self.renewed_millis.fetch_max(sent.as_millis(), Ordering::Release);
+    }
+
+    /// Whether a lease of this length still runs. Asked in the turn in which a byte is forwarded, so that a process
+    /// which was stopped meanwhile finds it ended.
+    pub fn runs(&self, length_millis: u64, now: BootTime) -> bool {
+        let renewed = self.renewed_millis.load(Ordering::Acquire);
+        renewed != 0 && now.as_millis() < renewed.saturating_add(length_millis)
     }
 }
 
@@ -45,5 +69,22 @@ mod tests {
     #[test]
     fn wall_time_is_after_2024() {
         assert!(unix_millis() > 1_704_067_200_000);
+    }
+
+    #[test]
+    fn lease_runs_from_the_sending_of_the_renewal() {
+        let lease = Lease::default();
+        assert!(!lease.runs(1_000, BootTime::from_millis(5)), "nothing runs before the first renewal");
+        lease.renew(BootTime::from_millis(10_000));
+        assert!(lease.runs(1_000, BootTime::from_millis(10_999)));
+        assert!(!lease.runs(1_000, BootTime::from_millis(11_000)));
+    }
+
+    #[test]
+    fn answer_that_comes_late_does_not_shorten_a_newer_lease() {
+        let lease = Lease::default();
+        lease.renew(BootTime::from_millis(20_000));
+        lease.renew(BootTime::from_millis(10_000));
+        assert!(lease.runs(1_000, BootTime::from_millis(20_500)));
     }
 }

@@ -17,6 +17,9 @@ pub const IDLE_TIME: Duration = Duration::from_secs(900);
 /// Silence of an upstream while its answer is due. Larger: a dead upstream holds its client. Smaller: models that
 /// think for minutes are cut off.
 pub const UPSTREAM_SILENCE: Duration = Duration::from_secs(900);
+/// Silence within a body, in either direction. Larger: a stalled peer holds both legs. Smaller: streams that say
+/// something every few minutes are cut off.
+pub const BODY_SILENCE: Duration = Duration::from_secs(900);
 /// Connections of one sandbox. Larger: one sandbox takes the plane's descriptors. Smaller: browsers and package
 /// managers stall.
 pub const SANDBOX_CONNECTIONS_MAX: usize = 4096;
@@ -235,3 +238,9 @@ pub const WRONG_ANSWERS_MAX: u32 = 16;
 /// How much later than the addresses of one family those of the other may come (RFC 8305 §3 proposes 50 ms). Larger:
 /// a server that is silent for one family delays every first connection. Smaller: its addresses are not spare.
 pub const SECOND_FAMILY_TIME: Duration = Duration::from_millis(100);
+/// How long a first connection waits until control has stored the certificate of its sandbox's authority. Larger:
+/// connections pile up while control is away. Smaller: a busy store fails first connections.
+pub const AUTHORITY_TIME: Duration = Duration::from_secs(5);
+/// Days for which the certificate of a sandbox's authority is valid. Larger: a lost key is trusted longer. Smaller:
+/// long-lived sandboxes must fetch it again and again.
+pub const CA_DAYS: u32 = 30;

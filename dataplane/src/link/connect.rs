@@ -213,7 +213,7 @@ impl<S: FnMut(LinkEvent)> Worker<S> {
             ToPlane::Renewed { number } => {
                 let sent =
                     session.renewed(number).ok_or(LinkError::Protocol("a renewal was never asked for"))?;
-                self.lease.renew(sent);
+                self.config.lease.renew(sent);
             }
             _ => return Err(LinkError::Protocol("control said something out of turn")),
         }

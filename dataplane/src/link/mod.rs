@@ -9,7 +9,6 @@ mod identity;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::{fmt, io};
 
@@ -19,7 +18,7 @@ use control_wire::row::Op;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use crate::clock::BootTime;
+use crate::clock::Lease;
 use crate::limits::LINK_OUTGOING_MAX;
 
 /// What the link is told at start.
@@ -38,6 +37,8 @@ pub struct LinkConfig {
     pub cpu_features: Vec<String>,
     /// Version of Wasmer.
     pub wasmer: String,
+    /// Renewed by the link, read by the shards.
+    pub lease: Arc<Lease>,
 }
 
 /// What control said, or what became of the link.
@@ -121,37 +122,16 @@ pub enum LinkError {
     Protocol(&'static str),
 }
 
-/// The policy lease: when the renewal that was granted last had been *sent*.
-///
-/// Shared by all shards; reading it is one atomic load.
-#[derive(Debug, Default)]
-pub struct Lease(AtomicU64);
-
-impl Lease {
-    /// The moment from which the lease runs; `None` before the first renewal, when nothing may rely on it.
-    pub fn renewed_at(&self) -> Option<BootTime> {
-        match self.0.load(Ordering::Acquire) {
-            0 => None,
-            millis => Some(BootTime::from_millis(millis)),
-        }
-    }
-
-    fn renew(&self, sent: BootTime) {
-        self.0.fetch_max(sent.as_millis(), Ordering::Release);
-    }
-}
-
 /// Speaks to control. Clones share the link; it ends when the last is dropped.
 #[derive(Clone)]
 pub struct LinkHandle {
     outgoing: mpsc::Sender<ToControl>,
     acknowledged: tokio::sync::watch::Sender<u64>,
-    lease: Arc<Lease>,
 }
 
 impl fmt::Debug for LinkHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LinkHandle").field("lease", &self.lease).finish_non_exhaustive()
+        f.debug_struct("LinkHandle").finish_non_exhaustive()
     }
 }
 
@@ -175,11 +155,6 @@ impl LinkHandle {
     pub fn reject_handler(&self, name: String, version: u64, reason: String) -> bool {
         self.outgoing.try_send(ToControl::HandlerRejected { name, version, reason }).is_ok()
     }
-
-    /// The policy lease.
-    pub fn lease(&self) -> Arc<Lease> {
-        self.lease.clone()
-    }
 }
 
 /// What the link's thread keeps from one connection to the next.
@@ -188,7 +163,6 @@ struct Worker<S> {
     sink: S,
     outgoing: mpsc::Receiver<ToControl>,
     acknowledged: tokio::sync::watch::Receiver<u64>,
-    lease: Arc<Lease>,
     /// Store and revision of what was delivered last.
     delivered: (StoreId, u64),
 }
@@ -200,16 +174,14 @@ struct Worker<S> {
 pub fn start(config: LinkConfig, sink: impl FnMut(LinkEvent) + Send + 'static) -> io::Result<LinkHandle> {
     let (outgoing, queue) = mpsc::channel(LINK_OUTGOING_MAX);
     let (acknowledged, acknowledgements) = tokio::sync::watch::channel(0);
-    let lease = Arc::new(Lease::default());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Worker {
         config,
         sink,
         outgoing: queue,
         acknowledged: acknowledgements,
-        lease: lease.clone(),
         delivered: (StoreId::default(), 0),
     };
     thread::Builder::new().name("link".into()).spawn(move || runtime.block_on(worker.run()))?;
-    Ok(LinkHandle { outgoing, acknowledged, lease })
+    Ok(LinkHandle { outgoing, acknowledged })
 }

@@ -11,6 +11,7 @@ mod socket;
 mod stream;
 mod terminator;
 mod upstream;
+mod wire;
 mod x509;
 
 pub use authority::{Authority, AuthorityError, Issuer};
@@ -22,6 +23,7 @@ pub use socket::{Script, Socket};
 pub use stream::{TlsStream, accept, connect};
 pub use terminator::Terminator;
 pub use upstream::{RootsError, UpstreamTls};
+pub use wire::{Chunk, Wire};
 
 #[cfg(test)]
 mod tests;

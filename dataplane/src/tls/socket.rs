@@ -8,6 +8,8 @@ use std::ops::DerefMut;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use crate::ring::{Buf, Stream};
+
 /// A byte stream of one shard. All methods take `&self`: one task may await receiving and sending at once.
 #[allow(async_fn_in_trait, reason = "its futures stay on their shard and need not be Send")]
 pub trait Socket {
@@ -25,8 +27,46 @@ pub trait Socket {
     fn shutdown_write(&self) -> io::Result<()>;
     /// Breaks the connection in both directions at once.
     fn reset(&self);
-    /// Nothing arrived and the end was not seen.
+    /// Starts receiving without awaiting, so that [`Socket::is_quiet`] can tell.
+    fn arm(&self);
+    /// Nothing arrived and the end was not seen. Of use only after [`Socket::arm`] or a receive.
     fn is_quiet(&self) -> bool;
+}
+
+impl Socket for Stream {
+    type Buf = Buf;
+
+    async fn receive(&self) -> io::Result<Option<Buf>> {
+        Stream::receive(self).await
+    }
+
+    async fn receive_body(&self) -> io::Result<Option<Buf>> {
+        Stream::receive_body(self).await
+    }
+
+    async fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        Stream::send(self, bytes).await
+    }
+
+    fn bytes_sent(&self) -> u64 {
+        Stream::bytes_sent(self)
+    }
+
+    fn shutdown_write(&self) -> io::Result<()> {
+        Stream::shutdown_write(self)
+    }
+
+    fn reset(&self) {
+        Stream::reset(self);
+    }
+
+    fn arm(&self) {
+        Stream::arm(self);
+    }
+
+    fn is_quiet(&self) -> bool {
+        Stream::is_quiet(self)
+    }
 }
 
 /// Bytes on their way in one direction.
@@ -169,6 +209,8 @@ impl Socket for Script {
             pipe.wake();
         }
     }
+
+    fn arm(&self) {}
 
     fn is_quiet(&self) -> bool {
         let pipe = self.inward.borrow();

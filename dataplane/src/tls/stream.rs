@@ -16,10 +16,11 @@ use super::session::Session;
 use super::socket::Socket;
 use super::terminator::Terminator;
 use crate::limits::{TLS_JOINED_BYTES_MAX, TLS_SEND_STEP_BYTES};
+use crate::ring::Stream;
 
 /// A TLS connection whose handshake is done. Receiving and sending may be awaited at once by one task; a dropped
 /// future of either loses no byte.
-pub struct TlsStream<S: Socket> {
+pub struct TlsStream<S: Socket = Stream> {
     socket: S,
     session: RefCell<Session>,
     outbox: Outbox,
@@ -190,6 +191,11 @@ impl<S: Socket> TlsStream<S> {
     /// Breaks the connection in both directions at once.
     pub fn reset(&self) {
         self.socket.reset();
+    }
+
+    /// Starts receiving without awaiting, so that [`TlsStream::is_quiet`] can tell.
+    pub fn arm(&self) {
+        self.socket.arm();
     }
 
     /// Nothing arrived, decrypted or not, and the peer did not end: an idle connection that can be used again.

@@ -10,6 +10,7 @@ use rustls::{CipherSuite, ClientConfig, ProtocolVersion, RootCertStore};
 
 use super::*;
 use crate::limits::{HELLO_BYTES_MAX, LEAVES_PER_SANDBOX_MAX};
+use crate::ring::testing::{on_shard, pair};
 
 type Stream = TlsStream<Script>;
 
@@ -454,4 +455,39 @@ fn own_roots_replace_those_of_the_system() {
     let config = upstream.with_roots(pem.as_bytes()).unwrap();
     assert!(handshake(&private, &config, "api.internal", "api.internal").0.is_ok());
     assert!(handshake(&terminator(), &config, "api.internal", "api.internal").0.is_err());
+}
+
+#[test]
+fn a_wire_over_the_ring_carries_bulk_both_ways_and_closes() {
+    on_shard(|| async {
+        let terminator = terminator();
+        let config = trusting(&terminator);
+        let (near, far) = pair().await;
+        let name = ServerName::try_from("api.example.com").unwrap();
+        let served = async {
+            let (hello, replay) = read_hello(&far, b"").await.unwrap();
+            let name = CertName::parse("api.example.com").unwrap();
+            accept(far, &hello, replay, &name, &terminator).await
+        };
+        let (client, server) = zip(connect(near, name, &config), served).await;
+        let (client, server) = (Wire::Tls(Box::new(client.unwrap())), Wire::Tls(Box::new(server.unwrap())));
+        let bytes = pattern(3_000_000);
+        let read = async |wire: &Wire| {
+            let mut all = Vec::new();
+            while let Some(chunk) = wire.receive_body().await.unwrap() {
+                all.extend_from_slice(&chunk);
+            }
+            all
+        };
+        let write = async |wire: &Wire| {
+            wire.send2(b"head", &bytes).await.unwrap();
+            wire.close().await.unwrap();
+        };
+        let ((there, back), _) =
+            zip(zip(read(&server), read(&client)), zip(write(&client), write(&server))).await;
+        for all in [there, back] {
+            assert!(all[..4] == *b"head" && all[4..] == bytes);
+        }
+        assert!(client.bytes_sent() > 3_000_000);
+    });
 }
