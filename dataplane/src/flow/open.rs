@@ -1,0 +1,145 @@
+//! What one sandbox has open, so that a change of its policy can be judged on it and cut it.
+//!
+//! An entry lives from the decision to the end of the exchange. Cutting resets both legs in the turn in which the
+//! change is applied, so nothing is forwarded after the change was acknowledged.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
+
+use crate::{
+    http::{Host, Scheme},
+    policy::Asked,
+    tls::Wire,
+};
+
+/// What was judged, kept for the next judgement.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// Method.
+    pub method: Box<str>,
+    /// Scheme.
+    pub scheme: Scheme,
+    /// Host.
+    pub host: Host,
+    /// Port.
+    pub port: u16,
+    /// Path as it was sent.
+    pub path: Box<[u8]>,
+    /// Whether the sandbox named the host.
+    pub name_proven: bool,
+}
+
+impl Judged {
+    /// The same question again.
+    pub fn asked(&self) -> Asked<'_> {
+        Asked {
+            method: &self.method,
+            scheme: self.scheme,
+            host: &self.host,
+            port: self.port,
+            path: &self.path,
+            name_proven: self.name_proven,
+        }
+    }
+}
+
+/// One exchange under way.
+pub struct Entry {
+    judged: Judged,
+    client: Rc<Wire>,
+    upstream: RefCell<Option<Rc<Wire>>>,
+    cut: Cell<bool>,
+}
+
+impl Entry {
+    /// Joins the upstream leg. Answers false when the exchange has been cut meanwhile: nothing may be sent then.
+    pub fn join(&self, upstream: &Rc<Wire>) -> bool {
+        *self.upstream.borrow_mut() = Some(Rc::clone(upstream));
+        !self.cut.get()
+    }
+
+    /// Whether a change of policy ended it.
+    pub fn is_cut(&self) -> bool {
+        self.cut.get()
+    }
+
+    /// Ends it now, on both legs.
+    fn cut(&self) {
+        self.cut.set(true);
+        self.client.reset();
+        if let Some(upstream) = &*self.upstream.borrow() {
+            upstream.reset();
+        }
+    }
+}
+
+/// All open exchanges of one sandbox.
+#[derive(Default)]
+pub struct Open {
+    places: RefCell<Places>,
+}
+
+/// A list whose places are used again, so that entering and leaving cost the same however many are open.
+#[derive(Default)]
+struct Places {
+    entries: Vec<Option<Rc<Entry>>>,
+    free: Vec<usize>,
+}
+
+impl Open {
+    /// Enters an exchange; it leaves when the returned hold is dropped.
+    pub fn enter(self: &Rc<Self>, judged: Judged, client: Rc<Wire>) -> Hold {
+        let entry = Rc::new(Entry { judged, client, upstream: RefCell::new(None), cut: Cell::new(false) });
+        let mut places = self.places.borrow_mut();
+        let place = places.free.pop().unwrap_or_else(|| {
+            places.entries.push(None);
+            places.entries.len() - 1
+        });
+        places.entries[place] = Some(Rc::clone(&entry));
+        Hold { open: Rc::clone(self), place, entry }
+    }
+
+    /// Cuts every exchange that `stays` does not keep. Answers how many.
+    pub fn cut_unless(&self, stays: impl Fn(&Asked<'_>) -> bool) -> usize {
+        let places = self.places.borrow();
+        let lost =
+            places.entries.iter().flatten().filter(|entry| !entry.is_cut() && !stays(&entry.judged.asked()));
+        lost.map(|entry| entry.cut()).count()
+    }
+
+    /// Number of open exchanges.
+    pub fn len(&self) -> usize {
+        let places = self.places.borrow();
+        places.entries.len() - places.free.len()
+    }
+
+    /// Nothing is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Keeps an exchange entered.
+pub struct Hold {
+    open: Rc<Open>,
+    place: usize,
+    entry: Rc<Entry>,
+}
+
+impl std::ops::Deref for Hold {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut places = self.open.places.borrow_mut();
+        places.entries[self.place] = None;
+        places.free.push(self.place);
+    }
+}
