@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+pub mod origin;
+
 /// The root of the checkout.
 ///
 /// # Panics

@@ -1,0 +1,227 @@
+//! Scripted origins: a thread for each connection, a closure for each request, and a log of everything that came.
+
+use std::{
+    io::{self, BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, Condvar, Mutex},
+    thread,
+    time::Duration,
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
+
+/// A peer that says nothing for this long has failed the test.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A request as an origin saw it.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Request line and fields, byte for byte, without the empty line.
+    pub head: String,
+    /// The decoded body.
+    pub body: Vec<u8>,
+}
+
+impl Seen {
+    /// Values of a field, in order.
+    pub fn fields<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(':'))
+            .filter(move |(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.trim())
+    }
+
+    /// Method and target.
+    pub fn line(&self) -> &str {
+        self.head.lines().next().unwrap_or_default()
+    }
+}
+
+/// Both directions of a connection, plain or TLS.
+pub trait Duplex: Read + Write + Send {}
+impl<T: Read + Write + Send> Duplex for T {}
+
+type Script = dyn Fn(&Seen, &mut dyn Write) -> io::Result<()> + Send + Sync;
+
+#[derive(Default)]
+struct Log {
+    seen: Mutex<Vec<Seen>>,
+    connections: Mutex<usize>,
+    changed: Condvar,
+}
+
+/// An origin that runs until the test process ends.
+pub struct Origin {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The root that its certificate is signed by; empty without TLS.
+    pub root_pem: String,
+    log: Arc<Log>,
+}
+
+impl Origin {
+    /// A plain origin; the script writes whole answers.
+    ///
+    /// # Panics
+    /// When loopback cannot be bound.
+    pub fn plain(script: impl Fn(&Seen, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static) -> Self {
+        Self::start(None, String::new(), Arc::new(script))
+    }
+
+    /// A TLS origin with a certificate for these names.
+    ///
+    /// # Panics
+    /// When loopback cannot be bound or a name is not one.
+    pub fn tls(
+        names: &[&str],
+        script: impl Fn(&Seen, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let (config, root_pem) = credentials(names);
+        Self::start(Some(config), root_pem, Arc::new(script))
+    }
+
+    fn start(tls: Option<Arc<ServerConfig>>, root_pem: String, script: Arc<Script>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let log = Arc::new(Log::default());
+        let shared = Arc::clone(&log);
+        thread::spawn(move || {
+            while let Ok((socket, _)) = listener.accept() {
+                *shared.connections.lock().expect("no thread panicked holding it") += 1;
+                shared.changed.notify_all();
+                let (tls, log, script) = (tls.clone(), Arc::clone(&shared), Arc::clone(&script));
+                thread::spawn(move || {
+                    // A connection that breaks is what many tests are about; the log says what came before.
+                    let _ = serve(socket, tls, &log, &*script);
+                });
+            }
+        });
+        Self { address, root_pem, log }
+    }
+
+    /// Everything that came so far.
+    ///
+    /// # Panics
+    /// When a thread of the origin panicked.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.log.seen.lock().expect("no thread panicked holding it").clone()
+    }
+
+    /// Connections that were opened so far.
+    ///
+    /// # Panics
+    /// When a thread of the origin panicked.
+    pub fn connections(&self) -> usize {
+        *self.log.connections.lock().expect("no thread panicked holding it")
+    }
+
+    /// Waits until so many requests have come.
+    ///
+    /// # Panics
+    /// When they do not come within twenty seconds.
+    pub fn wait_for(&self, requests: usize) -> Vec<Seen> {
+        let seen = self.log.seen.lock().expect("no thread panicked holding it");
+        let (seen, waited) = self
+            .log
+            .changed
+            .wait_timeout_while(seen, PATIENCE, |seen| seen.len() < requests)
+            .expect("no thread panicked holding it");
+        assert!(!waited.timed_out(), "{} of {requests} requests came", seen.len());
+        seen.clone()
+    }
+}
+
+/// Answers with status 200 and this body.
+///
+/// # Errors
+/// Those of the connection.
+pub fn respond(out: &mut dyn Write, body: &[u8]) -> io::Result<()> {
+    write!(out, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len())?;
+    out.write_all(body)?;
+    out.flush()
+}
+
+fn serve(socket: TcpStream, tls: Option<Arc<ServerConfig>>, log: &Log, script: &Script) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(PATIENCE * 3))?;
+    let stream: Box<dyn Duplex> = match tls {
+        Some(config) => {
+            let connection = ServerConnection::new(config).map_err(io::Error::other)?;
+            Box::new(StreamOwned::new(connection, socket))
+        }
+        None => Box::new(socket),
+    };
+    let mut reader = BufReader::new(stream);
+    while let Some(seen) = read_request(&mut reader)? {
+        log.seen.lock().expect("no thread panicked holding it").push(seen.clone());
+        log.changed.notify_all();
+        script(&seen, reader.get_mut())?;
+    }
+    Ok(())
+}
+
+fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Seen>> {
+    let mut head = String::new();
+    loop {
+        let before = head.len();
+        if reader.read_line(&mut head)? == 0 {
+            return Ok(None);
+        }
+        if head[before..] == *"\r\n" {
+            head.truncate(before);
+            break;
+        }
+    }
+    let mut seen = Seen { head, body: Vec::new() };
+    if seen.fields("transfer-encoding").any(|value| value.eq_ignore_ascii_case("chunked")) {
+        seen.body = read_chunks(reader)?;
+    } else if let Some(length) = seen.fields("content-length").next() {
+        let length = length.parse().map_err(io::Error::other)?;
+        reader.take(length).read_to_end(&mut seen.body)?;
+        if seen.body.len() as u64 != length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(Some(seen))
+}
+
+fn read_chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let size = u64::from_str_radix(line.trim(), 16).map_err(io::Error::other)?;
+        if size == 0 {
+            // Trailers, then the empty line.
+            while reader.read_line(&mut line)? > 2 {
+                line.clear();
+            }
+            return Ok(body);
+        }
+        reader.by_ref().take(size).read_to_end(&mut body)?;
+        reader.read_line(&mut line)?;
+    }
+}
+
+fn credentials(names: &[&str]) -> (Arc<ServerConfig>, String) {
+    let key = || KeyPair::generate().expect("a key can be made");
+    let mut root = CertificateParams::default();
+    root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let issuer = CertifiedIssuer::self_signed(root, key()).expect("a root can be signed");
+    let leaf_key = key();
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let leaf = CertificateParams::new(names)
+        .expect("names are names")
+        .signed_by(&leaf_key, &issuer)
+        .expect("signed");
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], PrivateKeyDer::Pkcs8(leaf_key.serialize_der().into()))
+        .expect("key and certificate belong together");
+    (Arc::new(config), issuer.pem())
+}
