@@ -244,3 +244,27 @@ pub const AUTHORITY_TIME: Duration = Duration::from_secs(5);
 /// Days for which the certificate of a sandbox's authority is valid. Larger: a lost key is trusted longer. Smaller:
 /// long-lived sandboxes must fetch it again and again.
 pub const CA_DAYS: u32 = 30;
+/// Bytes of one answer of a name server over TCP. Larger: a hostile server fills memory, once per look-up. Smaller:
+/// names with many signed addresses are never heard.
+pub const NAME_ANSWER_BYTES_MAX: usize = 16 << 10;
+/// Bytes of the system's list of name servers. Larger: reading it at start takes memory for nothing. Smaller: lists
+/// with long remarks are refused.
+pub const RESOLV_CONF_BYTES_MAX: u64 = 64 << 10;
+/// One TCP connect to one address. Larger: a dead address delays its live neighbours. Smaller: a lost SYN (sent again
+/// after 1 s and 3 s, RFC 6298 §5.7) fails a far upstream.
+pub const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// All tries of one host together, handshakes included. Larger: clients give up before they are told. Smaller: the
+/// second address of a host whose first is dead is never tried.
+pub const DIAL_TIME: Duration = Duration::from_secs(25);
+/// Sets of private roots for which a shard keeps TLS settings, each with its resumable sessions. Larger: sandboxes
+/// with many roots fill memory. Smaller: roots are parsed again and sessions are lost.
+pub const ROOTS_KEPT_MAX: usize = 64;
+/// How long an idle upstream connection is kept. Larger: upstreams close it first (60 s and 75 s are common) and a
+/// request meets the end of it. Smaller: more handshakes.
+pub const UPSTREAM_IDLE_TIME: Duration = Duration::from_secs(50);
+/// Idle upstream connections of one sandbox on one shard. Larger: one sandbox holds the descriptors of many. Smaller:
+/// clients with many parallel requests connect anew.
+pub const UPSTREAM_IDLE_PER_SANDBOX_MAX: usize = 32;
+/// Idle upstream connections of one shard. Larger: descriptors and TLS sessions (tens of KiB each) are held for
+/// nothing. Smaller: busy shards connect anew.
+pub const UPSTREAM_IDLE_MAX: usize = 2_048;

@@ -1,10 +1,16 @@
 //! Towards the internet: which address a permitted host has, whether it may be dialled, and the connection to it.
 
 pub mod cache;
+pub mod dial;
 pub mod guard;
 pub mod hosts;
+pub mod pool;
 pub mod query;
 pub mod resolve;
+pub mod transport;
 
+pub use dial::{DialError, dial, dial_any};
 pub use guard::{GuardError, Target, target};
+pub use pool::{Key, Pool};
 pub use resolve::{ResolveError, Resolver, Settings, Transport};
+pub use transport::{RingTransport, system_name_servers};

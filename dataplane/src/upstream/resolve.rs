@@ -81,8 +81,10 @@ pub enum ResolveError {
         /// What the last try ended with.
         last: Failure,
     },
-    /// The settings name no server, and the hosts file does not know the name.
-    #[error("{host} is not in the hosts file and the settings name no name server (`dns.nameServers`)")]
+    /// Neither the settings nor the system name a server, and the hosts file does not know the name.
+    #[error(
+        "{host} is not in the hosts file, and neither `dns.nameServers` nor the system name a name server"
+    )]
     NoServers {
         /// The name.
         host: Rc<str>,

@@ -1,0 +1,180 @@
+//! Idle connections to upstreams that may be used again, each only by the sandbox that opened it.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::http::{Host, Scheme};
+use crate::identity::SandboxId;
+use crate::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_PER_SANDBOX_MAX, UPSTREAM_IDLE_TIME};
+use crate::policy::{AddressPolicy, Permit};
+use crate::ring::Ring;
+use crate::tls::Wire;
+
+/// Who may use a connection again: everything of a permit that decided where it went and whom it trusted. A policy
+/// that changes any of it finds none of the older connections.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    sandbox: SandboxId,
+    scheme: Scheme,
+    host: Host,
+    port: u16,
+    addresses: AddressPolicy,
+    roots: Option<[u8; 32]>,
+}
+
+impl Key {
+    /// The key of a permit's connections.
+    pub fn of(permit: &Permit) -> Self {
+        Self {
+            sandbox: permit.sandbox().clone(),
+            scheme: permit.scheme(),
+            host: permit.host().clone(),
+            port: permit.port(),
+            addresses: permit.addresses().clone(),
+            roots: permit.roots().map(|roots| *roots.key()),
+        }
+    }
+}
+
+/// The idle connections of one shard, bounded in number, in number per sandbox, and in time.
+#[derive(Default)]
+pub struct Pool(RefCell<Idle>);
+
+/// A connection's number: later ones are larger, so the smallest is the one that is idle longest.
+type Number = u64;
+
+#[derive(Default)]
+struct Idle {
+    put: Number,
+    connections: BTreeMap<Number, Connection>,
+    by_key: HashMap<Rc<Key>, Vec<Number>>,
+    by_sandbox: HashMap<SandboxId, BTreeSet<Number>>,
+}
+
+struct Connection {
+    key: Rc<Key>,
+    wire: Rc<Wire>,
+    since: Instant,
+}
+
+impl Pool {
+    /// A connection for this key, the one used last: it is the likeliest to live. Never one on which anything came
+    /// since, an end included: an answer that nobody asked for would be taken for the next one. The peer may still
+    /// close it at this moment, so a request that was not answered at all may have to be sent again.
+    pub fn take(&self, key: &Key) -> Option<Rc<Wire>> {
+        self.take_at(key, Ring::current().now())
+    }
+
+    /// Keeps a connection whose last exchange ended, and begins to listen on it. One that is not quiet, or that
+    /// somebody else still holds, is dropped instead. Where a bound is reached, the one that is idle longest goes.
+    pub fn put(&self, key: Key, wire: Rc<Wire>) {
+        self.put_at(key, wire, Ring::current().now());
+    }
+
+    /// Drops what is idle for [`UPSTREAM_IDLE_TIME`] and what did not stay quiet. To be called now and then: a
+    /// connection that its upstream closed holds its descriptor until then.
+    pub fn sweep(&self, now: Instant) {
+        let mut idle = self.0.borrow_mut();
+        let dead = |(number, held): (&Number, &Connection)| (!held.is_usable(now)).then_some(*number);
+        let numbers: Vec<Number> = idle.connections.iter().filter_map(dead).collect();
+        let removed: Vec<_> = numbers.into_iter().filter_map(|number| idle.remove(number)).collect();
+        drop(idle);
+        drop(removed);
+    }
+
+    /// Drops the connections of a sandbox that is gone.
+    pub fn forget(&self, sandbox: &SandboxId) {
+        let mut idle = self.0.borrow_mut();
+        let numbers = idle.by_sandbox.get(sandbox).cloned().unwrap_or_default();
+        let removed: Vec<_> = numbers.into_iter().filter_map(|number| idle.remove(number)).collect();
+        drop(idle);
+        drop(removed);
+    }
+
+    /// Drops all connections: the shard ends.
+    pub fn clear(&self) {
+        drop(self.0.take());
+    }
+
+    /// How many connections are kept.
+    pub fn len(&self) -> usize {
+        self.0.borrow().connections.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn take_at(&self, key: &Key, now: Instant) -> Option<Rc<Wire>> {
+        loop {
+            let mut idle = self.0.borrow_mut();
+            let number = *idle.by_key.get(key)?.last()?;
+            let connection = idle.remove(number)?;
+            drop(idle);
+            if connection.is_usable(now) {
+                return Some(connection.wire);
+            }
+        }
+    }
+
+    fn put_at(&self, key: Key, wire: Rc<Wire>, now: Instant) {
+        wire.arm();
+        if Rc::strong_count(&wire) != 1 || !wire.is_quiet() {
+            return;
+        }
+        let mut idle = self.0.borrow_mut();
+        let crowded = idle
+            .by_sandbox
+            .get(&key.sandbox)
+            .filter(|numbers| numbers.len() >= UPSTREAM_IDLE_PER_SANDBOX_MAX)
+            .and_then(|numbers| numbers.first().copied());
+        let full = idle.connections.len() >= UPSTREAM_IDLE_MAX;
+        let oldest = crowded.or_else(|| idle.connections.keys().next().copied().filter(|_| full));
+        let removed = oldest.and_then(|number| idle.remove(number));
+        idle.insert(key, wire, now);
+        drop(idle);
+        drop(removed);
+    }
+}
+
+impl Connection {
+    fn is_usable(&self, now: Instant) -> bool {
+        self.wire.is_quiet() && now.saturating_duration_since(self.since) < UPSTREAM_IDLE_TIME
+    }
+}
+
+impl Idle {
+    fn insert(&mut self, key: Key, wire: Rc<Wire>, since: Instant) {
+        self.put += 1;
+        let number = self.put;
+        let key = match self.by_key.get_key_value(&key) {
+            Some((same, _)) => same.clone(),
+            None => Rc::new(key),
+        };
+        self.by_sandbox.entry(key.sandbox.clone()).or_default().insert(number);
+        self.by_key.entry(key.clone()).or_default().push(number);
+        self.connections.insert(number, Connection { key, wire, since });
+    }
+
+    /// Takes a connection out of all tables; keys and sandboxes that have none left go too.
+    fn remove(&mut self, number: Number) -> Option<Connection> {
+        let connection = self.connections.remove(&number)?;
+        if let Some(numbers) = self.by_key.get_mut(&*connection.key) {
+            numbers.retain(|other| *other != number);
+            if numbers.is_empty() {
+                self.by_key.remove(&*connection.key);
+            }
+        }
+        let sandbox = &connection.key.sandbox;
+        if let Some(numbers) = self.by_sandbox.get_mut(sandbox) {
+            numbers.remove(&number);
+            if numbers.is_empty() {
+                self.by_sandbox.remove(sandbox);
+            }
+        }
+        Some(connection)
+    }
+}
