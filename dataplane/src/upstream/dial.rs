@@ -156,11 +156,7 @@ impl DialError {
 ///
 /// # Errors
 /// [`DialError`] with the host and the address.
-pub async fn dial(
-    target: &Target,
-    tls: &UpstreamTls,
-    roots: Option<&Arc<Roots>>,
-) -> Result<Wire, DialError> {
+pub async fn dial(target: &Target, tls: &UpstreamTls, roots: Option<&Arc<Roots>>) -> Result<Wire, DialError> {
     let address = target.address();
     let host = || target.host().clone();
     // What needs no network is known before anything is sent.
@@ -168,7 +164,8 @@ pub async fn dial(
         Scheme::Http => None,
         Scheme::Https => {
             let name = server_name(target.host()).ok_or_else(|| DialError::Name { host: host() })?;
-            let config = config_for(tls, roots).map_err(|source| DialError::Roots { host: host(), source })?;
+            let config =
+                config_for(tls, roots).map_err(|source| DialError::Roots { host: host(), source })?;
             Some((name, config))
         }
     };
@@ -237,7 +234,11 @@ fn in_turn(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> + '_ {
     let mut turn = false;
     let next = std::iter::from_fn(move || {
         turn = !turn;
-        if turn { preferred.next().or_else(|| other.next()) } else { other.next().or_else(|| preferred.next()) }
+        if turn {
+            preferred.next().or_else(|| other.next())
+        } else {
+            other.next().or_else(|| preferred.next())
+        }
     });
     next.copied().take(ADDRESSES_MAX)
 }
@@ -292,7 +293,10 @@ mod tests {
             let addresses: Vec<IpAddr> = texts.iter().map(|text| text.parse().unwrap()).collect();
             in_turn(&addresses).map(|address| address.to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(order(&["1.1.1.1", "1.1.1.2", "1.1.1.3", "2::1"]), ["1.1.1.1", "2::1", "1.1.1.2", "1.1.1.3"]);
+        assert_eq!(
+            order(&["1.1.1.1", "1.1.1.2", "1.1.1.3", "2::1"]),
+            ["1.1.1.1", "2::1", "1.1.1.2", "1.1.1.3"]
+        );
         assert_eq!(order(&["2::1", "2::2", "1.1.1.1"]), ["2::1", "1.1.1.1", "2::2"]);
         assert!(order(&[]).is_empty());
         assert_eq!(order(&["1.1.1.1"; 40]).len(), ADDRESSES_MAX);

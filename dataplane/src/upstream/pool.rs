@@ -178,3 +178,70 @@ impl Idle {
         Some(connection)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Asked, Decision, Rules, decide};
+    use crate::ring::testing::{on_shard, pair};
+
+    fn key(sandbox: &str, host: &str) -> Key {
+        let document = serde_json::from_str(r#"{"enable_internet": true}"#)
+            .or_else(|_| serde_json::from_str(r#"{"enableInternet": true}"#))
+            .unwrap();
+        let rules = Rules::compile(&document, &Default::default()).unwrap();
+        let host = Host::parse(host).unwrap();
+        let asked = Asked {
+            method: "GET",
+            scheme: Scheme::Http,
+            host: &host,
+            port: 80,
+            path: b"/",
+            name_proven: true,
+        };
+        match decide(&rules, &SandboxId::new(sandbox).unwrap(), &asked) {
+            Decision::Allow(permit) => Key::of(&permit),
+            Decision::Deny(denial) => panic!("{denial:?}"),
+        }
+    }
+
+    #[test]
+    fn a_connection_is_used_again_by_its_own_key_only_and_only_while_quiet() {
+        on_shard(|| async {
+            let (pool, own) = (Pool::default(), key("box-1", "a.example"));
+            let (client, server) = pair().await;
+            pool.put(own.clone(), Rc::new(Wire::Plain(client)));
+            assert!(pool.take(&key("box-2", "a.example")).is_none());
+            assert!(pool.take(&key("box-1", "b.example")).is_none());
+            let wire = pool.take(&own).expect("quiet");
+            assert!(pool.is_empty());
+            pool.put(own.clone(), wire.clone());
+            assert!(pool.is_empty(), "somebody else still holds it");
+            let seen = Rc::downgrade(&wire);
+            pool.put(own.clone(), wire);
+            server.send(b"unasked").await.unwrap();
+            while seen.upgrade().is_some_and(|wire| wire.is_quiet()) {
+                crate::ring::yield_now().await;
+            }
+            assert!(pool.take(&own).is_none() && pool.is_empty());
+        });
+    }
+
+    #[test]
+    fn idle_connections_are_bounded_in_time_and_per_sandbox() {
+        on_shard(|| async {
+            let (pool, own, now) = (Pool::default(), key("box-1", "a.example"), Instant::now());
+            let mut ends = Vec::new();
+            for _ in 0..UPSTREAM_IDLE_PER_SANDBOX_MAX + 3 {
+                let (client, server) = pair().await;
+                ends.push(server);
+                pool.put_at(own.clone(), Rc::new(Wire::Plain(client)), now);
+            }
+            assert_eq!(pool.len(), UPSTREAM_IDLE_PER_SANDBOX_MAX);
+            pool.sweep(now);
+            assert_eq!(pool.len(), UPSTREAM_IDLE_PER_SANDBOX_MAX);
+            assert!(pool.take_at(&own, now + UPSTREAM_IDLE_TIME).is_none());
+            assert!(pool.is_empty() && pool.0.borrow().by_sandbox.is_empty());
+        });
+    }
+}
