@@ -372,9 +372,9 @@ fn normal_label(host: &str, label: &str) -> Result<String, String> {
             "has an empty label; remove the dot that is too many".into()
         });
     }
-    let label = if label.is_ascii() && !label.to_ascii_lowercase().starts_with("xn--") {
-        label.to_ascii_lowercase()
-    } else if label.contains('*') && label.is_ascii() {
+    // An `xn--` label goes through the checks of IDNA; with a star in it, it is a glob over A-labels and no name yet.
+    let is_a_label = label.to_ascii_lowercase().starts_with("xn--") && !label.contains('*');
+    let label = if label.is_ascii() && !is_a_label {
         label.to_ascii_lowercase()
     } else if label.contains('*') {
         return Err(format!(
