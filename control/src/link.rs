@@ -3,27 +3,30 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use control_wire::codec::WireError;
-use control_wire::limits::{ENVELOPE_INLINE_BYTES_MAX, NAME_BYTES_MAX};
-use control_wire::message::{
-    FRAME_HEADER_BYTES, JOIN_SECRET_BYTES, StoreId, ToControl, ToPlane, frame_header,
-};
-use control_wire::row::{Envelope, HandlerRow, Op, SandboxRow, SecretRow, TemplateRow};
-use data_encoding::{BASE64, HEXLOWER};
+use control_wire::limits::ENVELOPE_INLINE_BYTES_MAX;
+use control_wire::message::{FRAME_HEADER_BYTES, StoreId, ToControl, ToPlane, frame_header};
+use control_wire::row::Op;
+use data_encoding::HEXLOWER;
 use quinn::{Connection, Endpoint, RecvStream, SendStream};
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
-use crate::limits::{
-    HELLO_TIME, JOIN_TOKENS_MAX, OUTGOING_MAX, PLANES_MAX, RENEW_EVERY, SNAPSHOT_ROWS_PER_FRAME,
-};
-use crate::pki::{Authority, join_token, sha256};
+use crate::limits::{HELLO_TIME, OUTGOING_MAX, PLANES_MAX, RENEW_EVERY, SNAPSHOT_ROWS_PER_FRAME};
+use crate::pki::{Authority, sha256};
 use crate::planes::{Planes, Rejection};
 use crate::seal::Sealer;
 use crate::store::{Store, StoreError};
 use crate::tables::{Change, Key, Kind};
+
+mod join;
+mod rows;
+
+use join::join;
+pub use join::make_join_token;
+use rows::{is_upsert, op, read_artefact};
 
 /// Everything that control's parts share.
 pub struct Core {
@@ -154,61 +157,6 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Makes a token with which one plane may join, once, within `life`. Answers it with its end in Unix seconds.
-///
-/// # Errors
-/// When the store fails or too many tokens are outstanding.
-pub async fn make_join_token(core: &Core, life: Duration) -> Result<(Zeroizing<String>, u64), LinkError> {
-    let now = unix_seconds();
-    let mut outstanding = 0;
-    for (key, end) in core.store.list_local("token/").await? {
-        if end.parse::<u64>().is_ok_and(|end| end > now) {
-            outstanding += 1;
-        } else {
-            core.store.take_local(key).await?;
-        }
-    }
-    if outstanding >= JOIN_TOKENS_MAX {
-        return Err(LinkError::Protocol("too many join tokens are outstanding; let some be used or end"));
-    }
-    let mut secret = Zeroizing::new([0; JOIN_SECRET_BYTES]);
-    aws_lc_rs::rand::fill(&mut secret[..]).map_err(|_| LinkError::Protocol("no randomness"))?;
-    let end = now.saturating_add(life.as_secs());
-    core.store.put_local(token_key(&secret), end.to_string()).await?;
-    Ok((join_token(&core.authority.fingerprint(), &secret), end))
-}
-
-/// Only a hash is stored: who reads the store cannot join.
-fn token_key(secret: &[u8; JOIN_SECRET_BYTES]) -> String {
-    format!("token/{}", HEXLOWER.encode(&sha256(secret)))
-}
-
-async fn join(core: &Core, secret: &[u8; 32], plane: &str, csr: &[u8]) -> Result<ToPlane, LinkError> {
-    let refused = |reason: &str| Ok(ToPlane::JoinRefused { reason: reason.to_owned() });
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    if plane.is_empty() || plane.len() > NAME_BYTES_MAX || !plane.bytes().all(fits) {
-        return refused("a plane's name has 1 to 255 of a-z A-Z 0-9 - _ .");
-    }
-    // Taken before anything else: whatever follows, the token has had its one use.
-    match core.store.take_local(token_key(secret)).await? {
-        Some(end) if end.parse::<u64>().is_ok_and(|end| end > unix_seconds()) => {}
-        Some(_) => return refused("the join token has ended; make a new one: outgate plane token"),
-        None => return refused("the join token is unknown or was used; make a new one: outgate plane token"),
-    }
-    let certificate = match core.authority.sign_plane(plane, csr) {
-        Ok(certificate) => certificate,
-        Err(_) => return refused("the signing request cannot be read"),
-    };
-    let fingerprint = HEXLOWER.encode(&sha256(&certificate));
-    core.store.put_local(format!("plane/{plane}"), fingerprint).await?;
-    core.planes.add(plane);
-    Ok(ToPlane::Joined {
-        certificate: certificate.to_vec(),
-        authority: core.authority.certificate().to_vec(),
-        handler_key: core.handler_key,
-    })
-}
-
 async fn read(stream: &mut RecvStream) -> Result<Option<ToControl>, LinkError> {
     let mut header = [0; FRAME_HEADER_BYTES];
     stream.read_exact(&mut header).await?;
@@ -263,16 +211,8 @@ impl Session<'_> {
     ) -> Result<(), LinkError> {
         loop {
             match read(&mut receive).await? {
-                Some(ToControl::Ack { revision }) => {
-                    if !self.core.planes.acknowledged(self.name, revision) {
-                        return Err(LinkError::Protocol("the plane acknowledged what it was never sent"));
-                    }
-                }
-                Some(ToControl::Renew { number }) => {
-                    if self.core.planes.renew(self.name, self.link) {
-                        let _ = outgoing.send(ToPlane::Renewed { number }).await;
-                    }
-                }
+                Some(ToControl::Ack { revision }) => self.acknowledged(revision)?,
+                Some(ToControl::Renew { number }) => self.renew(number, &outgoing).await,
                 Some(ToControl::CaCertificate { sandbox, der }) => {
                     self.keep_certificate(sandbox, der).await?
                 }
@@ -285,6 +225,21 @@ impl Session<'_> {
                 }
                 None => {}
             }
+        }
+    }
+
+    fn acknowledged(&self, revision: u64) -> Result<(), LinkError> {
+        if self.core.planes.acknowledged(self.name, revision) {
+            return Ok(());
+        }
+        Err(LinkError::Protocol("the plane acknowledged what it was never sent"))
+    }
+
+    /// Only the plane's latest link renews its lease.
+    async fn renew(&self, number: u64, outgoing: &mpsc::Sender<ToPlane>) {
+        if self.core.planes.renew(self.name, self.link) {
+            // The writer is gone only when the session ends.
+            let _ = outgoing.send(ToPlane::Renewed { number }).await;
         }
     }
 
@@ -403,75 +358,4 @@ impl Session<'_> {
         let _ = stream.finish();
         Ok(())
     }
-}
-
-fn is_upsert(op: &Op) -> bool {
-    matches!(op, Op::UpsertTemplate(_) | Op::UpsertSandbox(_) | Op::UpsertHandler(_) | Op::UpsertSecret(_))
-}
-
-fn fault(what: &Key, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LinkError {
-    LinkError::Row { what: format!("{} {}", what.kind.name(), what.name), source: source.into() }
-}
-
-fn read_artefact(core: &Core, hash: &str) -> Result<Vec<u8>, LinkError> {
-    std::fs::read(core.artefacts.join(hash))
-        .map_err(|source| LinkError::Row { what: format!("envelope {hash}"), source: source.into() })
-}
-
-/// The operation that brings one row to what it is.
-fn op(core: &Core, tables: &crate::tables::Tables, key: &Key) -> Result<Op, LinkError> {
-    let name = key.name.clone();
-    Ok(match key.kind {
-        Kind::Template => match tables.templates.get(&name) {
-            None => Op::RemoveTemplate(name),
-            Some(entry) => {
-                let document = serde_json::to_string(&*entry.value).map_err(|source| fault(key, source))?;
-                Op::UpsertTemplate(TemplateRow { name, document })
-            }
-        },
-        Kind::Sandbox => match tables.sandboxes.get(&name) {
-            None => Op::RemoveSandbox(name),
-            Some(entry) => Op::UpsertSandbox(SandboxRow {
-                id: name,
-                template: entry.value.template.clone(),
-                overrides: serde_json::to_string(&entry.value.overrides)
-                    .map_err(|source| fault(key, source))?,
-                labels: entry.value.labels.clone(),
-                salt: entry.value.salt,
-                ca_certificate: entry.value.ca_certificate.clone(),
-            }),
-        },
-        Kind::Handler => match tables.handlers.get(&name) {
-            None => Op::RemoveHandler(name),
-            Some(entry) => {
-                let decoded =
-                    HEXLOWER.decode(entry.value.hash.as_bytes()).map_err(|source| fault(key, source))?;
-                let hash = decoded.try_into().map_err(|_| fault(key, "its hash has another length"))?;
-                let bytes = entry.value.bytes;
-                let envelope = if bytes <= ENVELOPE_INLINE_BYTES_MAX {
-                    Envelope::Here(read_artefact(core, &entry.value.hash)?.into())
-                } else {
-                    Envelope::Apart { bytes }
-                };
-                Op::UpsertHandler(HandlerRow { name, version: entry.value.version, hash, envelope })
-            }
-        },
-        Kind::Secret => match tables.secrets.get(&name) {
-            None => Op::RemoveSecret(name),
-            Some(entry) => {
-                let secret = &entry.value;
-                let sealed = BASE64.decode(secret.sealed.as_bytes()).map_err(|source| fault(key, source))?;
-                let value =
-                    core.sealer.open(&name, secret.version, &sealed).map_err(|source| fault(key, source))?;
-                let (version, hosts) = (secret.version, secret.hosts.clone());
-                Op::UpsertSecret(SecretRow {
-                    name,
-                    version,
-                    value,
-                    hosts,
-                    allow_plaintext: secret.allow_plaintext,
-                })
-            }
-        },
-    })
 }

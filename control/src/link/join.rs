@@ -1,0 +1,72 @@
+//! Joining: tokens of one use, and the certificate that a plane gets for one.
+
+use std::time::Duration;
+
+use control_wire::limits::NAME_BYTES_MAX;
+use control_wire::message::{JOIN_SECRET_BYTES, ToPlane};
+use data_encoding::HEXLOWER;
+use zeroize::Zeroizing;
+
+use super::{Core, LinkError, unix_seconds};
+use crate::limits::JOIN_TOKENS_MAX;
+use crate::pki::{join_token, sha256};
+
+/// Makes a token with which one plane may join, once, within `life`. Answers it with its end in Unix seconds.
+///
+/// # Errors
+/// When the store fails or too many tokens are outstanding.
+pub async fn make_join_token(core: &Core, life: Duration) -> Result<(Zeroizing<String>, u64), LinkError> {
+    let now = unix_seconds();
+    let mut outstanding = 0;
+    for (key, end) in core.store.list_local("token/").await? {
+        if end.parse::<u64>().is_ok_and(|end| end > now) {
+            outstanding += 1;
+        } else {
+            core.store.take_local(key).await?;
+        }
+    }
+    if outstanding >= JOIN_TOKENS_MAX {
+        return Err(LinkError::Protocol("too many join tokens are outstanding; let some be used or end"));
+    }
+    let mut secret = Zeroizing::new([0; JOIN_SECRET_BYTES]);
+    aws_lc_rs::rand::fill(&mut secret[..]).map_err(|_| LinkError::Protocol("no randomness"))?;
+    let end = now.saturating_add(life.as_secs());
+    core.store.put_local(token_key(&secret), end.to_string()).await?;
+    Ok((join_token(&core.authority.fingerprint(), &secret), end))
+}
+
+/// Only a hash is stored: who reads the store cannot join.
+fn token_key(secret: &[u8; JOIN_SECRET_BYTES]) -> String {
+    format!("token/{}", HEXLOWER.encode(&sha256(secret)))
+}
+
+pub(super) async fn join(
+    core: &Core,
+    secret: &[u8; 32],
+    plane: &str,
+    csr: &[u8],
+) -> Result<ToPlane, LinkError> {
+    let refused = |reason: &str| Ok(ToPlane::JoinRefused { reason: reason.to_owned() });
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if plane.is_empty() || plane.len() > NAME_BYTES_MAX || !plane.bytes().all(fits) {
+        return refused("a plane's name has 1 to 255 of a-z A-Z 0-9 - _ .");
+    }
+    // Taken before anything else: whatever follows, the token has had its one use.
+    match core.store.take_local(token_key(secret)).await? {
+        Some(end) if end.parse::<u64>().is_ok_and(|end| end > unix_seconds()) => {}
+        Some(_) => return refused("the join token has ended; make a new one: outgate plane token"),
+        None => return refused("the join token is unknown or was used; make a new one: outgate plane token"),
+    }
+    let certificate = match core.authority.sign_plane(plane, csr) {
+        Ok(certificate) => certificate,
+        Err(_) => return refused("the signing request cannot be read"),
+    };
+    let fingerprint = HEXLOWER.encode(&sha256(&certificate));
+    core.store.put_local(format!("plane/{plane}"), fingerprint).await?;
+    core.planes.add(plane);
+    Ok(ToPlane::Joined {
+        certificate: certificate.to_vec(),
+        authority: core.authority.certificate().to_vec(),
+        handler_key: core.handler_key,
+    })
+}
