@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     io,
     rc::Rc,
-    task::{Context, Poll, Waker},
+    task::Waker,
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use super::{
     RingConfig, RingError, Stats,
     buffers::Pool,
     driver::Bell,
+    operation::Operation,
     slab::{Busy, Completion, Key, Outcome, Slab},
     sys::{Completed, Kept, Request, Uring, adopt},
     timer::Wheel,
@@ -271,7 +272,7 @@ impl Core {
         }
     }
 
-    fn with<T>(&self, key: Key, call: impl FnOnce(&mut Busy) -> T) -> Option<T> {
+    pub fn with<T>(&self, key: Key, call: impl FnOnce(&mut Busy) -> T) -> Option<T> {
         self.slab.borrow_mut().get_mut(key).map(call)
     }
 
@@ -295,7 +296,7 @@ impl Core {
     }
 
     /// Asks the kernel to end an operation; its last completion still comes.
-    fn cancel(&self, key: Key) {
+    pub fn cancel(&self, key: Key) {
         let ask = self.with(key, |busy| busy.live && !std::mem::replace(&mut busy.cancelling, true));
         if ask == Some(true) {
             self.queue(Late::Cancel(key));
@@ -303,7 +304,7 @@ impl Core {
     }
 
     /// The owner is gone: what waits is dropped, and the slot is freed by the last completion.
-    fn abandon(&self, key: Key) {
+    pub fn abandon(&self, key: Key) {
         let mut slab = self.slab.borrow_mut();
         let Some(busy) = slab.get_mut(key) else { return };
         let waiting: Vec<Completion> = busy.queue.drain(..).collect();
@@ -387,66 +388,6 @@ impl Drop for Core {
         if self.uring.get_mut().is_some() && self.in_flight.get() > 0 {
             self.pools.iter().cloned().for_each(std::mem::forget);
         }
-    }
-}
-
-/// One operation of the kernel and its owner's only handle. Dropping it cancels; memory that the kernel may still
-/// use stays with the slot.
-pub(super) struct Operation {
-    core: Rc<Core>,
-    key: Key,
-}
-
-impl Operation {
-    /// The next completion. After the last one, and after a shutdown, an error that is the last.
-    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Completion> {
-        let ended = |error| Poll::Ready(Completion { outcome: Outcome::Failed(error), last: true });
-        let closing = self.core.is_closing();
-        let polled = self.core.with(self.key, |busy| {
-            if let Some(completion) = busy.queue.pop_front() {
-                return Poll::Ready(completion);
-            }
-            if closing {
-                return ended(libc::ESHUTDOWN);
-            }
-            if !busy.live && !busy.starved {
-                return ended(libc::ECANCELED);
-            }
-            match &busy.waker {
-                Some(waker) if waker.will_wake(cx.waker()) => {}
-                _ => busy.waker = Some(cx.waker().clone()),
-            }
-            Poll::Pending
-        });
-        polled.unwrap_or_else(|| ended(libc::ECANCELED))
-    }
-
-    /// Whether the kernel has the operation and nothing has come from it.
-    pub fn is_quiet(&self) -> bool {
-        self.core.with(self.key, |busy| busy.live && busy.queue.is_empty()) == Some(true)
-    }
-
-    /// Asks the kernel to end it. What has come, and the last completion, are still there to be polled.
-    pub fn cancel(&self) {
-        self.core.cancel(self.key);
-    }
-
-    /// Whether nothing more can come but what is queued: the kernel does not have it.
-    pub fn is_starved(&self) -> bool {
-        self.core.with(self.key, |busy| busy.starved) == Some(true)
-    }
-
-    /// Wakes whoever polls it, without a completion.
-    pub fn wake(&self) {
-        if let Some(waker) = self.core.with(self.key, |busy| busy.waker.take()).flatten() {
-            waker.wake();
-        }
-    }
-}
-
-impl Drop for Operation {
-    fn drop(&mut self) {
-        self.core.abandon(self.key);
     }
 }
 

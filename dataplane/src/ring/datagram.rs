@@ -15,7 +15,8 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use super::{
     Ring,
     buffers::Buf,
-    core::{Core, Operation, failure},
+    core::{Core, failure},
+    operation::Operation,
     packet,
     slab::Outcome,
     stream::internet,

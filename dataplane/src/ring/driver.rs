@@ -21,7 +21,8 @@ use std::{
 use futures_lite::AsyncRead as _;
 
 use super::{
-    core::{Core, Operation, count},
+    core::{Core, count},
+    operation::Operation,
     sys::{Kept, Request, Signal, awaitable, timespec},
 };
 use crate::limits::{RING_BLOCK_TIME, RING_BLOCK_TURNS};

@@ -15,7 +15,8 @@ use socket2::SockRef;
 
 use super::{
     Ring,
-    core::{Core, Operation, count, failure},
+    core::{Core, count, failure},
+    operation::Operation,
     slab::Outcome,
     stream::{Stream, internet, prepare},
     sys::{Kept, Request},

@@ -11,6 +11,7 @@ mod driver;
 mod error;
 mod listener;
 pub mod mailbox;
+mod operation;
 mod packet;
 mod slab;
 mod stream;

@@ -17,7 +17,8 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use super::{
     Ring,
     buffers::Buf,
-    core::{BODIES, Core, HEADS, Operation, failure},
+    core::{BODIES, Core, HEADS, failure},
+    operation::Operation,
     slab::Outcome,
     sys::{Kept, Request},
 };
