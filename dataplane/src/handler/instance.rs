@@ -78,8 +78,10 @@ impl Instance {
         let env = FunctionEnv::new(&mut store, None::<Memory>);
         let mut imports = Imports::new();
         imports.define(IMPORT_MODULE, IMPORT_PANIC, Function::new_typed_with_env(&mut store, &env, panic));
-        let made = Placed::instantiate(slot, || wasmer::Instance::new(&mut store, &loaded.module, &imports))
-            .map_err(|error| fail(error.to_string()))?;
+        let made = Placed::instantiate(slot, || {
+            wasmer::Instance::new(&mut store, &loaded.module, &imports)
+                .map_err(|error| fail(error.to_string()))
+        })?;
         let (instance, memory) = made.ok_or_else(|| fail("the module has no memory of its own".into()))?;
         let exports = &instance.exports;
         let seen = exports.get_memory(EXPORT_MEMORY).map_err(|error| fail(error.to_string()))?.clone();

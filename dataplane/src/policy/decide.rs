@@ -54,7 +54,7 @@ pub fn decide_opaque(
     if let Err(denial) = judge_host(rules, host, port, name_proven) {
         return Decision::Deny(denial);
     }
-    for (name, rule) in rules.rules.all(host, port) {
+    if let Some((name, rule)) = rules.rules.all(host, port).next() {
         return match &rule.deny {
             Some(reason) => deny(rules, DenyReason::Rule(Arc::clone(reason)), Arc::clone(name)),
             None => deny(rules, DenyReason::NeedsInterception, Arc::clone(name)),
