@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    path::PathForms,
     permit::{Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit},
     rules::{HostRule, Rules},
 };
 use crate::{
-    http::{Host, Scheme},
+    http::{Host, PathForms, Scheme},
     identity::SandboxId,
 };
 
@@ -73,12 +72,14 @@ impl HostRule {
 
     /// For what denies.
     fn possibly(&self, method: &str, forms: &PathForms<'_>) -> bool {
-        self.method_holds(method) && self.path.as_ref().is_none_or(|path| forms.possibly(path))
+        self.method_holds(method)
+            && self.path.as_ref().is_none_or(|path| forms.denied_by(|form| path.matches(form)))
     }
 
     /// For what allows or gives.
     fn surely(&self, method: &str, forms: &PathForms<'_>) -> bool {
-        self.method_holds(method) && self.path.as_ref().is_none_or(|path| forms.surely(path))
+        self.method_holds(method)
+            && self.path.as_ref().is_none_or(|path| forms.allowed_by(|form| path.matches(form)))
     }
 }
 

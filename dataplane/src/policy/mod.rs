@@ -2,7 +2,6 @@
 
 mod decide;
 mod hosts;
-mod path;
 mod permit;
 mod rules;
 
@@ -10,3 +9,11 @@ pub use decide::{decide, decide_opaque};
 pub use hosts::HostTable;
 pub use permit::{AddressPolicy, Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Roots};
 pub use rules::{RuleError, Rules};
+
+#[cfg(test)]
+#[path = "conformance_tests.rs"]
+mod conformance;
+
+#[cfg(test)]
+#[path = "decide_tests.rs"]
+mod decide_order;
