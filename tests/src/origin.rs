@@ -178,8 +178,10 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Seen>> {
     let mut seen = Seen { head, body: Vec::new() };
     if seen.fields("transfer-encoding").any(|value| value.eq_ignore_ascii_case("chunked")) {
         seen.body = read_chunks(reader)?;
-    } else if let Some(length) = seen.fields("content-length").next() {
-        let length = length.parse().map_err(io::Error::other)?;
+        return Ok(Some(seen));
+    }
+    let length = seen.fields("content-length").next().map(str::parse::<u64>).transpose();
+    if let Some(length) = length.map_err(io::Error::other)? {
         reader.take(length).read_to_end(&mut seen.body)?;
         if seen.body.len() as u64 != length {
             return Err(io::ErrorKind::UnexpectedEof.into());
