@@ -4,7 +4,10 @@
 //! the request instead of letting it pass unrecorded; a shard never waits for a disk.
 
 use std::{
+    fs::OpenOptions,
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,7 +18,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::limits::RECORDS_QUEUED_MAX;
+use crate::limits::{RECORD_BATCH_BYTES_MAX, RECORD_TEXT_BYTES_MAX, RECORDS_QUEUED_MAX};
 
 /// What is remembered of one request, or of a connection that carried none. Never a query or a field's value.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -37,6 +40,48 @@ pub struct Record {
     pub bytes_up: u64,
     pub bytes_down: u64,
     pub revision: u64,
+}
+
+impl Record {
+    /// Cuts what the sandbox or the other end could make long.
+    fn cut(&mut self) {
+        let texts = [
+            &mut self.sandbox,
+            &mut self.method,
+            &mut self.host,
+            &mut self.path,
+            &mut self.rule,
+            &mut self.handler,
+        ];
+        for text in texts.into_iter().flatten() {
+            text.truncate(text.floor_char_boundary(RECORD_TEXT_BYTES_MAX));
+        }
+    }
+}
+
+/// Where records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sink {
+    /// Behind what the file holds; made for its owner alone where there is none.
+    File(PathBuf),
+    /// Standard output, for whoever collects it.
+    Stdout,
+}
+
+impl Sink {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(&self) -> io::Result<Box<dyn Write + Send>> {
+        match self {
+            Self::File(path) => {
+                let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+                Ok(Box::new(file))
+            }
+            Self::Stdout => Ok(Box::new(io::stdout())),
+        }
+    }
 }
 
 /// The queue is full or the writer has ended; the record is counted.
@@ -69,7 +114,8 @@ impl Audit {
     ///
     /// # Errors
     /// [`NotRecorded`] when the queue is full or the writer has ended.
-    pub fn record(&self, record: Record) -> Result<(), NotRecorded> {
+    pub fn record(&self, mut record: Record) -> Result<(), NotRecorded> {
+        record.cut();
         self.queue.try_send(record).map_err(|_| {
             self.lost.fetch_add(1, Ordering::Relaxed);
             NotRecorded
@@ -82,15 +128,120 @@ impl Audit {
     }
 }
 
+/// Writes what is there in one go, so that a burst costs few system calls and a lone record does not wait.
 fn write(records: &Receiver<Record>, mut sink: Box<dyn Write + Send>, lost: &AtomicU64) {
-    while let Ok(record) = records.recv() {
-        let written = serde_json::to_vec(&record).map_err(io::Error::from).and_then(|mut line| {
-            line.push(b'\n');
-            sink.write_all(&line)?;
-            sink.flush()
-        });
-        if written.is_err() {
-            lost.fetch_add(1, Ordering::Relaxed);
+    let mut lines = Vec::new();
+    let mut torn = false;
+    while let Ok(first) = records.recv() {
+        lines.clear();
+        if torn {
+            // Ends the line that a failed write may have left half.
+            lines.push(b'\n');
         }
+        let mut next = Some(first);
+        let mut count = 0;
+        while let Some(record) = next {
+            count += 1;
+            // Numbers and text always serialise, and a vector takes every write.
+            if serde_json::to_writer(&mut lines, &record).is_ok() {
+                lines.push(b'\n');
+            }
+            next = if lines.len() < RECORD_BATCH_BYTES_MAX { records.try_recv().ok() } else { None };
+        }
+        torn = sink.write_all(&lines).and_then(|()| sink.flush()).is_err();
+        if torn {
+            lost.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    fn record(host: &str) -> Record {
+        Record { host: Some(host.into()), verdict: "allowed", ..Record::default() }
+    }
+
+    fn lines(text: &str) -> Vec<serde_json::Value> {
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn records_go_behind_what_the_file_holds_and_only_its_owner_reads_it() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("records");
+        for host in ["one", "two\n\u{2028}"] {
+            let (audit, thread) = Audit::start(Sink::File(path.clone()).open().unwrap()).unwrap();
+            audit.record(record(host)).unwrap();
+            drop(audit);
+            thread.join().unwrap();
+        }
+        let found = lines(&std::fs::read_to_string(&path).unwrap());
+        let hosts: Vec<&str> = found.iter().map(|line| line["host"].as_str().unwrap()).collect();
+        assert_eq!(hosts, ["one", "two\n\u{2028}"]);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    /// Fails the first write after half of it.
+    #[derive(Clone, Default)]
+    struct Half(Arc<Mutex<(bool, Vec<u8>)>>);
+
+    impl Write for Half {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let (failed, kept) = &mut *self.0.lock().unwrap();
+            if !*failed && !kept.is_empty() {
+                *failed = true;
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let taken = if *failed { bytes.len() } else { bytes.len() / 2 };
+            kept.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_record_that_the_disk_did_not_take_is_counted_and_spoils_no_later_one() {
+        let sink = Half::default();
+        let (audit, thread) = Audit::start(Box::new(sink.clone())).unwrap();
+        audit.record(record("first")).unwrap();
+        while audit.lost() == 0 {
+            std::thread::yield_now();
+        }
+        audit.record(record("second")).unwrap();
+        let lost = Arc::clone(&audit.lost);
+        drop(audit);
+        thread.join().unwrap();
+        assert_eq!(lost.load(Ordering::Relaxed), 1);
+        let kept = String::from_utf8(sink.0.lock().unwrap().1.clone()).unwrap();
+        let last = kept.lines().last().unwrap();
+        assert_eq!(lines(last)[0]["host"], "second");
+    }
+
+    #[test]
+    fn a_hostile_text_is_cut_at_a_character() {
+        let mut long = record(&"ä".repeat(RECORD_TEXT_BYTES_MAX));
+        long.path = Some("x".into());
+        long.cut();
+        assert_eq!(long.host.unwrap().len(), RECORD_TEXT_BYTES_MAX);
+        assert_eq!(long.path.unwrap(), "x");
+    }
+
+    #[test]
+    fn a_record_without_a_writer_is_refused_and_counted() {
+        let (queue, records) = sync_channel(1);
+        let audit = Audit { queue, lost: Arc::default() };
+        assert_eq!(audit.record(record("a")), Ok(()));
+        assert_eq!(audit.record(record("b")), Err(NotRecorded));
+        drop(records);
+        assert_eq!(audit.record(record("c")), Err(NotRecorded));
+        assert_eq!(audit.lost(), 2);
     }
 }

@@ -9,11 +9,12 @@ use aws_lc_rs::digest;
 use control_wire::{
     pattern::PatternError,
     policy::PolicyDocument,
-    row::{HandlerRow, Op, SandboxRow},
+    row::{Envelope, HandlerRow, Op, SandboxRow},
     validate::DocumentError,
 };
 
 use crate::{
+    handler::{LoadError, Loaded},
     identity::{IdentityError, SandboxId},
     inject::Secret,
     policy::{RuleError, Rules},
@@ -85,7 +86,11 @@ impl<V> Table<V> {
     }
 
     fn insert(&mut self, key: &str, row: V) {
-        self.change(key, |segment| segment.insert(key.into(), Arc::new(row)));
+        self.insert_shared(key, Arc::new(row));
+    }
+
+    fn insert_shared(&mut self, key: &str, row: Arc<V>) {
+        self.change(key, |segment| segment.insert(key.into(), row));
     }
 
     fn remove(&mut self, key: &str) -> Option<Arc<V>> {
@@ -112,6 +117,30 @@ pub struct Sandbox {
     key: [u8; 32],
     /// Rules with the template that they were compiled from. Only the home shard asks, so nobody waits for the lock.
     rules: Mutex<Option<(Weak<Template>, Arc<Rules>)>>,
+}
+
+/// One handler, checked and ready.
+#[derive(Debug)]
+pub struct Handler {
+    /// The row as control wrote it; its envelope's bytes are let go.
+    pub row: HandlerRow,
+    /// What shards instantiate.
+    pub loaded: Arc<Loaded>,
+}
+
+/// Checks and loads the envelope of a row. Slow: not for a shard.
+pub type Load<'a> = dyn Fn(&HandlerRow) -> Result<Arc<Loaded>, LoadError> + 'a;
+
+/// A version of a handler that did not load. The version before it stays in force; where there was none, requests
+/// that need the handler are refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RejectedHandler {
+    /// Name under which it was published.
+    pub name: String,
+    /// The version.
+    pub version: u64,
+    /// Why, with all causes.
+    pub reason: String,
 }
 
 /// Why a revision was not applied; the one before stays in force.
@@ -192,7 +221,7 @@ pub struct Tables {
     /// By name.
     pub templates: Table<Template>,
     /// By name.
-    pub handlers: Table<HandlerRow>,
+    pub handlers: Table<Handler>,
     /// By name.
     pub secrets: Table<Secret>,
 }
@@ -219,18 +248,89 @@ impl Tables {
         self.secrets.get(name).map(|secret| &**secret)
     }
 
-    /// Builds the next revision. All of it or nothing is applied.
+    /// The handler of that name.
+    pub fn handler(&self, name: &str) -> Option<&Handler> {
+        self.handlers.get(name).map(|handler| &**handler)
+    }
+
+    /// Builds the next revision: all of it or nothing, but for handlers that do not load, which are told apart.
     ///
     /// # Errors
     /// When a row does not hold.
-    pub fn apply(&self, revision: u64, ops: Vec<Op>) -> Result<(Self, Concerned), ApplyError> {
-        let mut next = self.clone();
-        next.revision = revision;
-        let mut concerned = Concerned::default();
-        for op in ops {
-            next.apply_one(op, &mut concerned)?;
+    pub fn apply(
+        &self,
+        revision: u64,
+        ops: Vec<Op>,
+        load: &Load<'_>,
+    ) -> Result<(Self, Concerned, Vec<RejectedHandler>), ApplyError> {
+        self.clone().advance(revision, ops, (&self.handlers, load))
+    }
+
+    /// Builds a revision from a full snapshot: what it does not name is gone. Handlers that are loaded already, by
+    /// the hash of their envelope, are not loaded again. Everyone is concerned.
+    ///
+    /// # Errors
+    /// When a row does not hold.
+    pub fn replace(
+        &self,
+        revision: u64,
+        ops: Vec<Op>,
+        load: &Load<'_>,
+    ) -> Result<(Self, Concerned, Vec<RejectedHandler>), ApplyError> {
+        let (mut next, mut concerned, rejected) =
+            Self::default().advance(revision, ops, (&self.handlers, load))?;
+        concerned.everyone = true;
+        for handler in &rejected {
+            if let Some(known) = self.handlers.get(&handler.name) {
+                next.handlers.insert_shared(&handler.name, Arc::clone(known));
+            }
         }
-        Ok((next, concerned))
+        Ok((next, concerned, rejected))
+    }
+
+    fn advance(
+        mut self,
+        revision: u64,
+        ops: Vec<Op>,
+        (before, load): (&Table<Handler>, &Load<'_>),
+    ) -> Result<(Self, Concerned, Vec<RejectedHandler>), ApplyError> {
+        self.revision = revision;
+        let (mut concerned, mut rejected) = (Concerned::default(), Vec::new());
+        for op in ops {
+            match op {
+                Op::UpsertHandler(row) => match self.settle(row, (before, load)) {
+                    Ok(name) => {
+                        concerned.handlers.insert(name);
+                    }
+                    Err(handler) => rejected.push(handler),
+                },
+                other => self.apply_one(other, &mut concerned)?,
+            }
+        }
+        Ok((self, concerned, rejected))
+    }
+
+    /// Takes a version of a handler, or keeps the one before it.
+    fn settle(
+        &mut self,
+        mut row: HandlerRow,
+        (before, load): (&Table<Handler>, &Load<'_>),
+    ) -> Result<String, RejectedHandler> {
+        let known = before.get(&row.name);
+        let same = known.filter(|known| known.row.hash == row.hash).map(|known| Arc::clone(&known.loaded));
+        match same.map_or_else(|| load(&row), Ok) {
+            Ok(loaded) => {
+                if let Envelope::Here(bytes) = &row.envelope {
+                    row.envelope = Envelope::Apart { bytes: bytes.len() };
+                }
+                let name = row.name.clone();
+                self.handlers.insert(&name, Handler { row, loaded });
+                Ok(name)
+            }
+            Err(error) => {
+                Err(RejectedHandler { name: row.name, version: row.version, reason: chain(&error) })
+            }
+        }
     }
 
     fn apply_one(&mut self, op: Op, concerned: &mut Concerned) -> Result<(), ApplyError> {
@@ -254,11 +354,8 @@ impl Tables {
                     concerned.sandboxes.insert(row.id.clone());
                 }
             }
-            Op::UpsertHandler(row) => {
-                concerned.handlers.insert(row.name.clone());
-                let name = row.name.clone();
-                self.handlers.insert(&name, row);
-            }
+            // `advance` has taken it.
+            Op::UpsertHandler(_) => {}
             Op::RemoveHandler(name) => {
                 self.handlers.remove(&name);
                 concerned.handlers.insert(name);
@@ -308,6 +405,18 @@ impl Sandbox {
     }
 }
 
+/// An error with all its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 fn document(row: &str, text: &str) -> Result<PolicyDocument, ApplyError> {
     PolicyDocument::from_json(text).map_err(|source| ApplyError::Document { row: row.to_owned(), source })
 }
@@ -332,12 +441,31 @@ mod tests {
         })
     }
 
+    fn handler(version: u64) -> Op {
+        Op::UpsertHandler(HandlerRow {
+            name: "h".into(),
+            version,
+            hash: [u8::try_from(version).unwrap(); 32],
+            envelope: Envelope::Here([1, 2, 3].as_slice().into()),
+        })
+    }
+
+    fn refuse(_: &HandlerRow) -> Result<Arc<Loaded>, LoadError> {
+        Err(LoadError::Signature)
+    }
+
+    fn apply(tables: &Tables, revision: u64, ops: Vec<Op>) -> (Tables, Concerned) {
+        let (next, concerned, rejected) = tables.apply(revision, ops, &refuse).unwrap();
+        assert!(rejected.is_empty());
+        (next, concerned)
+    }
+
     #[test]
     fn a_template_change_is_one_row_and_old_readers_keep_what_they_began_with() {
-        let (one, _) = Tables::default().apply(1, vec![template("{}"), sandbox("a"), sandbox("b")]).unwrap();
+        let (one, _) = apply(&Tables::default(), 1, vec![template("{}"), sandbox("a"), sandbox("b")]);
         let (a, b) = (SandboxId::new("a").unwrap(), SandboxId::new("b").unwrap());
         assert!(Arc::ptr_eq(&one.rules(&a).unwrap(), &one.rules(&b).unwrap()));
-        let (two, concerned) = one.apply(2, vec![template(r#"{"denyStatus":520}"#)]).unwrap();
+        let (two, concerned) = apply(&one, 2, vec![template(r#"{"denyStatus":520}"#)]);
         assert!(concerned.concerns(&two, &a) && concerned.concerns(&two, &b));
         assert!(Arc::ptr_eq(one.sandboxes.get("a").unwrap(), two.sandboxes.get("a").unwrap()));
         assert_eq!(two.rules(&a).unwrap().deny_status(), 520);
@@ -346,9 +474,28 @@ mod tests {
 
     #[test]
     fn a_refused_revision_changes_nothing_and_nothing_known_means_no_rules() {
-        let (one, _) = Tables::default().apply(1, vec![template("{}"), sandbox("a")]).unwrap();
-        assert!(one.apply(2, vec![sandbox("b"), template(r#"{"allowedHosts":[""]}"#)]).is_err());
+        let (one, _) = apply(&Tables::default(), 1, vec![template("{}"), sandbox("a")]);
+        assert!(one.apply(2, vec![sandbox("b"), template(r#"{"allowedHosts":[""]}"#)], &refuse).is_err());
         assert_eq!((one.revision, one.sandboxes.len()), (1, 1));
         assert!(Tables::default().rules(&SandboxId::new("a").unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_full_snapshot_takes_away_what_it_does_not_name_and_concerns_everyone() {
+        let (one, _) = apply(&Tables::default(), 1, vec![template("{}"), sandbox("a"), sandbox("b")]);
+        let (two, concerned, rejected) = one.replace(9, vec![template("{}"), sandbox("b")], &refuse).unwrap();
+        assert_eq!((two.revision, two.sandboxes.len(), rejected.len()), (9, 1, 0));
+        assert!(concerned.everyone);
+        assert!(two.rules(&SandboxId::new("a").unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_handler_that_does_not_load_stays_missing_is_reported_and_stops_nothing_else() {
+        let ops = vec![handler(7), template("{}"), sandbox("a")];
+        let (one, concerned, rejected) = Tables::default().apply(1, ops, &refuse).unwrap();
+        assert!(one.handler("h").is_none() && concerned.handlers.is_empty());
+        assert_eq!(one.sandboxes.len(), 1);
+        let reason = LoadError::Signature.to_string();
+        assert_eq!(rejected, [RejectedHandler { name: "h".into(), version: 7, reason }]);
     }
 }

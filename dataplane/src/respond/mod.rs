@@ -1,5 +1,7 @@
 //! What a sandbox is told: a refusal with a stable code, who can mend it, and how.
 
+mod answer;
 pub mod refusal;
+mod reasons;
 
 pub use refusal::{Blame, Refusal};

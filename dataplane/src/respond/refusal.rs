@@ -1,10 +1,8 @@
-//! The one table from reasons to refusals, and their form: `application/problem+json` (RFC 9457).
+//! A refusal and its form, `application/problem+json` (RFC 9457); the table of reasons is in `reasons`.
 
 use serde::Serialize;
 
 use crate::{
-    identity::IdentityError,
-    inject::InjectError,
     limits::REFUSAL_TEXT_BYTES_MAX,
     policy::{Denial, DenyReason},
 };
@@ -58,6 +56,12 @@ impl Refusal {
         Self { status, code, blame, rule: None, detail: cut(detail), remedy: cut(remedy) }
     }
 
+    /// Names the part of the policy that led here.
+    pub fn by_rule(mut self, rule: &str) -> Self {
+        self.rule = Some(cut(rule));
+        self
+    }
+
     /// What policy refused.
     pub fn denied(denial: &Denial, host: &str) -> Self {
         let (code, why, remedy) = match &denial.reason {
@@ -105,34 +109,6 @@ impl Refusal {
         };
         // Numbers and text always serialise.
         serde_json::to_vec(&problem).unwrap_or_default()
-    }
-}
-
-impl From<&InjectError> for Refusal {
-    fn from(error: &InjectError) -> Self {
-        let code = match error {
-            InjectError::Missing { .. } => "secret_missing",
-            InjectError::NotBound { .. } => "secret_not_bound",
-            InjectError::Plaintext { .. } => "secret_plaintext",
-            InjectError::Field { .. } => "secret_field",
-        };
-        Self::new(
-            502,
-            code,
-            Blame::Policy,
-            &error.to_string(),
-            "ask the operator to mend the secret or the rule",
-        )
-    }
-}
-
-impl From<&IdentityError> for Refusal {
-    fn from(error: &IdentityError) -> Self {
-        let (status, code) = match error {
-            IdentityError::NoCredentials | IdentityError::BadCredentials => (407, "proxy_credentials"),
-            _ => (403, "sandbox_unknown"),
-        };
-        Self::new(status, code, Blame::Sandbox, &error.to_string(), "connect as an attached sandbox")
     }
 }
 

@@ -1,0 +1,88 @@
+//! A refusal as a whole HTTP/1.1 answer.
+
+use super::Refusal;
+
+impl Refusal {
+    /// Head and body. `head_only` is for HEAD, whose answer has the length but no body (RFC 9110 §9.3.2).
+    pub fn to_http(&self, keep_alive: bool, head_only: bool) -> Vec<u8> {
+        let body = self.body();
+        let connection = if keep_alive { "keep-alive" } else { "close" };
+        // RFC 9110 §15.5.8: 407 names a challenge.
+        let challenge =
+            if self.status == 407 { "Proxy-Authenticate: Basic realm=\"outgate\"\r\n" } else { "" };
+        let mut answer = format!(
+            "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
+             Cache-Control: no-store\r\n{challenge}Connection: {connection}\r\n\r\n",
+            self.status,
+            reason_phrase(self.status),
+            body.len(),
+        )
+        .into_bytes();
+        if !head_only {
+            answer.extend_from_slice(&body);
+        }
+        answer
+    }
+}
+
+/// For statuses of refusals; empty where there is none, which RFC 9112 §4 permits.
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        411 => "Length Required",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        identity::IdentityError,
+        respond::{Blame, Refusal},
+    };
+
+    fn text(refusal: &Refusal, keep_alive: bool, head_only: bool) -> String {
+        String::from_utf8(refusal.to_http(keep_alive, head_only)).unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_whole_and_no_text_can_break_its_lines() {
+        let refusal = Refusal::new(520, "code", Blame::Policy, "a\r\nSet-Cookie: x\r\n\r\n", "b");
+        let answer = text(&refusal, true, false);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 520 \r\n") && head.ends_with("Connection: keep-alive"));
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
+        assert!(!head.contains("Set-Cookie") && !body.contains('\n'));
+        let problem: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&problem["code"], &problem["status"]), (&"code".into(), &520.into()));
+        let only = text(&refusal, false, true);
+        assert!(only.ends_with("Connection: close\r\n\r\n"));
+        assert!(only.contains(&format!("Content-Length: {}\r\n", body.len())));
+    }
+
+    #[test]
+    fn a_proxy_asks_for_credentials_by_name() {
+        let answer = text(&Refusal::from(&IdentityError::NoCredentials), false, false);
+        assert!(answer.starts_with("HTTP/1.1 407 Proxy Authentication Required\r\n"));
+        assert!(answer.contains("\r\nProxy-Authenticate: Basic realm=\"outgate\"\r\n"));
+    }
+}
