@@ -1,6 +1,24 @@
 //! What a ring promises, on real sockets.
 
-use super::testing::*;
+use std::{
+    cell::Cell,
+    io,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use futures_lite::future::{poll_once, zip};
+
+use super::{testing::*, *};
+
+/// Waits until the ring holds nothing but what the driver itself holds.
+async fn settled(ring: &Ring, operations: usize) {
+    let end = Instant::now() + Duration::from_secs(5);
+    while ring.stats().operations > operations {
+        assert!(Instant::now() < end, "{:?}", ring.stats());
+        turns(1).await;
+    }
+}
 
 #[test]
 fn bytes_go_both_ways_and_the_end_is_seen() {
@@ -13,4 +31,258 @@ fn bytes_go_both_ways_and_the_end_is_seen() {
         drop(client);
         assert!(server.receive().await.unwrap().is_none());
     });
+}
+
+#[test]
+fn dropped_operations_leave_no_slot_buffer_or_stranger_behind() {
+    on_shard(|| async {
+        let ring = Ring::current();
+        turns(2).await;
+        let before = ring.stats().operations;
+        for round in 0..200_u32 {
+            let (listener, address) = listener();
+            assert!(poll_once(listener.accept()).await.is_none());
+            assert!(poll_once(Stream::connect(address)).await.is_none());
+            let (client, server) = pair().await;
+            assert!(poll_once(server.receive()).await.is_none());
+            if round % 2 == 0 {
+                client.send(b"in flight").await.unwrap();
+            }
+        }
+        settled(&ring, before).await;
+        let stats = ring.stats();
+        assert_eq!((stats.head_buffers_out, stats.body_buffers_out, stats.strays), (0, 0, 0));
+    });
+}
+
+#[test]
+fn a_dropped_await_loses_no_byte() {
+    on_shard(|| async {
+        let (client, server) = pair().await;
+        let mut got = Vec::new();
+        for number in 0..200_u8 {
+            let _ = poll_once(server.receive()).await.map(|bytes| got.extend(&*bytes.unwrap().unwrap()));
+            client.send(&[number]).await.unwrap();
+        }
+        client.shutdown_write().unwrap();
+        while let Some(bytes) = server.receive().await.unwrap() {
+            got.extend(&*bytes);
+        }
+        assert_eq!(got, (0..200).collect::<Vec<u8>>());
+    });
+}
+
+#[test]
+fn a_reader_that_sleeps_holds_no_more_than_its_bound() {
+    on_shard(|| async {
+        let ring = Ring::current();
+        let (client, server) = pair().await;
+        let (other, quiet) = pair().await;
+        server.arm();
+        let sender = async {
+            for _ in 0..2000 {
+                if timeout(Duration::from_millis(40), client.send(&[7; 1000])).await.is_err() {
+                    break;
+                }
+            }
+        };
+        sender.await;
+        // At the bound the cancel is on its way; a handful more may come meanwhile.
+        assert!(ring.stats().head_buffers_out <= 12, "{:?}", ring.stats());
+        other.send(b"x").await.unwrap();
+        assert_eq!(&*quiet.receive().await.unwrap().unwrap(), b"x");
+        let mut length = 0;
+        let sent = client.bytes_sent();
+        while length < sent {
+            length += server.receive().await.unwrap().unwrap().len() as u64;
+        }
+        assert_eq!(length, sent);
+    });
+}
+
+#[test]
+fn receives_without_a_buffer_wait_and_recover() {
+    let config = RingConfig { entries: 256, head_buffers: (2, 512), body_buffers: (2, 512) };
+    on_shard_with(config, || async {
+        let ring = Ring::current();
+        let mut pairs = Vec::new();
+        for _ in 0..8 {
+            pairs.push(pair().await);
+        }
+        for (client, server) in &pairs {
+            server.arm();
+            client.send(b"0123456789").await.unwrap();
+        }
+        turns(3).await;
+        let enters = ring.stats().enters;
+        assert!(ring.stats().starved >= 6, "{:?}", ring.stats());
+        turns(20).await;
+        assert!(ring.stats().starved <= 40 && ring.stats().enters - enters < 200, "starved receives spin");
+        for (_, server) in &pairs {
+            assert_eq!(&*server.receive().await.unwrap().unwrap(), b"0123456789");
+        }
+    });
+}
+
+#[test]
+fn each_half_ends_on_its_own() {
+    on_shard(|| async {
+        let (client, server) = pair().await;
+        client.shutdown_write().unwrap();
+        assert!(server.receive().await.unwrap().is_none());
+        server.send(b"still").await.unwrap();
+        assert_eq!(&*client.receive().await.unwrap().unwrap(), b"still");
+    });
+}
+
+#[test]
+fn a_dropped_stream_ends_at_its_peer_though_a_receive_was_armed() {
+    on_shard(|| async {
+        let (left, right) = std::os::unix::net::UnixStream::pair().unwrap();
+        let (left, right) = (Stream::from_fd(left.into()).unwrap(), Stream::from_fd(right.into()).unwrap());
+        left.arm();
+        turns(2).await;
+        drop(left);
+        let end = timeout(Duration::from_secs(2), right.receive()).await;
+        assert!(end.expect("the end is seen").unwrap().is_none());
+    });
+}
+
+#[test]
+fn a_reset_reaches_the_peer_and_wakes_our_reader() {
+    on_shard(|| async {
+        let (client, server) = pair().await;
+        let (ours, ()) = zip(client.receive(), async {
+            turns(2).await;
+            client.reset();
+            client.reset();
+        })
+        .await;
+        assert_eq!(ours.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(server.receive().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn a_stream_is_handed_on_with_the_bytes_already_read() {
+    on_shard(|| async {
+        let (client, server) = pair().await;
+        server.arm();
+        client.send(b"read ahead").await.unwrap();
+        turns(3).await;
+        let (socket, bytes) = server.into_parts().await.unwrap();
+        assert_eq!(bytes, b"read ahead");
+        let again = Stream::from_parts(socket, bytes).unwrap();
+        client.send(b"later").await.unwrap();
+        assert_eq!(&*again.receive().await.unwrap().unwrap(), b"read ahead");
+        assert_eq!(&*again.receive().await.unwrap().unwrap(), b"later");
+    });
+}
+
+#[test]
+fn timers_fire_in_order_and_never_early() {
+    on_shard(|| async {
+        let order = Rc::new(Cell::new(0_u64));
+        let start = Instant::now();
+        let wait = |millis: u64| {
+            let order = Rc::clone(&order);
+            async move {
+                sleep(Duration::from_millis(millis)).await;
+                assert!(start.elapsed() >= Duration::from_millis(millis));
+                assert!(order.replace(millis) <= millis);
+            }
+        };
+        zip(zip(wait(300), wait(10)), zip(wait(60), wait(0))).await;
+        assert_eq!(timeout(Duration::from_millis(5), std::future::pending::<()>()).await, Err(Elapsed));
+        assert_eq!(Ring::current().stats().timers, 0);
+    });
+}
+
+#[test]
+fn a_busy_shard_hears_its_mailbox() {
+    let (sender, mut receiver) = mailbox::channel::<Instant>(16);
+    let worst = on_shard(move || async move {
+        let stop = Rc::new(Cell::new(false));
+        let busy = (0..16).map(|_| {
+            let stop = Rc::clone(&stop);
+            glommio::spawn_local(async move {
+                let (client, server) = pair().await;
+                while !stop.get() {
+                    client.send(b"x").await.unwrap();
+                    server.receive().await.unwrap();
+                }
+            })
+        });
+        let busy: Vec<_> = busy.collect();
+        let (done, mut finished) = mailbox::channel(1);
+        Ring::current().spawn_urgent(async move {
+            let mut delays = Vec::new();
+            while let Some(sent) = receiver.recv().await {
+                delays.push(sent.elapsed());
+            }
+            done.try_send(delays).unwrap();
+        });
+        let other = std::thread::spawn(move || {
+            (0..200).for_each(|_| sender.send_blocking(Instant::now()).unwrap());
+        });
+        let delays = finished.recv().await.unwrap();
+        stop.set(true);
+        for task in busy {
+            task.await;
+        }
+        other.join().unwrap();
+        delays.len()
+    });
+    assert_eq!(worst, 200);
+}
+
+#[test]
+fn a_slot_merges_what_its_reader_did_not_see() {
+    on_shard(|| async {
+        let slot = mailbox::Slot::new();
+        let writer = slot.clone();
+        std::thread::spawn(move || (1..=5).for_each(|n| writer.put(vec![n], |there, new| there.extend(new))))
+            .join()
+            .unwrap();
+        assert_eq!(slot.take().await, vec![1, 2, 3, 4, 5]);
+        assert!(slot.try_take().is_none());
+    });
+}
+
+#[test]
+fn a_datagram_tells_where_it_was_sent_and_is_answered_from_there() {
+    on_shard(|| async {
+        let socket = std::net::UdpSocket::bind(("0.0.0.0", 0)).unwrap();
+        let port = socket.local_addr().unwrap().port();
+        let server = Datagram::from_fd(socket.into()).unwrap();
+        let client = Datagram::connect(([127, 0, 0, 9], port).into()).unwrap();
+        let (received, ()) = zip(server.recv_from(), async { client.send(b"question").await.unwrap() }).await;
+        let (bytes, from, to) = received.unwrap();
+        assert_eq!((&*bytes, to), (&b"question"[..], Some([127, 0, 0, 9].into())));
+        server.send_from(b"answer", from, to).await.unwrap();
+        assert_eq!(&*client.recv().await.unwrap(), b"answer");
+    });
+}
+
+#[test]
+fn a_shutdown_ends_what_is_in_flight() {
+    let ended = executor_builder(glommio::Placement::Unbound)
+        .spawn(|| async {
+            let ring = start(RingConfig::small()).await.unwrap();
+            let (client, server) = pair().await;
+            let task = glommio::spawn_local(async move { (server.receive().await, server) });
+            let (listener, _) = listener();
+            let accept = glommio::spawn_local(async move { listener.accept().await.err() });
+            turns(3).await;
+            let core = Rc::clone(&ring.0);
+            ring.shutdown().await;
+            assert_eq!(core.stats().in_flight, 0);
+            assert!(task.await.0.is_ok_and(|end| end.is_none()) || core.is_closing());
+            drop(client);
+            accept.await.is_some()
+        })
+        .unwrap()
+        .join()
+        .unwrap();
+    assert!(ended);
 }
