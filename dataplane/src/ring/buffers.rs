@@ -159,6 +159,14 @@ enum Memory {
 pub struct Buf(Memory);
 
 impl Buf {
+    /// The same bytes outside the pool; the buffer goes back at once.
+    pub(super) fn into_heap(self) -> Self {
+        match &self.0 {
+            Memory::Pool { .. } => Self(Memory::Heap(self.to_vec())),
+            Memory::Heap(_) => self,
+        }
+    }
+
     /// Forgets everything after the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         match &mut self.0 {

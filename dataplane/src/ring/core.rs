@@ -211,8 +211,15 @@ impl Core {
             }
             (outcome, _) => outcome,
         };
+        let bound = self.bound(busy.request);
+        // A multishot receive takes up to 32 buffers before it sees the cancel. What its slow owner lets lie goes out
+        // of the pool: the memory is that connection's, the buffers are everybody's.
+        let outcome = match outcome {
+            Outcome::Data(buffer) if busy.queue.len() >= bound => Outcome::Data(buffer.into_heap()),
+            outcome => outcome,
+        };
         busy.queue.push_back(Completion { outcome, last });
-        let cancel = !last && !busy.cancelling && busy.queue.len() >= self.bound(busy.request);
+        let cancel = !last && !busy.cancelling && busy.queue.len() >= bound;
         busy.cancelling |= cancel;
         let waker = busy.waker.take();
         drop(slab);
@@ -252,6 +259,9 @@ impl Core {
 
     /// Arms receives that had found no buffer, oldest first, as many as there are buffers.
     fn feed(&self) {
+        if self.closing.get() {
+            return;
+        }
         for (pool, starved) in self.pools.iter().zip(&self.starved) {
             if starved.borrow().is_empty() || pool.free() < pool.low_water() {
                 continue;
@@ -383,7 +393,7 @@ impl Core {
 }
 
 impl Drop for Core {
-    /// A ring that nobody shut down still drains before its pools are unmapped.
+    /// A ring that nobody shut down leaks its pools while the kernel may still write into them.
     fn drop(&mut self) {
         if self.uring.get_mut().is_some() && self.in_flight.get() > 0 {
             self.pools.iter().cloned().for_each(std::mem::forget);

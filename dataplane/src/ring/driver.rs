@@ -165,7 +165,9 @@ impl Driver {
     pub async fn run(mut self) {
         let mut empty = 0;
         while !self.core.is_closing() {
-            if self.turn() > 0 {
+            // Rung: a task queued something or only yielded, so perhaps it is runnable; it must not wait for a sleep.
+            let rung = self.core.bell.rung.get();
+            if self.turn() > 0 || rung {
                 empty = 0;
                 self.baton.pass().await;
             } else if empty < RING_BLOCK_TURNS {
@@ -181,8 +183,8 @@ impl Driver {
     }
 
     fn turn(&mut self) -> usize {
-        self.core.bell.rung.set(false);
         self.answer_door();
+        self.core.bell.rung.set(false);
         self.core.turn()
     }
 

@@ -159,8 +159,11 @@ pub fn executor_builder(placement: Placement) -> LocalExecutorBuilder {
     LocalExecutorBuilder::new(placement).io_memory(64 << 10).preempt_timer(Duration::from_millis(10))
 }
 
-/// Lets the other tasks of the shard run.
+/// Lets the other tasks of the shard run, and the ring: a task that never waits would leave a parked driver asleep.
 pub async fn yield_now() {
+    if let Some(ring) = CURRENT.with(|current| current.borrow().clone()) {
+        ring.0.bell.ring();
+    }
     futures_lite::future::yield_now().await;
 }
 

@@ -51,9 +51,9 @@ impl Operation {
         self.core.cancel(self.key);
     }
 
-    /// Whether nothing more can come but what is queued: the kernel does not have it.
+    /// Whether it waits for a buffer outside the kernel and all that it took was polled: it may be dropped without loss.
     pub fn is_starved(&self) -> bool {
-        self.core.with(self.key, |busy| busy.starved) == Some(true)
+        self.core.with(self.key, |busy| busy.starved && busy.queue.is_empty()) == Some(true)
     }
 
     /// Wakes whoever polls it, without a completion.

@@ -322,7 +322,7 @@ impl Stream {
     }
 
     /// Stops receiving and gives the descriptor away with the bytes that were read but not received, for another
-    /// shard's [`Stream::from_parts`].
+    /// shard's [`Stream::from_parts`]. An end of the stream is not among them: the socket tells it again.
     ///
     /// # Errors
     /// The stream was reset or has failed.

@@ -120,7 +120,12 @@ impl Uring {
     /// Lets the kernel signal, or stops it.
     pub fn signal(&mut self, on: Signal) {
         match on {
-            Signal::On => self.ring.completion().enable_eventfd(),
+            Signal::On => {
+                self.ring.completion().enable_eventfd();
+                // The kernel marks deferred work and then looks at this switch; we throw the switch and then look for
+                // the mark. Without a full barrier both could miss the other.
+                std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+            }
             Signal::Off => self.ring.completion().disable_eventfd(),
         }
     }
