@@ -10,3 +10,4 @@ pub mod planes;
 pub mod link;
 
 pub mod compile;
+pub mod api;

@@ -42,7 +42,12 @@ pub struct Core {
     pub artefacts: PathBuf,
     /// Public half of the key that signs handlers.
     pub handler_key: [u8; 32],
+    /// Makes envelopes of modules.
+    pub publisher: Publisher,
 }
+
+/// From a module to its signed envelope, or the reason why not. Blocks.
+pub type Publisher = Arc<dyn Fn(&[u8]) -> Result<Vec<u8>, String> + Send + Sync>;
 
 /// Why a link was closed, or never opened.
 #[derive(Debug, thiserror::Error)]

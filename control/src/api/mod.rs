@@ -1,0 +1,255 @@
+//! The admin API on a Unix socket: idempotent `PUT`, ETag = revision, `If-Match`, `?wait=applied`.
+
+mod fleet;
+mod problem;
+mod rows;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use control_wire::limits::NAME_BYTES_MAX;
+use control_wire::pattern::HostPattern;
+use control_wire::policy::PolicyDocument;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::limits::{BODY_BYTES_MAX, WAIT_DEFAULT, WAIT_MAX};
+use crate::link::Core;
+use crate::planes::Concern;
+use crate::tables::Tables;
+pub use problem::Problem;
+
+type Shared = State<Arc<Core>>;
+type Answer = Result<Response, Problem>;
+
+/// All calls.
+pub fn router(core: Arc<Core>) -> Router {
+    Router::new()
+        .route("/v1/templates", get(rows::list_templates))
+        .route(
+            "/v1/templates/{id}",
+            put(rows::put_template).get(rows::get_template).delete(rows::delete_template),
+        )
+        .route("/v1/sandboxes", get(rows::list_sandboxes))
+        .route(
+            "/v1/sandboxes/{id}",
+            put(rows::put_sandbox).get(rows::get_sandbox).delete(rows::delete_sandbox),
+        )
+        .route("/v1/sandboxes/{id}/outbound", put(rows::put_outbound).delete(rows::delete_outbound))
+        .route(
+            "/v1/sandboxes/{id}/outboundByHost/{host}",
+            put(rows::put_outbound_by_host).delete(rows::delete_outbound_by_host),
+        )
+        .route("/v1/sandboxes/{id}/allowedHosts", put(rows::put_allowed).delete(rows::delete_allowed))
+        .route("/v1/sandboxes/{id}/deniedHosts", put(rows::put_denied).delete(rows::delete_denied))
+        .route("/v1/sandboxes/{id}/ca.pem", get(rows::ca_pem))
+        .route("/v1/handlers", get(fleet::list_handlers))
+        .route(
+            "/v1/handlers/{name}",
+            put(fleet::put_handler).get(fleet::get_handler).delete(fleet::delete_handler),
+        )
+        .route("/v1/secrets", get(fleet::list_secrets))
+        .route(
+            "/v1/secrets/{name}",
+            put(fleet::put_secret).get(fleet::get_secret).delete(fleet::delete_secret),
+        )
+        .route("/v1/planes", get(fleet::list_planes))
+        .route("/v1/planes/{name}", axum::routing::delete(fleet::delete_plane))
+        .route("/v1/join-tokens", post(fleet::post_join_token))
+        .route("/v1/lockdown", post(fleet::post_lockdown))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn(only_known_queries))
+        .with_state(core)
+}
+
+/// A misspelt `?wait=aplied` must not silently answer before anything is enforced.
+async fn only_known_queries(Query(query): Query<WaitQuery>, request: Request, next: Next) -> Response {
+    match query.wait() {
+        Ok(_) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// A socket that takes callers of this user and of root only; the file's mode says the same, this holds it where
+/// the folder was opened up.
+pub struct OwnUserListener {
+    inner: UnixListener,
+    user: u32,
+}
+
+impl OwnUserListener {
+    /// Wraps a bound socket.
+    pub fn new(inner: UnixListener) -> Self {
+        Self { inner, user: rustix::process::geteuid().as_raw() }
+    }
+}
+
+impl axum::serve::Listener for OwnUserListener {
+    type Io = UnixStream;
+    type Addr = tokio::net::unix::SocketAddr;
+
+    async fn accept(&mut self) -> (UnixStream, Self::Addr) {
+        loop {
+            match self.inner.accept().await {
+                Ok((stream, from)) => match stream.peer_cred() {
+                    Ok(peer) if peer.uid() == self.user || peer.uid() == 0 => return (stream, from),
+                    _ => drop(stream),
+                },
+                // Out of descriptors, most likely: time brings some back.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.inner.local_addr()
+    }
+}
+
+/// How long a write waits to be enforced.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WaitQuery {
+    wait: Option<String>,
+    timeout: Option<String>,
+    selector: Option<String>,
+}
+
+impl WaitQuery {
+    fn wait(&self) -> Result<Option<Duration>, Problem> {
+        let time = match self.timeout.as_deref() {
+            None => WAIT_DEFAULT,
+            Some(text) => duration(text)?,
+        };
+        match self.wait.as_deref() {
+            None => Ok(None),
+            Some("applied") => Ok(Some(time.min(WAIT_MAX))),
+            Some(other) => Err(Problem::invalid(format!("wait={other} is unknown; write wait=applied"))),
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, Problem> {
+    let fix = || Problem::invalid(format!("timeout={text} is no time; write 500ms or 5s"));
+    let number = |text: &str| text.parse::<u32>().map_err(|_| fix());
+    match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(millis), _) => Ok(Duration::from_millis(number(millis)?.into())),
+        (None, Some(seconds)) => Ok(Duration::from_secs(number(seconds)?.into())),
+        (None, None) => Err(fix()),
+    }
+}
+
+/// A body as JSON of a shape; what does not fit is refused with where and what would.
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))
+}
+
+fn check_name(what: &str, name: &str) -> Result<(), Problem> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(fits) {
+        return Err(Problem::invalid(format!(
+            "a {what}'s name has 1 to {NAME_BYTES_MAX} of a-z A-Z 0-9 - _ ."
+        )));
+    }
+    Ok(())
+}
+
+fn check_pattern(field: &str, text: &str) -> Result<(), Problem> {
+    HostPattern::parse(text).map(|_| ()).map_err(|error| Problem::invalid(format!("`{field}`: {error}")))
+}
+
+/// Everything about a document that its types do not say; also its size, and that what it names exists.
+fn check_document(document: &PolicyDocument, tables: &Tables) -> Result<(), Problem> {
+    let text = serde_json::to_string(document).map_err(|error| Problem::internal(&error))?;
+    let max = control_wire::limits::DOCUMENT_BYTES_MAX;
+    if text.len() > max {
+        return Err(Problem::invalid(format!(
+            "the document has {} bytes; at most {max} are taken",
+            text.len()
+        )));
+    }
+    validate(document)?;
+    let handlers = document.outbound_by_host.iter().flatten().map(|row| &row.outbound);
+    for outbound in document.outbound.iter().chain(handlers) {
+        if !tables.handlers.contains_key(&outbound.handler) {
+            let name = &outbound.handler;
+            return Err(Problem::conflict(format!("handler {name} does not exist; publish it first")));
+        }
+    }
+    Ok(())
+}
+
+fn validate(document: &PolicyDocument) -> Result<(), Problem> {
+    for (field, list) in [("allowedHosts", &document.allowed_hosts), ("deniedHosts", &document.denied_hosts)]
+    {
+        for (at, text) in list.iter().flatten().enumerate() {
+            check_pattern(&format!("{field}[{at}]"), text)?;
+        }
+    }
+    let addresses = document.allowed_addresses.iter().flatten().map(|row| ("allowedAddresses", &row.host));
+    let roots = document.upstream_roots.iter().flatten().map(|row| ("upstreamRoots", &row.host));
+    let rules = document.rules.iter().flatten().map(|row| ("rules", &row.host));
+    let handlers = document.outbound_by_host.iter().flatten().map(|row| ("outboundByHost", &row.host));
+    for (field, host) in addresses.chain(roots).chain(rules).chain(handlers) {
+        check_pattern(field, host)?;
+    }
+    Ok(())
+}
+
+/// Refuses when `If-Match` names another revision than the row has.
+fn check_match(wanted: Option<&str>, now: Option<u64>) -> Result<(), Problem> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let fits = match now {
+        Some(now) => wanted == "*" || wanted.trim_matches('"') == now.to_string(),
+        None => false,
+    };
+    if fits { Ok(()) } else { Err(Problem::precondition(now)) }
+}
+
+fn if_match(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let text = |value: &HeaderValue| value.to_str().map(str::to_owned);
+    let value = headers.get(header::IF_MATCH).map(text).transpose();
+    value.map_err(|_| Problem::invalid("If-Match must hold a revision in quotes"))
+}
+
+fn with_etag(mut response: Response, revision: u64) -> Response {
+    if let Ok(value) = HeaderValue::from_str(&format!("\"{revision}\"")) {
+        response.headers_mut().insert(header::ETAG, value);
+    }
+    response
+}
+
+fn shown(revision: u64, value: &serde_json::Value) -> Response {
+    with_etag(Json(value).into_response(), revision)
+}
+
+/// Answers a write: at once with 200, or when it is enforced with 200, or at the end of the wait with 202 and the
+/// planes that are behind.
+async fn written(core: &Core, query: &WaitQuery, revision: u64, concern: Concern) -> Answer {
+    let behind = match query.wait()? {
+        None => None,
+        Some(within) => Some(core.planes.wait(&core.store, revision, &concern, within).await),
+    };
+    let (status, body) = match behind {
+        None => (StatusCode::OK, serde_json::json!({ "revision": revision })),
+        Some(behind) if behind.is_empty() => {
+            (StatusCode::OK, serde_json::json!({ "revision": revision, "applied": true }))
+        }
+        Some(behind) => (
+            StatusCode::ACCEPTED,
+            serde_json::json!({ "revision": revision, "applied": false, "planesBehind": behind }),
+        ),
+    };
+    Ok(with_etag((status, Json(body)).into_response(), revision))
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,363 @@
+//! Calls about templates and sandboxes.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::IntoResponse;
+use control_wire::limits::LABELS_MAX;
+use control_wire::policy::{HandlerUse, HostHandler, Labels, PolicyDocument};
+use control_wire::row::SALT_BYTES;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    Answer, Problem, Shared, WaitQuery, check_document, check_match, check_name, check_pattern, if_match,
+    parse, shown, with_etag, written,
+};
+use crate::link::Core;
+use crate::planes::Concern;
+use crate::tables::{Change, Sandbox, Tables};
+
+pub(super) async fn list_templates(State(core): Shared) -> Answer {
+    let tables = core.store.tables();
+    let items: Vec<_> = tables
+        .templates
+        .iter()
+        .map(|(name, row)| json!({ "name": name, "revision": row.revision }))
+        .collect();
+    Ok(shown(tables.revision, &json!({ "templates": items })))
+}
+
+pub(super) async fn get_template(State(core): Shared, Path(id): Path<String>) -> Answer {
+    let tables = core.store.tables();
+    let row = tables.templates.get(&id).ok_or_else(|| Problem::missing("template", &id))?;
+    Ok(shown(row.revision, &json!({ "name": id, "revision": row.revision, "document": &*row.value })))
+}
+
+pub(super) async fn put_template(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Query(query): Query<WaitQuery>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    check_name("template", &id)?;
+    let document: PolicyDocument = parse(&body)?;
+    let wanted = if_match(&headers)?;
+    let concern = concern_of_template(&core.store.tables(), &id);
+    let decide = move |tables: &Tables| {
+        let now = tables.templates.get(&id);
+        check_match(wanted.as_deref(), now.map(|row| row.revision))?;
+        check_document(&document, tables)?;
+        if now.is_some_and(|row| *row.value == document) {
+            return Ok(Vec::new());
+        }
+        Ok::<_, Problem>(vec![Change::Template(id, Some(document))])
+    };
+    let revision = core.store.change(decide).await?;
+    written(&core, &query, revision, concern).await
+}
+
+/// Sandboxes of a template, as they behave before the change.
+fn concern_of_template(tables: &Tables, template: &str) -> Concern {
+    let with_facts = |id: String| {
+        let facts = tables.lease_facts(&id);
+        (id, facts)
+    };
+    Concern::Sandboxes(tables.sandboxes_of_template(template).into_iter().map(with_facts).collect())
+}
+
+pub(super) async fn delete_template(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Query(query): Query<WaitQuery>,
+) -> Answer {
+    let decide = move |tables: &Tables| {
+        if !tables.templates.contains_key(&id) {
+            return Err(Problem::missing("template", &id));
+        }
+        if let Some(user) = tables.sandboxes_of_template(&id).first() {
+            return Err(Problem::conflict(format!("sandbox {user} uses it; remove or move that first")));
+        }
+        Ok(vec![Change::Template(id, None)])
+    };
+    let revision = core.store.change(decide).await?;
+    written(&core, &query, revision, Concern::Sandboxes(Vec::new())).await
+}
+
+/// What a caller writes of a sandbox; salt and certificate are not theirs.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SandboxBody {
+    template: String,
+    #[serde(default)]
+    overrides: PolicyDocument,
+    #[serde(default)]
+    labels: Labels,
+}
+
+pub(super) async fn list_sandboxes(State(core): Shared, Query(query): Query<WaitQuery>) -> Answer {
+    let selector = query.selector.as_deref().map(parse_selector).transpose()?.unwrap_or_default();
+    let tables = core.store.tables();
+    let items: Vec<_> = tables
+        .sandboxes
+        .iter()
+        .filter(|(_, row)| selected(&selector, &row.value.labels))
+        .map(|(id, row)| json!({ "id": id, "template": row.value.template, "revision": row.revision }))
+        .collect();
+    Ok(shown(tables.revision, &json!({ "sandboxes": items })))
+}
+
+/// `key=value,key=value`; all must hold.
+pub(super) fn parse_selector(text: &str) -> Result<Labels, Problem> {
+    let pair = |part: &str| {
+        part.split_once('=').map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+    };
+    let parsed: Option<Labels> = text.split(',').map(pair).collect();
+    parsed.ok_or_else(|| Problem::invalid(format!("selector `{text}`: write label=value,label=value")))
+}
+
+pub(super) fn selected(selector: &Labels, labels: &Labels) -> bool {
+    selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+pub(super) async fn get_sandbox(State(core): Shared, Path(id): Path<String>) -> Answer {
+    let tables = core.store.tables();
+    let row = tables.sandboxes.get(&id).ok_or_else(|| Problem::missing("sandbox", &id))?;
+    let value = &row.value;
+    let body = json!({
+        "id": id, "revision": row.revision, "template": value.template, "overrides": value.overrides,
+        "labels": value.labels, "caReady": value.ca_certificate.is_some(),
+    });
+    Ok(shown(row.revision, &body))
+}
+
+pub(super) async fn put_sandbox(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Query(query): Query<WaitQuery>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Answer {
+    check_name("sandbox", &id)?;
+    let body: SandboxBody = parse(&body)?;
+    if body.labels.len() > LABELS_MAX {
+        return Err(Problem::invalid(format!("a sandbox has at most {LABELS_MAX} labels")));
+    }
+    for (key, value) in &body.labels {
+        check_name("label", key)?;
+        check_name("label value", value)?;
+    }
+    let wanted = if_match(&headers)?;
+    let mut salt = [0; SALT_BYTES];
+    aws_lc_rs::rand::fill(&mut salt).map_err(|error| Problem::internal(&error))?;
+    change_sandbox(&core, id, &query, move |now, tables| {
+        check_match(wanted.as_deref(), now.map(|(revision, _)| revision))?;
+        if !tables.templates.contains_key(&body.template) {
+            let name = &body.template;
+            return Err(Problem::conflict(format!(
+                "template {name} does not exist; PUT /v1/templates/{name} first"
+            )));
+        }
+        // Salt and certificate stay for the sandbox's life: clients in it trust that authority.
+        let (salt, ca_certificate) = match now {
+            Some((_, row)) => (row.salt, row.ca_certificate.clone()),
+            None => (salt, None),
+        };
+        let SandboxBody { template, overrides, labels } = body;
+        Ok(Some(Sandbox { template, overrides, labels, salt, ca_certificate }))
+    })
+    .await
+}
+
+pub(super) async fn delete_sandbox(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Query(query): Query<WaitQuery>,
+) -> Answer {
+    let name = id.clone();
+    change_sandbox(&core, id, &query, move |now, _| match now {
+        Some(_) => Ok(None),
+        None => Err(Problem::missing("sandbox", &name)),
+    })
+    .await
+}
+
+/// Reads one sandbox, decides what it becomes, and commits that, all in one step of the store.
+async fn change_sandbox<F>(core: &Arc<Core>, id: String, query: &WaitQuery, decide: F) -> Answer
+where
+    F: FnOnce(Option<(u64, &Sandbox)>, &Tables) -> Result<Option<Sandbox>, Problem> + Send + 'static,
+{
+    let before = Arc::new(Mutex::new(None));
+    let noted = before.clone();
+    let name = id.clone();
+    let decide = move |tables: &Tables| {
+        // Taken in the same step as the change, so no other one lies between.
+        *noted.lock().unwrap_or_else(PoisonError::into_inner) = tables.lease_facts(&name);
+        let now = tables.sandboxes.get(&name);
+        let next = decide(now.map(|row| (row.revision, &*row.value)), tables)?;
+        if let Some(next) = &next {
+            check_document(&next.overrides, tables)?;
+        }
+        match (now, &next) {
+            (Some(row), Some(next)) if *row.value == *next => Ok(Vec::new()),
+            _ => Ok::<_, Problem>(vec![Change::Sandbox(name, next)]),
+        }
+    };
+    let revision = core.store.change(decide).await?;
+    let before = *before.lock().unwrap_or_else(PoisonError::into_inner);
+    written(core, query, revision, Concern::Sandboxes(vec![(id, before)])).await
+}
+
+/// Changes only the overrides of a sandbox that exists.
+async fn change_overrides<F>(core: &Arc<Core>, id: String, query: &WaitQuery, change: F) -> Answer
+where
+    F: FnOnce(&mut PolicyDocument, &Sandbox, &Tables) -> Result<(), Problem> + Send + 'static,
+{
+    let name = id.clone();
+    change_sandbox(core, id, query, move |now, tables| {
+        let (_, row) = now.ok_or_else(|| Problem::missing("sandbox", &name))?;
+        let mut next = row.clone();
+        change(&mut next.overrides, row, tables)?;
+        Ok(Some(next))
+    })
+    .await
+}
+
+type Wait = Query<WaitQuery>;
+
+pub(super) async fn put_outbound(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Query(query): Wait,
+    body: Bytes,
+) -> Answer {
+    let outbound: HandlerUse = parse(&body)?;
+    change_overrides(&core, id, &query, move |overrides, _, _| {
+        overrides.outbound = Some(outbound);
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn delete_outbound(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Query(query): Wait,
+) -> Answer {
+    change_overrides(&core, id, &query, |overrides, _, _| {
+        overrides.outbound = None;
+        Ok(())
+    })
+    .await
+}
+
+/// The list that is in force: the sandbox's own, else a copy of the template's, because an override replaces it.
+fn by_host(overrides: &PolicyDocument, row: &Sandbox, tables: &Tables) -> Vec<HostHandler> {
+    let of_template = || tables.templates.get(&row.template)?.value.outbound_by_host.clone();
+    overrides.outbound_by_host.clone().or_else(of_template).unwrap_or_default()
+}
+
+pub(super) async fn put_outbound_by_host(
+    State(core): Shared,
+    Path((id, host)): Path<(String, String)>,
+    Query(query): Wait,
+    body: Bytes,
+) -> Answer {
+    let outbound: HandlerUse = parse(&body)?;
+    check_pattern("host", &host)?;
+    change_overrides(&core, id, &query, move |overrides, row, tables| {
+        let mut list = by_host(overrides, row, tables);
+        match list.iter_mut().find(|row| row.host == host) {
+            Some(row) => row.outbound = outbound,
+            None => list.push(HostHandler { host, outbound }),
+        }
+        overrides.outbound_by_host = Some(list);
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn delete_outbound_by_host(
+    State(core): Shared,
+    Path((id, host)): Path<(String, String)>,
+    Query(query): Wait,
+) -> Answer {
+    change_overrides(&core, id, &query, move |overrides, row, tables| {
+        let mut list = by_host(overrides, row, tables);
+        let count = list.len();
+        list.retain(|row| row.host != host);
+        if list.len() == count {
+            return Err(Problem::missing("outboundByHost", &host));
+        }
+        overrides.outbound_by_host = Some(list);
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn put_allowed(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Query(query): Wait,
+    body: Bytes,
+) -> Answer {
+    let hosts: Vec<String> = parse(&body)?;
+    change_overrides(&core, id, &query, move |overrides, _, _| {
+        overrides.allowed_hosts = Some(hosts);
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn delete_allowed(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Query(query): Wait,
+) -> Answer {
+    change_overrides(&core, id, &query, |overrides, _, _| {
+        overrides.allowed_hosts = None;
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn put_denied(
+    State(core): Shared,
+    Path(id): Path<String>,
+    Query(query): Wait,
+    body: Bytes,
+) -> Answer {
+    let hosts: Vec<String> = parse(&body)?;
+    change_overrides(&core, id, &query, move |overrides, _, _| {
+        overrides.denied_hosts = Some(hosts);
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn delete_denied(State(core): Shared, Path(id): Path<String>, Query(query): Wait) -> Answer {
+    change_overrides(&core, id, &query, |overrides, _, _| {
+        overrides.denied_hosts = None;
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn ca_pem(State(core): Shared, Path(id): Path<String>) -> Answer {
+    let tables = core.store.tables();
+    let row = tables.sandboxes.get(&id).ok_or_else(|| Problem::missing("sandbox", &id))?;
+    let der = row.value.ca_certificate.as_ref().ok_or_else(|| {
+        Problem::conflict("no plane has made this sandbox's certificate yet; it comes when one is connected")
+    })?;
+    let body = data_encoding::BASE64.encode(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    for at in (0..body.len()).step_by(64) {
+        pem.push_str(&body[at..body.len().min(at + 64)]);
+        pem.push('\n');
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    Ok(with_etag(([(header::CONTENT_TYPE, "application/x-pem-file")], pem).into_response(), row.revision))
+}

@@ -1,0 +1,1 @@
+//! The API over its socket, with planes over real QUIC.
