@@ -11,3 +11,4 @@ pub mod link;
 
 pub mod compile;
 pub mod api;
+pub mod client;

@@ -45,3 +45,5 @@ pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Sandboxes that one lock-down may name. Larger: one revision passes the frame bound. Smaller: fleets need calls
 /// in a row.
 pub const LOCKDOWN_MAX: usize = 2_000;
+/// Bytes of an answer that the command takes. Larger: a faulty peer fills memory. Smaller: long lists are cut off.
+pub const ANSWER_BYTES_MAX: usize = 256 << 20;

@@ -214,13 +214,13 @@ where
 /// Changes only the overrides of a sandbox that exists.
 async fn change_overrides<F>(core: &Arc<Core>, id: String, query: &WaitQuery, change: F) -> Answer
 where
-    F: FnOnce(&mut PolicyDocument, &Sandbox, &Tables) -> Result<(), Problem> + Send + 'static,
+    F: FnOnce(&mut PolicyDocument) -> Result<(), Problem> + Send + 'static,
 {
     let name = id.clone();
-    change_sandbox(core, id, query, move |now, tables| {
+    change_sandbox(core, id, query, move |now, _| {
         let (_, row) = now.ok_or_else(|| Problem::missing("sandbox", &name))?;
         let mut next = row.clone();
-        change(&mut next.overrides, row, tables)?;
+        change(&mut next.overrides)?;
         Ok(Some(next))
     })
     .await
@@ -235,7 +235,7 @@ pub(super) async fn put_outbound(
     body: Bytes,
 ) -> Answer {
     let outbound: HandlerUse = parse(&body)?;
-    change_overrides(&core, id, &query, move |overrides, _, _| {
+    change_overrides(&core, id, &query, move |overrides| {
         overrides.outbound = Some(outbound);
         Ok(())
     })
@@ -247,17 +247,11 @@ pub(super) async fn delete_outbound(
     Path(id): Path<String>,
     Query(query): Wait,
 ) -> Answer {
-    change_overrides(&core, id, &query, |overrides, _, _| {
+    change_overrides(&core, id, &query, |overrides| {
         overrides.outbound = None;
         Ok(())
     })
     .await
-}
-
-/// The list that is in force: the sandbox's own, else a copy of the template's, because an override replaces it.
-fn by_host(overrides: &PolicyDocument, row: &Sandbox, tables: &Tables) -> Vec<HostHandler> {
-    let of_template = || tables.templates.get(&row.template)?.value.outbound_by_host.clone();
-    overrides.outbound_by_host.clone().or_else(of_template).unwrap_or_default()
 }
 
 pub(super) async fn put_outbound_by_host(
@@ -268,13 +262,13 @@ pub(super) async fn put_outbound_by_host(
 ) -> Answer {
     let outbound: HandlerUse = parse(&body)?;
     check_pattern("host", &host)?;
-    change_overrides(&core, id, &query, move |overrides, row, tables| {
-        let mut list = by_host(overrides, row, tables);
+    change_overrides(&core, id, &query, move |overrides| {
+        // The sandbox's own layer only: the template's hosts are asked after it.
+        let list = overrides.outbound_by_host.get_or_insert_default();
         match list.iter_mut().find(|row| row.host == host) {
             Some(row) => row.outbound = outbound,
             None => list.push(HostHandler { host, outbound }),
         }
-        overrides.outbound_by_host = Some(list);
         Ok(())
     })
     .await
@@ -285,14 +279,16 @@ pub(super) async fn delete_outbound_by_host(
     Path((id, host)): Path<(String, String)>,
     Query(query): Wait,
 ) -> Answer {
-    change_overrides(&core, id, &query, move |overrides, row, tables| {
-        let mut list = by_host(overrides, row, tables);
+    change_overrides(&core, id, &query, move |overrides| {
+        let list = overrides.outbound_by_host.get_or_insert_default();
         let count = list.len();
         list.retain(|row| row.host != host);
         if list.len() == count {
             return Err(Problem::missing("outboundByHost", &host));
         }
-        overrides.outbound_by_host = Some(list);
+        if list.is_empty() {
+            overrides.outbound_by_host = None;
+        }
         Ok(())
     })
     .await
@@ -305,7 +301,7 @@ pub(super) async fn put_allowed(
     body: Bytes,
 ) -> Answer {
     let hosts: Vec<String> = parse(&body)?;
-    change_overrides(&core, id, &query, move |overrides, _, _| {
+    change_overrides(&core, id, &query, move |overrides| {
         overrides.allowed_hosts = Some(hosts);
         Ok(())
     })
@@ -317,7 +313,7 @@ pub(super) async fn delete_allowed(
     Path(id): Path<String>,
     Query(query): Wait,
 ) -> Answer {
-    change_overrides(&core, id, &query, |overrides, _, _| {
+    change_overrides(&core, id, &query, |overrides| {
         overrides.allowed_hosts = None;
         Ok(())
     })
@@ -331,7 +327,7 @@ pub(super) async fn put_denied(
     body: Bytes,
 ) -> Answer {
     let hosts: Vec<String> = parse(&body)?;
-    change_overrides(&core, id, &query, move |overrides, _, _| {
+    change_overrides(&core, id, &query, move |overrides| {
         overrides.denied_hosts = Some(hosts);
         Ok(())
     })
@@ -339,7 +335,7 @@ pub(super) async fn put_denied(
 }
 
 pub(super) async fn delete_denied(State(core): Shared, Path(id): Path<String>, Query(query): Wait) -> Answer {
-    change_overrides(&core, id, &query, |overrides, _, _| {
+    change_overrides(&core, id, &query, |overrides| {
         overrides.denied_hosts = None;
         Ok(())
     })
