@@ -12,3 +12,6 @@ pub mod link;
 pub mod compile;
 pub mod api;
 pub mod client;
+pub mod local_plane;
+pub mod serve;
+pub mod cli;

@@ -47,3 +47,8 @@ pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
 pub const LOCKDOWN_MAX: usize = 2_000;
 /// Bytes of an answer that the command takes. Larger: a faulty peer fills memory. Smaller: long lists are cut off.
 pub const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// A plane that ran this long counts as healthy: its next restart does not wait. Larger: rare deaths add up to long
+/// pauses. Smaller: one that dies soon after its start is started too often.
+pub const PLANE_HEALTHY_TIME: Duration = Duration::from_secs(30);
+/// Time that a plane has to end when asked. Larger: control hangs at its end. Smaller: requests are cut.
+pub const PLANE_END_TIME: Duration = Duration::from_secs(10);

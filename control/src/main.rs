@@ -1,21 +1,16 @@
 //! The `outgate` command.
 
-use std::{env, process::ExitCode};
-
-use control::compile;
+use std::process::ExitCode;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // Before anything else: the compiler's child reads no configuration and starts no threads of ours.
     let arguments: Vec<String> =
-        env::args_os().skip(1).map(|argument| argument.to_string_lossy().into_owned()).collect();
-    // Before anything else: the compiler's process limits itself, and must hold nothing by then that it should not.
-    if let Some((command, rest)) = arguments.split_first()
-        && command == compile::CHILD_COMMAND
-    {
-        return compile::child_main(rest);
+        std::env::args_os().skip(1).map(|text| text.to_string_lossy().into_owned()).collect();
+    if arguments.first().is_some_and(|first| first == control::compile::CHILD_COMMAND) {
+        return control::compile::child_main(&arguments[1..]);
     }
-    eprintln!("outgate: no such command: {arguments:?}");
-    ExitCode::FAILURE
+    control::cli::main()
 }

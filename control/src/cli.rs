@@ -1,0 +1,314 @@
+//! The command line: `serve`, and calls of the API, each one request.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use control_wire::limits::SECRET_BYTES_MAX;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::client::{Client, segment};
+use crate::serve::{Fault, PlaneSettings, Settings, chain, run};
+
+#[derive(Parser)]
+#[command(name = "outgate", version, about = "Control of the egress gateway")]
+struct Cli {
+    /// Folder of everything that control keeps.
+    #[arg(long, global = true, env = "OUTGATE_STATE", default_value = "outgate-state")]
+    state: PathBuf,
+    /// Socket of the API; `api.sock` in the state folder unless given.
+    #[arg(long, global = true, env = "OUTGATE_SOCKET")]
+    socket: Option<PathBuf>,
+    /// Writes answer when every plane enforces them.
+    #[arg(long, global = true)]
+    wait: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs control, and a plane on this machine.
+    Serve(ServeArgs),
+    /// Sandboxes.
+    #[command(subcommand)]
+    Sandbox(Sandbox),
+    /// Templates: the policies that sandboxes share.
+    #[command(subcommand)]
+    Template(Template),
+    /// Handlers.
+    #[command(subcommand)]
+    Handler(Handler),
+    /// Secrets. A value never stands on the command line.
+    #[command(subcommand)]
+    Secret(Secret),
+    /// Planes.
+    #[command(subcommand)]
+    Plane(Plane),
+}
+
+#[derive(Args)]
+struct ServeArgs {
+    /// UDP address on which planes connect.
+    #[arg(long, default_value = "127.0.0.1:7443")]
+    listen: SocketAddr,
+    /// Settings of the plane, instead of those that are written for it.
+    #[arg(long, conflicts_with = "no_plane")]
+    plane_config: Option<PathBuf>,
+    /// Start no plane here.
+    #[arg(long)]
+    no_plane: bool,
+    /// The plane's program.
+    #[arg(long, env = "OUTGATE_DATAPLANE")]
+    dataplane: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Sandbox {
+    /// Makes or replaces one.
+    Put {
+        id: String,
+        #[arg(long)]
+        template: String,
+        /// Its own list of allowed hosts, in place of the template's.
+        #[arg(long, num_args = 1..)]
+        allow: Vec<String>,
+    },
+    Get {
+        id: String,
+    },
+    Rm {
+        id: String,
+    },
+    List,
+    /// Replaces the list of allowed hosts.
+    SetAllowedHosts {
+        id: String,
+        hosts: Vec<String>,
+    },
+    /// Sets the handler of every request that no host names.
+    SetOutbound {
+        id: String,
+        handler: String,
+        #[arg(long)]
+        params: Option<String>,
+    },
+    /// Prints the certificate of its authority.
+    Ca {
+        id: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Template {
+    Put {
+        name: String,
+        #[arg(short, long)]
+        file: PathBuf,
+    },
+    Get {
+        name: String,
+    },
+    Rm {
+        name: String,
+    },
+    List,
+}
+
+#[derive(Subcommand)]
+enum Handler {
+    /// Publishes a module.
+    Put {
+        name: String,
+        file: PathBuf,
+    },
+    /// Builds a handler's crate and prints where its module is.
+    Build {
+        dir: PathBuf,
+    },
+    Rm {
+        name: String,
+    },
+    List,
+}
+
+#[derive(Subcommand)]
+enum Secret {
+    Put {
+        name: String,
+        /// File of the value, `-` for standard input; one newline at its end is not part of it.
+        #[arg(long)]
+        value_file: PathBuf,
+        /// Hosts to which it may be sent.
+        #[arg(long, required = true, num_args = 1..)]
+        host: Vec<String>,
+    },
+    Rm {
+        name: String,
+    },
+    List,
+}
+
+#[derive(Subcommand)]
+enum Plane {
+    List,
+    Rm {
+        name: String,
+    },
+    /// Makes a token with which one plane may join, once.
+    Token,
+}
+
+/// The whole command; a fault is printed with its causes and its remedy.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = runtime.map_err(Fault::from).and_then(|runtime| runtime.block_on(obey(cli)));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("outgate: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn obey(cli: Cli) -> Result<(), Fault> {
+    let socket = cli.socket.unwrap_or_else(|| cli.state.join("api.sock"));
+    let api = Api { client: Client::new(&socket), wait: cli.wait };
+    match cli.command {
+        Command::Serve(args) => {
+            let plane = PlaneSettings { config: args.plane_config, program: args.dataplane };
+            let plane = (!args.no_plane).then_some(plane);
+            run(Settings { state: std::path::absolute(&cli.state)?, socket, listen: args.listen, plane })
+                .await
+        }
+        Command::Sandbox(command) => sandbox(&api, command).await,
+        Command::Template(command) => template(&api, command).await,
+        Command::Handler(command) => handler(&api, command).await,
+        Command::Secret(command) => secret(&api, command).await,
+        Command::Plane(command) => plane(&api, command).await,
+    }
+}
+
+struct Api {
+    client: Client,
+    wait: bool,
+}
+
+impl Api {
+    async fn show(&self, method: &str, path: &str, body: Vec<u8>) -> Result<(), Fault> {
+        let path =
+            if self.wait && method != "GET" { format!("{path}?wait=applied") } else { path.to_owned() };
+        let reply = self.client.call(method, &path, body).await?;
+        match serde_json::from_slice::<Value>(&reply.body) {
+            Ok(value) => println!("{}", serde_json::to_string_pretty(&value)?),
+            Err(_) => print!("{}", String::from_utf8_lossy(&reply.body)),
+        }
+        Ok(())
+    }
+
+    async fn get(&self, path: &str) -> Result<(), Fault> {
+        self.show("GET", path, Vec::new()).await
+    }
+
+    async fn put(&self, path: &str, value: Value) -> Result<(), Fault> {
+        self.show("PUT", path, value.to_string().into_bytes()).await
+    }
+
+    async fn remove(&self, path: &str) -> Result<(), Fault> {
+        self.show("DELETE", path, Vec::new()).await
+    }
+}
+
+fn at(kind: &str, name: &str) -> String {
+    format!("/v1/{kind}/{}", segment(name))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()).into())
+}
+
+async fn sandbox(api: &Api, command: Sandbox) -> Result<(), Fault> {
+    let of = |id: &str| at("sandboxes", id);
+    match command {
+        Sandbox::Put { id, template, allow } => {
+            let overrides = if allow.is_empty() { json!({}) } else { json!({ "allowedHosts": allow }) };
+            api.put(&of(&id), json!({ "template": template, "overrides": overrides })).await
+        }
+        Sandbox::Get { id } => api.get(&of(&id)).await,
+        Sandbox::Rm { id } => api.remove(&of(&id)).await,
+        Sandbox::List => api.get("/v1/sandboxes").await,
+        Sandbox::SetAllowedHosts { id, hosts } => {
+            api.put(&format!("{}/allowedHosts", of(&id)), json!(hosts)).await
+        }
+        Sandbox::SetOutbound { id, handler, params } => {
+            let params: Value =
+                params.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default();
+            api.put(&format!("{}/outbound", of(&id)), json!({ "handler": handler, "params": params })).await
+        }
+        Sandbox::Ca { id } => api.get(&format!("{}/ca.pem", of(&id))).await,
+    }
+}
+
+async fn template(api: &Api, command: Template) -> Result<(), Fault> {
+    match command {
+        Template::Put { name, file } => api.show("PUT", &at("templates", &name), read(&file)?).await,
+        Template::Get { name } => api.get(&at("templates", &name)).await,
+        Template::Rm { name } => api.remove(&at("templates", &name)).await,
+        Template::List => api.get("/v1/templates").await,
+    }
+}
+
+async fn handler(api: &Api, command: Handler) -> Result<(), Fault> {
+    match command {
+        Handler::Put { name, file } => api.show("PUT", &at("handlers", &name), read(&file)?).await,
+        Handler::Build { dir } => {
+            let target_dir = dir.join("target/outgate");
+            let build = handlers_sdk_guests::GuestBuild { manifest_dir: dir, target_dir };
+            println!("{}", handlers_sdk_guests::build(&build)?.display());
+            Ok(())
+        }
+        Handler::Rm { name } => api.remove(&at("handlers", &name)).await,
+        Handler::List => api.get("/v1/handlers").await,
+    }
+}
+
+async fn secret(api: &Api, command: Secret) -> Result<(), Fault> {
+    match command {
+        Secret::Put { name, value_file, host } => {
+            let value = read_value(&value_file)?;
+            let body = json!({ "value": &*value, "hosts": host });
+            api.put(&at("secrets", &name), body).await
+        }
+        Secret::Rm { name } => api.remove(&at("secrets", &name)).await,
+        Secret::List => api.get("/v1/secrets").await,
+    }
+}
+
+fn read_value(path: &Path) -> Result<Zeroizing<String>, Fault> {
+    let mut value = Zeroizing::new(String::new());
+    let bytes_max = SECRET_BYTES_MAX as u64 + 2;
+    if path == Path::new("-") {
+        std::io::stdin().lock().take(bytes_max).read_to_string(&mut value)?;
+    } else {
+        let file =
+            std::fs::File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        file.take(bytes_max).read_to_string(&mut value)?;
+    }
+    if value.ends_with('\n') {
+        value.pop();
+    }
+    Ok(value)
+}
+
+async fn plane(api: &Api, command: Plane) -> Result<(), Fault> {
+    match command {
+        Plane::List => api.get("/v1/planes").await,
+        Plane::Rm { name } => api.remove(&at("planes", &name)).await,
+        Plane::Token => api.show("POST", "/v1/join-tokens", Vec::new()).await,
+    }
+}

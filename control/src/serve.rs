@@ -1,0 +1,161 @@
+//! `outgate serve`: everything that control is, from its state folder to its sockets, until a signal ends it.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use control_wire::envelope::CompileTarget;
+use control_wire::row::SecretValue;
+use data_encoding::BASE64;
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use wasmer_types::target::{CpuFeature, Triple};
+
+use crate::compile::{Signer, publish};
+use crate::link::{Core, Publisher};
+use crate::local_plane::{LocalPlane, find};
+use crate::pki::Authority;
+use crate::planes::Planes;
+use crate::seal::Sealer;
+use crate::store::Store;
+use crate::{api, files, link};
+
+/// Start-up may fail in any part; the command prints the whole chain.
+pub type Fault = Box<dyn Error + Send + Sync>;
+
+/// The key under which the signing key is kept, and the name that it is sealed for.
+const SIGNER_KEY: &str = "signer/handlers";
+
+/// What `serve` is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Folder of everything that control keeps.
+    pub state: PathBuf,
+    /// Socket of the API.
+    pub socket: PathBuf,
+    /// UDP address of the link.
+    pub listen: SocketAddr,
+    /// Start a plane here.
+    pub plane: Option<PlaneSettings>,
+}
+
+/// What is told of the plane on this machine.
+#[derive(Clone, Debug, Default)]
+pub struct PlaneSettings {
+    /// An operator's settings instead of ours.
+    pub config: Option<PathBuf>,
+    /// The program.
+    pub program: Option<PathBuf>,
+}
+
+/// Opens what a state folder holds, and makes what it lacks.
+///
+/// # Errors
+/// With the part that cannot be opened.
+pub async fn open(state: &Path) -> Result<Arc<Core>, Fault> {
+    files::make_folder(state)?;
+    let store = Store::open(&state.join("store.sqlite"))?;
+    let sealer = Sealer::open_or_create(&state.join("seal.key"))?;
+    let authority = Authority::open_or_create(&state.join("pki"))?;
+    let artefacts = state.join("artefacts");
+    files::make_folder(&artefacts)?;
+    let signer = open_signer(&store, &sealer).await?;
+    let planes = Planes::default();
+    for (key, _) in store.list_local("plane/").await? {
+        planes.add(&key["plane/".len()..]);
+    }
+    let handler_key = signer.public_key();
+    let publisher = publisher(signer, std::env::current_exe()?);
+    Ok(Arc::new(Core { store, planes, authority, sealer, artefacts, handler_key, publisher }))
+}
+
+async fn open_signer(store: &Store, sealer: &Sealer) -> Result<Signer, Fault> {
+    if let Some((_, stored)) = store.list_local(SIGNER_KEY).await?.into_iter().next() {
+        let sealed = BASE64.decode(stored.as_bytes())?;
+        return Ok(Signer::from_stored(sealer.open(SIGNER_KEY, 1, &sealed)?.expose())?);
+    }
+    let (signer, stored) = Signer::generate()?;
+    let sealed = sealer.seal(SIGNER_KEY, 1, &SecretValue::new(&stored))?;
+    store.put_local(SIGNER_KEY.to_owned(), BASE64.encode(&sealed)).await?;
+    Ok(signer)
+}
+
+/// Compiles for this machine; a plane on another processor says that it does not take the handler.
+fn publisher(signer: Signer, executable: PathBuf) -> Publisher {
+    let features = CpuFeature::for_host().iter().map(|feature| feature.to_string()).collect();
+    let target = CompileTarget::new(Triple::host().to_string(), features);
+    Arc::new(move |module| match publish(&executable, module, &target, &signer) {
+        Ok(published) => Ok(published.envelope),
+        Err(error) => Err(chain(&error)),
+    })
+}
+
+/// An error with all its causes, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Takes the socket's place from a control process that died, never from one that lives.
+fn bind(socket: &Path) -> Result<UnixListener, Fault> {
+    if std::fs::symlink_metadata(socket).is_ok_and(|found| found.file_type().is_socket()) {
+        if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+            return Err(format!("{} is in use; stop that process or use --socket", socket.display()).into());
+        }
+        std::fs::remove_file(socket)?;
+    }
+    let listener = UnixListener::bind(socket)
+        .map_err(|error| format!("cannot listen on {}: {error}", socket.display()))?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until SIGINT or SIGTERM.
+///
+/// # Errors
+/// With the part that cannot be opened, bound or started.
+pub async fn run(settings: Settings) -> Result<(), Fault> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // Before anything is bound: what is missing is said at once.
+    let program = settings.plane.as_ref().map(|plane| find(plane.program.clone())).transpose()?;
+    let core = open(&settings.state).await?;
+    let endpoint = quinn::Endpoint::server(core.authority.server_config()?, settings.listen)
+        .map_err(|error| format!("cannot listen on UDP {}: {error}", settings.listen))?;
+    let address = endpoint.local_addr()?;
+    let listener = api::OwnUserListener::new(bind(&settings.socket)?);
+    println!(
+        "state  {}\napi    {}\nlink   udp {address}",
+        settings.state.display(),
+        settings.socket.display()
+    );
+
+    let (stop, stopped) = watch::channel(false);
+    let plane = program.map(|program| {
+        let config = settings.plane.and_then(|plane| plane.config);
+        let plane = LocalPlane { program, folder: settings.state.join("plane"), config, link: address };
+        println!("plane  {} --config {}", plane.program.display(), plane.config_path().display());
+        let core = core.clone();
+        tokio::spawn(async move { plane.run(&core, stopped).await })
+    });
+    tokio::spawn(link::serve(core.clone(), endpoint.clone()));
+    let served = tokio::select! {
+        ended = async { axum::serve(listener, api::router(core)).await } => ended.map_err(Fault::from),
+        _ = interrupt.recv() => Ok(()),
+        _ = terminate.recv() => Ok(()),
+    };
+    stop.send_replace(true);
+    if let Some(plane) = plane {
+        plane.await??;
+    }
+    endpoint.close(0u8.into(), b"");
+    let _ = std::fs::remove_file(&settings.socket);
+    served
+}
