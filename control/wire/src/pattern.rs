@@ -388,10 +388,8 @@ fn normal_label(host: &str, label: &str) -> Result<String, String> {
     };
     let possible = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'*');
     if let Some(odd) = label.chars().find(|letter| !u8::try_from(*letter).is_ok_and(possible)) {
-        let odd = odd.escape_debug();
-        return Err(format!(
-            "has `{odd}`, which no host has; only `*` is special, so write a name or globs of `*`"
-        ));
+        let why = "which no host has; only `*` is special, so write a name or globs of `*`";
+        return Err(format!("has `{}`, {why}", odd.escape_debug()));
     }
     if label.bytes().filter(|byte| *byte != b'*').count() > LABEL_BYTES_MAX || label.is_empty() {
         return Err(format!("has a label of more than {LABEL_BYTES_MAX} characters; no name has"));

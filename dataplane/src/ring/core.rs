@@ -1,5 +1,7 @@
 //! The state of one shard's ring: what is queued, what is on its way, what has come.
 
+mod stats;
+
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -10,7 +12,7 @@ use std::{
 };
 
 use super::{
-    RingConfig, RingError, Stats,
+    RingConfig, RingError,
     buffers::Pool,
     driver::Bell,
     operation::Operation,
@@ -371,23 +373,6 @@ impl Core {
                     drop(freed);
                 }
             }
-        }
-    }
-
-    /// What the ring did and holds.
-    pub fn stats(&self) -> Stats {
-        Stats {
-            enters: self.counters.enters.get(),
-            completions: self.counters.completions.get(),
-            parks: self.counters.parks.get(),
-            starved: self.counters.starved.get(),
-            accept_pauses: self.counters.accept_pauses.get(),
-            strays: self.counters.strays.get(),
-            in_flight: self.in_flight.get(),
-            operations: self.slab.borrow().len(),
-            head_buffers_out: self.pools[usize::from(HEADS)].out(),
-            body_buffers_out: self.pools[usize::from(BODIES)].out(),
-            timers: self.wheel.borrow().len(),
         }
     }
 }

@@ -1,0 +1,23 @@
+//! What a ring did and holds, read out of its core.
+
+use super::{BODIES, Core, HEADS};
+use crate::ring::Stats;
+
+impl Core {
+    /// What the ring did and holds.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            enters: self.counters.enters.get(),
+            completions: self.counters.completions.get(),
+            parks: self.counters.parks.get(),
+            starved: self.counters.starved.get(),
+            accept_pauses: self.counters.accept_pauses.get(),
+            strays: self.counters.strays.get(),
+            in_flight: self.in_flight.get(),
+            operations: self.slab.borrow().len(),
+            head_buffers_out: self.pools[usize::from(HEADS)].out(),
+            body_buffers_out: self.pools[usize::from(BODIES)].out(),
+            timers: self.wheel.borrow().len(),
+        }
+    }
+}
