@@ -271,3 +271,9 @@ pub const UPSTREAM_IDLE_PER_SANDBOX_MAX: usize = 32;
 /// Idle upstream connections of one shard. Larger: descriptors and TLS sessions (tens of KiB each) are held for
 /// nothing. Smaller: busy shards connect anew.
 pub const UPSTREAM_IDLE_MAX: usize = 2_048;
+/// How long the last bytes of a client are read after we said that we are done. Larger: clients that never close hold
+/// descriptors. Smaller: slow clients lose the end of an answer.
+pub const LINGER_TIME: Duration = Duration::from_secs(2);
+/// How often a shard drops what is idle for too long. Larger: dead upstream connections hold descriptors. Smaller: an
+/// idle shard wakes for nothing.
+pub const SWEEP_TIME: Duration = Duration::from_secs(5);

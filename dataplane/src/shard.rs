@@ -1,1 +1,392 @@
-//! One core: its executor, its tables, its connections.
+//! One core: its executor, its ring, its tables, its connections; and the set of all of them.
+
+use std::{
+    collections::VecDeque,
+    hash::RandomState,
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    panic::AssertUnwindSafe,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread::JoinHandle,
+};
+
+use futures_lite::FutureExt as _;
+use glommio::Placement;
+use rustls::RootCertStore;
+
+use crate::{
+    audit::Audit,
+    clock::Lease,
+    flow::{
+        connection::{Way, serve},
+        core::{Common, Core, HandOver, OfferCertificate},
+    },
+    handler::{Host as Guests, HostConfig, Watchdog},
+    identity::{Attachments, SandboxId},
+    limits::{HANDLER_TIME, HANDOVER_QUEUE_MAX, SWEEP_TIME},
+    listen::{ListenerKind, socket},
+    ring::{self, Listener, Ring, RingConfig, RingError, Stream, mailbox, sleep},
+    snapshot::{Concerned, Tables},
+    tls::{PoolMaster, RootsError, UpstreamTls},
+    upstream::{Resolver, RingTransport, Settings as NameSettings},
+};
+
+/// What shards are started with.
+pub struct Settings {
+    /// How many.
+    pub shards: usize,
+    /// Pin each to a core.
+    pub pin: bool,
+    /// Sizes of each ring.
+    pub ring: RingConfig,
+    /// The plane's own resolver.
+    pub names: NameSettings,
+    /// By which upstreams are verified.
+    pub roots: RootCertStore,
+    /// The same in PEM form, for `bundle.pem`.
+    pub roots_pem: String,
+    /// The pool's master key.
+    pub master: PoolMaster,
+    /// The policy lease.
+    pub lease: Arc<Lease>,
+    /// Where records go.
+    pub audit: Audit,
+    /// Hands control the certificate of a sandbox's authority.
+    pub offer_certificate: OfferCertificate,
+    /// Told the revision that every shard enforces, from the thread of the last one.
+    pub enforced: Box<dyn Fn(u64) + Send + Sync>,
+}
+
+/// Why shards did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The executor's thread.
+    #[error("cannot start the executor of shard {index}: {reason}")]
+    Executor {
+        /// Which one.
+        index: usize,
+        /// What the executor said.
+        reason: String,
+    },
+    /// The handler host.
+    #[error("cannot make room for handlers")]
+    Guests(#[source] io::Error),
+    /// The resolver's files.
+    #[error("cannot read the hosts file")]
+    Names(#[source] io::Error),
+    /// The roots.
+    #[error("upstreams cannot be verified")]
+    Roots(#[from] RootsError),
+}
+
+/// What a shard is told, in order.
+enum Command {
+    Arrive(HandOver),
+    Attach(Arc<Attachments>),
+    Listen { kind: ListenerKind, socket: OwnedFd, sandbox: Option<SandboxId> },
+    Stop,
+}
+
+/// A revision on its way to a shard.
+struct Update {
+    tables: Arc<Tables>,
+    concerned: Concerned,
+}
+
+struct Handle {
+    commands: mailbox::Sender<Command>,
+    updates: mailbox::Slot<Update>,
+    thread: JoinHandle<()>,
+}
+
+/// Which revision each shard enforces.
+struct Progress {
+    revisions: Vec<AtomicU64>,
+    told: Box<dyn Fn(u64) + Send + Sync>,
+}
+
+impl Progress {
+    fn least(&self) -> u64 {
+        self.revisions.iter().map(|revision| revision.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+
+    fn reached(&self, index: usize, revision: u64) {
+        self.revisions[index].store(revision, Ordering::Release);
+        if self.least() >= revision {
+            (self.told)(revision);
+        }
+    }
+}
+
+/// All shards of a plane.
+pub struct Shards {
+    handles: Vec<Handle>,
+    progress: Arc<Progress>,
+    /// Tables that a shard may still hold. They are kept so that the last reference dies here and not on a shard,
+    /// where freeing a large fleet's rows would stop every connection.
+    retired: Mutex<VecDeque<Arc<Tables>>>,
+}
+
+impl Shards {
+    /// Starts them. They deny everything until the first tables.
+    ///
+    /// # Errors
+    /// [`StartError`] of the first shard that did not start; the others are stopped.
+    pub fn start(settings: Settings) -> Result<Self, StartError> {
+        let count = settings.shards;
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            (0..count).map(|_| mailbox::channel(HANDOVER_QUEUE_MAX)).unzip();
+        let homes = senders.clone();
+        let common = Arc::new(Common {
+            shards: count,
+            hasher: RandomState::new(),
+            master: settings.master,
+            lease: settings.lease,
+            audit: settings.audit,
+            system_roots: settings.roots_pem,
+            offer_certificate: settings.offer_certificate,
+            hand_over: Box::new(move |moved| {
+                homes[moved.home].try_send(Command::Arrive(moved)).map_err(|refused| match refused {
+                    mailbox::SendError::Full(Command::Arrive(moved))
+                    | mailbox::SendError::Closed(Command::Arrive(moved)) => moved,
+                    _ => unreachable!("what was refused is what was sent"),
+                })
+            }),
+        });
+        let progress = Arc::new(Progress {
+            revisions: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            told: settings.enforced,
+        });
+        let watchdog = Arc::new(Watchdog::start(HANDLER_TIME).map_err(StartError::Guests)?);
+        let mut shards = Self { handles: Vec::new(), progress, retired: Mutex::default() };
+        for (index, (commands, inbox)) in senders.into_iter().zip(receivers).enumerate() {
+            let updates = mailbox::Slot::new();
+            let seed = Seed {
+                index,
+                common: Arc::clone(&common),
+                ring: settings.ring,
+                names: settings.names.clone(),
+                roots: settings.roots.clone(),
+                watchdog: Arc::clone(&watchdog),
+                progress: Arc::clone(&shards.progress),
+                inbox,
+                updates: updates.clone(),
+            };
+            let placement = if settings.pin { Placement::Fixed(index) } else { Placement::Unbound };
+            match seed.grow(placement) {
+                Ok(thread) => shards.handles.push(Handle { commands, updates, thread }),
+                Err(error) => {
+                    shards.stop();
+                    return Err(error);
+                }
+            }
+        }
+        Ok(shards)
+    }
+
+    /// Hands a revision to every shard; `enforced` says when all of them act by it. Shards that are slow skip
+    /// revisions, and nobody whom a skipped one concerned.
+    pub fn apply(&self, tables: &Arc<Tables>, concerned: &Concerned) {
+        for handle in &self.handles {
+            let update = Update { tables: Arc::clone(tables), concerned: concerned.clone() };
+            handle.updates.put(update, |waiting, newer| {
+                waiting.tables = newer.tables;
+                waiting.concerned.merge(newer.concerned);
+            });
+        }
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.push_back(Arc::clone(tables));
+        let enforced = self.progress.least();
+        while retired.front().is_some_and(|tables| tables.revision < enforced) {
+            retired.pop_front();
+        }
+    }
+
+    /// Tells every shard who is attached where. Blocks while a shard's mailbox is full: never on a shard.
+    pub fn attach(&self, attachments: &Arc<Attachments>) {
+        for handle in &self.handles {
+            // A shard that ended takes nothing and serves nothing.
+            let _gone = handle.commands.send_blocking(Command::Attach(Arc::clone(attachments)));
+        }
+    }
+
+    /// Serves an explicit proxy on this address, on every shard.
+    ///
+    /// # Errors
+    /// When the address cannot be bound.
+    pub fn listen_proxy(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        let mut address = address;
+        for handle in &self.handles {
+            let socket = socket::bind_listener(address)?;
+            address = socket2::SockRef::from(&socket).local_addr()?.as_socket().unwrap_or(address);
+            let command = Command::Listen { kind: ListenerKind::Proxy, socket, sandbox: None };
+            let _gone = handle.commands.send_blocking(command);
+        }
+        Ok(address)
+    }
+
+    /// Serves a listener that was passed in from a sandbox's namespace.
+    pub fn listen_captured(&self, kind: ListenerKind, socket: OwnedFd, sandbox: SandboxId) {
+        let _gone =
+            self.handles[0].commands.send_blocking(Command::Listen { kind, socket, sandbox: Some(sandbox) });
+    }
+
+    /// Stops all shards and waits for them.
+    pub fn stop(self) {
+        for handle in &self.handles {
+            let _gone = handle.commands.send_blocking(Command::Stop);
+        }
+        for handle in self.handles {
+            // A shard that panicked has said so on standard error.
+            let _ended = handle.thread.join();
+        }
+    }
+}
+
+/// What a shard's thread begins with.
+struct Seed {
+    index: usize,
+    common: Arc<Common>,
+    ring: RingConfig,
+    names: NameSettings,
+    roots: RootCertStore,
+    watchdog: Arc<Watchdog>,
+    progress: Arc<Progress>,
+    inbox: mailbox::Receiver<Command>,
+    updates: mailbox::Slot<Update>,
+}
+
+impl Seed {
+    /// Starts the thread and waits until the shard can serve.
+    fn grow(self, placement: Placement) -> Result<JoinHandle<()>, StartError> {
+        let (index, (ready, started)) = (self.index, mpsc::channel());
+        let failed = |reason: String| StartError::Executor { index, reason };
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(move || {
+                let made = ring::executor_builder(placement).make();
+                match made {
+                    Ok(executor) => executor.run(self.run(ready)),
+                    Err(error) => {
+                        let reason = error.to_string();
+                        // The starter waits for exactly one message.
+                        let _told = ready.send(Err(StartError::Executor { index, reason }));
+                    }
+                }
+            })
+            .map_err(|error| failed(error.to_string()))?;
+        started.recv().unwrap_or_else(|_| Err(failed("its thread ended".into())))?;
+        Ok(thread)
+    }
+
+    async fn run(self, ready: mpsc::Sender<Result<(), StartError>>) {
+        let Self { index, common, ring, names, roots, watchdog, progress, inbox, updates } = self;
+        let begun = async {
+            let ring = ring::start(ring).await?;
+            let resolver = Resolver::new(&names, RingTransport).map_err(StartError::Names)?;
+            let guests = Guests::new(HostConfig::default(), &watchdog).map_err(StartError::Guests)?;
+            Ok::<_, StartError>((
+                ring,
+                Rc::new(Core::new(index, common, resolver, UpstreamTls::new(roots)?, guests)),
+            ))
+        };
+        match begun.await {
+            Ok((ring, core)) => {
+                let _told = ready.send(Ok(()));
+                serve_shard(&ring, core, progress, inbox, updates).await;
+                ring.shutdown().await;
+            }
+            Err(error) => {
+                let _told = ready.send(Err(error));
+            }
+        }
+    }
+}
+
+async fn serve_shard(
+    ring: &Ring,
+    core: Rc<Core>,
+    progress: Arc<Progress>,
+    mut inbox: mailbox::Receiver<Command>,
+    updates: mailbox::Slot<Update>,
+) {
+    let applying = Rc::clone(&core);
+    ring.spawn_urgent(async move {
+        loop {
+            let Update { tables, concerned } = updates.take().await;
+            let revision = tables.revision;
+            drop(applying.apply(tables, &concerned));
+            progress.reached(applying.index, revision);
+        }
+    });
+    let sweeping = Rc::clone(&core);
+    glommio::spawn_local(async move {
+        loop {
+            sleep(SWEEP_TIME).await;
+            sweeping.pool.sweep(Ring::current().now());
+            sweeping.guests.borrow_mut().sweep();
+        }
+    })
+    .detach();
+    let (stop, stopped) = glommio::channels::local_channel::new_bounded(1);
+    ring.spawn_urgent(async move {
+        while let Some(command) = inbox.recv().await {
+            match command {
+                Command::Arrive(moved) => {
+                    if let Ok(stream) = Stream::from_parts(moved.socket, moved.bytes) {
+                        spawn(&core, stream, moved.way);
+                    }
+                }
+                Command::Attach(attachments) => core.attach(attachments),
+                Command::Listen { kind, socket, sandbox } => {
+                    if let Ok(listener) = Listener::from_fd(socket) {
+                        glommio::spawn_local(accept(Rc::clone(&core), listener, kind, sandbox)).detach();
+                    }
+                }
+                Command::Stop => break,
+            }
+        }
+        let _stopping = stop.try_send(());
+    });
+    let _stop = glommio::channels::local_channel::LocalReceiver::recv(&stopped).await;
+}
+
+/// Takes connections from one listener until it fails for good.
+async fn accept(core: Rc<Core>, listener: Listener, kind: ListenerKind, sandbox: Option<SandboxId>) {
+    let Ok(bound) = listener.local_addr() else { return };
+    while let Ok(stream) = listener.accept().await {
+        let way = match (&sandbox, kind) {
+            (None, _) => Way::Proxy,
+            (Some(sandbox), kind) => {
+                let Ok(local) = stream.local_addr() else { continue };
+                match socket::destination(kind, bound, local, || stream.original_destination()) {
+                    Ok(destination) => Way::Captured { sandbox: sandbox.clone(), destination },
+                    // A connection to the listener itself has no destination; dropping it closes it.
+                    Err(_) => continue,
+                }
+            }
+        };
+        spawn(&core, stream, way);
+    }
+}
+
+/// Serves a connection in a task of its own. A panic ends that task alone.
+fn spawn(core: &Rc<Core>, stream: Stream, way: Way) {
+    let core = Rc::clone(core);
+    // On the connections' queue, whoever accepted it.
+    glommio::spawn_local(async move {
+        if AssertUnwindSafe(serve(&core, stream, way)).catch_unwind().await.is_err() {
+            eprintln!("outgate-dataplane: a connection ended by a mistake of ours; the others go on");
+        }
+    })
+    .detach();
+}

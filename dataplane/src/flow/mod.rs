@@ -4,3 +4,8 @@ pub mod bell;
 pub mod open;
 pub mod relay;
 pub mod exchange;
+pub mod guest;
+pub mod core;
+pub mod request;
+pub mod send;
+pub mod connection;

@@ -76,7 +76,8 @@ impl FieldValue {
         FieldValue(Zeroizing::new(text.as_bytes().to_vec()))
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    /// The value, which may be a secret.
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.0
     }
 }

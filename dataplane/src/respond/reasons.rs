@@ -7,7 +7,7 @@ use crate::{
     identity::IdentityError,
     inject::InjectError,
     tls::{CertificateFault, TlsError},
-    upstream::{GuardError, ResolveError, resolve::Failure},
+    upstream::{GuardError, ResolveError, dial::DialError, resolve::Failure},
 };
 
 impl From<&InjectError> for Refusal {
@@ -161,6 +161,31 @@ impl From<&GuardError> for Refusal {
             GuardError::Other { .. } => ("address_other", "name the host by the address that is meant"),
         };
         Self::new(403, code, Blame::Policy, &error.to_string(), remedy)
+    }
+}
+
+impl From<&DialError> for Refusal {
+    fn from(error: &DialError) -> Self {
+        let (status, code, blame) = match error {
+            DialError::Guard(error) => return Self::from(error),
+            DialError::Tls { source, .. } => return Self::from(source),
+            DialError::NoAddress { .. } => (502, "host_without_address", Blame::Upstream),
+            DialError::Refused { .. } => (502, "upstream_refused", Blame::Upstream),
+            DialError::Unreachable { .. } => (502, "upstream_unreachable", Blame::Upstream),
+            DialError::ConnectTimedOut { .. } | DialError::TimedOut { .. } => {
+                (504, "upstream_connect_timeout", Blame::Upstream)
+            }
+            DialError::HandshakeTimedOut { .. } => (504, "upstream_tls_timeout", Blame::Upstream),
+            DialError::Exhausted { .. } | DialError::Connect { .. } => {
+                (503, "gateway_exhausted", Blame::Gateway)
+            }
+            DialError::Name { .. } | DialError::Roots { .. } => (502, "upstream_settings", Blame::Policy),
+        };
+        let remedy = match blame {
+            Blame::Policy => "ask the operator to look at upstreamRoots for this host",
+            _ => "try again later, or ask the operator of the upstream",
+        };
+        Self::new(status, code, blame, &error.to_string(), remedy)
     }
 }
 

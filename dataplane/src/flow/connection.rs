@@ -1,0 +1,305 @@
+//! One connection: who speaks, what it speaks, and its requests one after the other.
+
+use std::{net::SocketAddr, rc::Rc};
+
+use super::{
+    core::{Admission, Core, HandOver},
+    relay::Inbound,
+    request::{Arrived, Step, prepare},
+    send::{About, After, answer, refuse, send},
+};
+use crate::{
+    audit::Record,
+    clock::unix_millis,
+    http::{
+        ConnectionFacts, Found, Framing, HeadReader, Host, Parsed, Scheme, TargetForm, Version,
+        connect_target, parse_request,
+    },
+    identity::{IdentityError, SandboxId},
+    limits::{HANDSHAKE_TIME, HEAD_BYTES_MAX, HEAD_TIME, IDLE_TIME, LINGER_TIME},
+    listen::sniff::{Opening, sniff},
+    respond::{Blame, Refusal},
+    ring::{Stream, timeout},
+    tls::{self, CertName, Wire},
+};
+
+/// How a connection came to this shard.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// To an explicit proxy; its credentials say who speaks.
+    Proxy,
+    /// Captured on its way to an address.
+    Captured {
+        /// Whose it is.
+        sandbox: SandboxId,
+        /// Where it was going.
+        destination: SocketAddr,
+    },
+}
+
+/// Serves a connection to its end. Where it carried no request, the connection itself leaves a record.
+pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
+    let refused = match way {
+        Way::Proxy => proxy(core, stream).await,
+        Way::Captured { sandbox, destination } => match core.admit(&sandbox) {
+            Ok(admission) => {
+                let name = admission.resident().names.borrow_mut().name_of(destination.ip());
+                let facts = ConnectionFacts {
+                    scheme: Scheme::Http,
+                    connect_target: None,
+                    sni: None,
+                    destination: Some(destination),
+                    destination_name: name.and_then(|name| Host::parse(&name).ok()),
+                    explicit_proxy: false,
+                };
+                open(core, &admission, stream, facts).await
+            }
+            Err(refusal) => Err((Some(sandbox), refusal)),
+        },
+    };
+    if let Err((sandbox, refusal)) = refused {
+        let mut record = begin(sandbox.as_ref());
+        record.verdict = "refused";
+        record.code = Some(refusal.code);
+        // The audit counts what it cannot take; the connection has ended either way.
+        let _counted = core.common.audit.record(record);
+    }
+}
+
+/// Why a connection ended before its first request, and whose it was as far as that is known.
+type Refused = (Option<SandboxId>, Refusal);
+
+fn begin(sandbox: Option<&SandboxId>) -> Record {
+    Record { unix_ms: unix_millis(), sandbox: sandbox.map(ToString::to_string), ..Record::default() }
+}
+
+fn slow(what: &str) -> Refusal {
+    Refusal::new(408, "too_slow", Blame::Sandbox, what, "send the whole of it at once")
+}
+
+fn client_error(error: &std::io::Error) -> Refusal {
+    Refusal::new(400, "client_gone", Blame::Sandbox, &error.to_string(), "keep the connection open")
+}
+
+/// Reads the first head of a proxy's client, finds out who it is, and goes on where that sandbox lives.
+async fn proxy(core: &Rc<Core>, stream: Stream) -> Result<(), Refused> {
+    let mut bytes = Vec::new();
+    let first = timeout(HEAD_TIME, first_head(core, &stream, &mut bytes)).await;
+    let (sandbox, target, consumed) = match first {
+        Ok(Ok(known)) => known,
+        Ok(Err(refusal)) => return Err((None, tell(&stream, refusal).await)),
+        Err(_) => return Err((None, tell(&stream, slow("the request head did not arrive in time")).await)),
+    };
+    let home = core.home_of(&sandbox);
+    if home != core.index {
+        return move_home(core, stream, bytes, home).await.map_err(|refusal| (Some(sandbox), refusal));
+    }
+    let admission = match core.admit(&sandbox) {
+        Ok(admission) => admission,
+        Err(refusal) => return Err((Some(sandbox), tell(&stream, refusal).await)),
+    };
+    let facts = ConnectionFacts {
+        scheme: Scheme::Http,
+        connect_target: target,
+        sni: None,
+        destination: None,
+        destination_name: None,
+        explicit_proxy: true,
+    };
+    if facts.connect_target.is_none() {
+        stream.unread(bytes);
+        requests(core, &admission, Rc::new(Wire::Plain(stream)), facts).await;
+        return Ok(());
+    }
+    stream.unread(bytes.split_off(consumed));
+    // A refused name gets its 200 too, and is refused inside: clients hide the body of a failed CONNECT.
+    let established = b"HTTP/1.1 200 Connection established\r\n\r\n";
+    stream.send(established).await.map_err(|error| (Some(sandbox), client_error(&error)))?;
+    open(core, &admission, stream, facts).await
+}
+
+/// Sandbox, CONNECT target and length of the first head.
+type FirstHead = (SandboxId, Option<(Host, u16)>, usize);
+
+async fn first_head(core: &Core, stream: &Stream, bytes: &mut Vec<u8>) -> Result<FirstHead, Refusal> {
+    loop {
+        let chunk = stream.receive().await.map_err(|error| client_error(&error))?;
+        let chunk = chunk.ok_or_else(|| client_error(&std::io::ErrorKind::UnexpectedEof.into()))?;
+        bytes.extend_from_slice(&chunk);
+        debug_assert!(
+            bytes.len() <= HEAD_BYTES_MAX + chunk.len(),
+            "the parser refuses a head that is too long"
+        );
+        let Parsed::Complete { head, consumed } =
+            parse_request(bytes).map_err(|error| Refusal::from(&error))?
+        else {
+            continue;
+        };
+        let attachments = core.attachments();
+        let credentials = head.field("proxy-authorization");
+        let sandbox =
+            attachments.by_credentials(credentials).map_err(|error: IdentityError| Refusal::from(&error))?;
+        let target = match head.form() {
+            TargetForm::Authority => Some(connect_target(&head).map_err(|error| Refusal::from(&error))?),
+            _ => None,
+        };
+        return Ok((sandbox.clone(), target, consumed));
+    }
+}
+
+async fn move_home(core: &Core, stream: Stream, mut bytes: Vec<u8>, home: usize) -> Result<(), Refusal> {
+    let (socket, rest) = stream.into_parts().await.map_err(|error| client_error(&error))?;
+    bytes.extend_from_slice(&rest);
+    (core.common.hand_over)(HandOver { home, socket, bytes, way: Way::Proxy }).map_err(|_| {
+        let detail = "the sandbox's shard takes no more connections now";
+        Refusal::new(503, "shard_busy", Blame::Gateway, detail, "try again")
+    })
+}
+
+/// Tells a refusal in plain HTTP and ends the connection.
+async fn tell(stream: &Stream, refusal: Refusal) -> Refusal {
+    // The client may be gone; the record says what it would have been told.
+    let _sent = stream.send(&refusal.to_http(false, false)).await;
+    let _ended = stream.shutdown_write();
+    refusal
+}
+
+/// Recognises what is spoken by its first bytes, opens TLS where it is that, and serves the requests.
+async fn open(
+    core: &Rc<Core>,
+    admission: &Admission,
+    stream: Stream,
+    facts: ConnectionFacts,
+) -> Result<(), Refused> {
+    let id = || Some(admission.resident().id.clone());
+    let (opening, first) = match timeout(HEAD_TIME, first_bytes(&stream)).await {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return Err((id(), client_error(&error))),
+        Err(_) => return Err((id(), slow("nothing was said in time"))),
+    };
+    match opening {
+        Opening::Tls => match terminate(core, admission, stream, &first, facts).await {
+            Ok((wire, facts)) => requests(core, admission, wire, facts).await,
+            Err(refusal) => return Err((id(), refusal)),
+        },
+        Opening::Http1 | Opening::Http2 => {
+            stream.unread(first);
+            requests(core, admission, Rc::new(Wire::Plain(stream)), facts).await;
+        }
+        Opening::Other => {
+            stream.reset();
+            let detail = "the connection speaks neither TLS nor HTTP";
+            let remedy = "use HTTP or HTTPS; other protocols are not relayed";
+            return Err((id(), Refusal::new(400, "protocol_unknown", Blame::Sandbox, detail, remedy)));
+        }
+    }
+    Ok(())
+}
+
+async fn first_bytes(stream: &Stream) -> std::io::Result<(Opening, Vec<u8>)> {
+    let mut first = Vec::new();
+    loop {
+        let chunk = stream.receive().await?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        first.extend_from_slice(&chunk);
+        if let Some(opening) = sniff(&first) {
+            return Ok((opening, first));
+        }
+    }
+}
+
+/// Opens the sandbox's TLS with a certificate for the name that it asked for.
+async fn terminate(
+    core: &Core,
+    admission: &Admission,
+    stream: Stream,
+    first: &[u8],
+    mut facts: ConnectionFacts,
+) -> Result<(Rc<Wire>, ConnectionFacts), Refusal> {
+    let refused = |error: &tls::TlsError| {
+        let remedy = "let the client trust http://outgate.internal/ca.pem and offer TLS 1.2 or 1.3";
+        Refusal::new(400, "tls_failed", Blame::Sandbox, &error.to_string(), remedy)
+    };
+    let opened = async {
+        let (hello, replay) = tls::read_hello(&stream, first).await.map_err(|error| refused(&error))?;
+        let terminator = core.terminator(admission.resident()).await?;
+        facts.sni = hello.server_name.as_deref().and_then(|name| Host::parse(name).ok());
+        facts.scheme = Scheme::Https;
+        let host = facts
+            .sni
+            .clone()
+            .or_else(|| facts.connect_target.as_ref().map(|(host, _)| host.clone()))
+            .or_else(|| facts.destination_name.clone())
+            .or_else(|| facts.destination.map(|address| Host::from(address.ip())));
+        let name = host.and_then(|host| CertName::parse(&host.text())).ok_or_else(|| {
+            let detail = "nothing says which name the certificate is to be for";
+            Refusal::new(421, "no_name", Blame::Sandbox, detail, "send a server name")
+        })?;
+        let stream =
+            tls::accept(stream, &hello, replay, &name, &terminator).await.map_err(|error| refused(&error))?;
+        Ok((Rc::new(Wire::Tls(Box::new(stream))), facts))
+    };
+    timeout(HANDSHAKE_TIME, opened)
+        .await
+        .unwrap_or_else(|_| Err(slow("the TLS handshake did not end in time")))
+}
+
+/// Serves requests in their order, until the connection ends.
+async fn requests(core: &Rc<Core>, admission: &Admission, wire: Rc<Wire>, facts: ConnectionFacts) {
+    let mut client = Inbound::new(Rc::clone(&wire));
+    let mut reader = HeadReader::new();
+    let arrived = Arrived { core, resident: admission.resident(), facts: &facts };
+    loop {
+        let patience = if reader.is_started() { HEAD_TIME } else { IDLE_TIME };
+        let Ok(Ok(Some(mut chunk))) = timeout(patience, client.next()).await else { break };
+        let mut record = begin(Some(&admission.resident().id));
+        let mut about = About { version: Version::Http11, keep_alive: false, head_only: false };
+        let step = match reader.push(&chunk) {
+            Ok(Found::Partial) => continue,
+            Ok(Found::Complete { head, taken, gathered }) => {
+                let step = head.request().map_err(|error| Refusal::from(&error)).and_then(|head| {
+                    about = About {
+                        version: head.version(),
+                        keep_alive: head.keep_alive(),
+                        head_only: head.method() == "HEAD",
+                    };
+                    about.keep_alive &=
+                        head.framing() == Framing::None || head.framing() == Framing::Length(0);
+                    let keep_alive = head.keep_alive();
+                    prepare(&arrived, &head, &mut record).map(|step| (step, keep_alive))
+                });
+                if gathered {
+                    reader.take();
+                }
+                chunk.advance(taken);
+                client.put_back(chunk);
+                step
+            }
+            Err(error) => Err(Refusal::from(&error)),
+        };
+        let after = match step {
+            Ok((Step::Send(outbound), keep_alive)) => {
+                send(&arrived, &mut client, *outbound, &about, keep_alive, &mut record).await
+            }
+            Ok((Step::Answer { status, fields, body }, _)) => {
+                record.verdict = "answered";
+                record.status = Some(status);
+                answer(&wire, &about, status, &fields, &body).await
+            }
+            Err(refusal) => refuse(&wire, &about, &refusal, &mut record).await,
+        };
+        let recorded = core.common.audit.record(record);
+        if after == After::Ends || recorded.is_err() {
+            break;
+        }
+    }
+    end(&wire, &mut client).await;
+}
+
+/// Says that we are done and reads what still comes for a while: closing over unread bytes would reset the
+/// connection, and the client could lose the answer (RFC 9112 §9.6).
+async fn end(wire: &Wire, client: &mut Inbound) {
+    if wire.close().await.is_ok() {
+        let drained = async { while let Ok(Some(_)) = client.next_of_body().await {} };
+        let _in_time = timeout(LINGER_TIME, drained).await;
+    }
+}

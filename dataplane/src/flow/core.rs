@@ -1,0 +1,318 @@
+//! What the path needs of its shard, and what the shard keeps for each sandbox whose home it is.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::Arc,
+    time::SystemTime,
+};
+
+use super::{bell::Bell, connection::Way, open::Open};
+use crate::{
+    audit::Audit,
+    clock::{BootTime, Lease},
+    handler::Host as Guests,
+    identity::{Attachments, SandboxId},
+    limits::{AUTHORITY_TIME, CA_DAYS, SANDBOX_CONNECTIONS_MAX},
+    listen::synthetic::SyntheticMap,
+    policy::{Asked, Decision, Rules, decide},
+    respond::{Blame, Refusal},
+    ring::timeout,
+    snapshot::{Concerned, Tables},
+    tls::{Authority, PoolMaster, SandboxSalt, Terminator, UpstreamTls},
+    upstream::{Pool, Resolver, RingTransport},
+};
+use control_wire::policy::OnControlLoss;
+
+/// A connection on its way to the shard where its sandbox lives.
+pub struct HandOver {
+    /// The shard.
+    pub home: usize,
+    /// The connection.
+    pub socket: OwnedFd,
+    /// What was read from it.
+    pub bytes: Vec<u8>,
+    /// How it came.
+    pub way: Way,
+}
+
+/// Hands control the certificate of a sandbox's authority. False when it cannot be said now.
+pub type OfferCertificate = Box<dyn Fn(&str, Vec<u8>) -> bool + Send + Sync>;
+
+/// What a plane's shards have in common. Read only, or atomic.
+pub struct Common {
+    /// Number of shards.
+    pub shards: usize,
+    /// The same for every shard, so that all agree where a sandbox lives.
+    pub hasher: RandomState,
+    /// The pool's master key.
+    pub master: PoolMaster,
+    /// The policy lease.
+    pub lease: Arc<Lease>,
+    /// Where records go.
+    pub audit: Audit,
+    /// The system's roots in PEM form, for `bundle.pem`.
+    pub system_roots: String,
+    /// Hands control the certificate of a sandbox's authority. False when it cannot be said now.
+    pub offer_certificate: OfferCertificate,
+    /// Hands a connection to its home. Gives it back when that shard takes no more.
+    pub hand_over: Box<dyn Fn(HandOver) -> Result<(), HandOver> + Send + Sync>,
+}
+
+/// One shard, as the path sees it.
+pub struct Core {
+    /// Which one.
+    pub index: usize,
+    /// What it shares with the others.
+    pub common: Arc<Common>,
+    /// Names to addresses.
+    pub resolver: Resolver<RingTransport>,
+    /// Idle connections to upstreams.
+    pub pool: Pool,
+    /// Settings of the leg to upstreams.
+    pub upstream_tls: UpstreamTls,
+    /// The handler host.
+    pub guests: RefCell<Guests>,
+    tables: RefCell<Arc<Tables>>,
+    attachments: RefCell<Arc<Attachments>>,
+    residents: RefCell<HashMap<SandboxId, Rc<Resident>>>,
+    bell: Bell,
+}
+
+impl Core {
+    /// A shard that denies everything until its first snapshot.
+    pub fn new(
+        index: usize,
+        common: Arc<Common>,
+        resolver: Resolver<RingTransport>,
+        upstream_tls: UpstreamTls,
+        guests: Guests,
+    ) -> Self {
+        Self {
+            index,
+            common,
+            resolver,
+            pool: Pool::default(),
+            upstream_tls,
+            guests: RefCell::new(guests),
+            tables: RefCell::default(),
+            attachments: RefCell::default(),
+            residents: RefCell::default(),
+            bell: Bell::default(),
+        }
+    }
+
+    /// The tables that are in force now.
+    pub fn tables(&self) -> Arc<Tables> {
+        Arc::clone(&self.tables.borrow())
+    }
+
+    /// The attachments that are in force now.
+    pub fn attachments(&self) -> Arc<Attachments> {
+        Arc::clone(&self.attachments.borrow())
+    }
+
+    /// Takes other attachments.
+    pub fn attach(&self, attachments: Arc<Attachments>) {
+        self.attachments.replace(attachments);
+    }
+
+    /// The shard where a sandbox lives.
+    pub fn home_of(&self, sandbox: &SandboxId) -> usize {
+        let hash = self.common.hasher.hash_one(sandbox.as_str());
+        usize::try_from(hash % self.common.shards as u64).unwrap_or(0)
+    }
+
+    /// Takes a revision, and cuts what it no longer allows. When this returns, nothing more is forwarded that the
+    /// revision refuses. Returns the tables before, to be dropped elsewhere.
+    pub fn apply(&self, tables: Arc<Tables>, concerned: &Concerned) -> Arc<Tables> {
+        let before = self.tables.replace(Arc::clone(&tables));
+        self.residents.borrow_mut().retain(|sandbox, resident| {
+            if concerned.concerns(&tables, sandbox) {
+                let rules = tables.rules(sandbox);
+                resident
+                    .open
+                    .cut_unless(|asked| rules.as_deref().is_some_and(|rules| allows(rules, sandbox, asked)));
+            }
+            tables.sandboxes.get(sandbox.as_str()).is_some() || resident.connections.get() > 0
+        });
+        self.bell.ring();
+        before
+    }
+
+    /// Counts a connection of a sandbox in.
+    ///
+    /// # Errors
+    /// When the sandbox is not in the tables, or has too many connections.
+    pub fn admit(&self, sandbox: &SandboxId) -> Result<Admission, Refusal> {
+        let tables = self.tables.borrow();
+        if tables.sandboxes.get(sandbox.as_str()).is_none() {
+            return Err(unknown(&tables, sandbox));
+        }
+        let mut residents = self.residents.borrow_mut();
+        let resident =
+            residents.entry(sandbox.clone()).or_insert_with(|| Rc::new(Resident::new(sandbox.clone())));
+        if resident.connections.get() >= SANDBOX_CONNECTIONS_MAX {
+            let detail = format!("the sandbox has {SANDBOX_CONNECTIONS_MAX} connections open already");
+            let remedy = "close connections that are not used";
+            return Err(Refusal::new(503, "too_many_connections", Blame::Sandbox, &detail, remedy));
+        }
+        resident.connections.set(resident.connections.get() + 1);
+        Ok(Admission(Rc::clone(resident)))
+    }
+
+    /// Whether policy lets a sandbox go on while control is out of reach.
+    pub fn lease_runs(&self, rules: &Rules) -> bool {
+        match rules.on_control_loss() {
+            OnControlLoss::Keep => true,
+            OnControlLoss::Deny => {
+                let length = u64::try_from(rules.lease().as_millis()).unwrap_or(u64::MAX);
+                self.common.lease.runs(length, BootTime::now())
+            }
+        }
+    }
+
+    /// What opens TLS for a sandbox. The authority's certificate is made once in the fleet: where its row has none,
+    /// one is offered to control, and what comes back in the row is used, whoever made it.
+    ///
+    /// # Errors
+    /// When control does not store a certificate in time, or what is stored does not belong to the sandbox's key.
+    pub async fn terminator(&self, resident: &Resident) -> Result<Rc<Terminator>, Refusal> {
+        let waiting = async {
+            let mut offered = false;
+            loop {
+                let rings = self.bell.rings();
+                if let Some(found) = self.terminator_now(resident, &mut offered)? {
+                    return Ok(found);
+                }
+                self.bell.after(rings).await;
+            }
+        };
+        timeout(AUTHORITY_TIME, waiting).await.unwrap_or_else(|_| {
+            let detail = "the certificate of the sandbox's authority is not stored yet";
+            Err(Refusal::new(
+                503,
+                "authority_pending",
+                Blame::Gateway,
+                detail,
+                "try again when control is reachable",
+            ))
+        })
+    }
+
+    fn terminator_now(
+        &self,
+        resident: &Resident,
+        offered: &mut bool,
+    ) -> Result<Option<Rc<Terminator>>, Refusal> {
+        let tables = self.tables();
+        let sandbox =
+            tables.sandboxes.get(resident.id.as_str()).ok_or_else(|| unknown(&tables, &resident.id))?;
+        let stored = sandbox.row.ca_certificate.as_deref();
+        let now = SystemTime::now();
+        let failed = |error: &dyn std::error::Error| {
+            let remedy = "ask the operator to look at the sandbox's authority";
+            Refusal::new(502, "authority_unusable", Blame::Gateway, &error.to_string(), remedy)
+        };
+        if let (Some(made), Some(stored)) = (&*resident.terminator.borrow(), stored)
+            && made.issuer().certificate() == stored
+        {
+            if made.issuer().renewal_is_due(now) && !resident.renewal_offered.replace(true) {
+                self.offer(resident, sandbox.row.salt)?;
+            }
+            return Ok(Some(Rc::clone(made)));
+        }
+        let Some(stored) = stored else {
+            if !std::mem::replace(offered, true) {
+                self.offer(resident, sandbox.row.salt)?;
+            }
+            return Ok(None);
+        };
+        let authority = Authority::derive(&self.common.master, &SandboxSalt(sandbox.row.salt))
+            .map_err(|error| failed(&error))?;
+        let issuer = authority.with_certificate(stored.to_vec()).map_err(|error| failed(&error))?;
+        let made = Rc::new(Terminator::new(issuer, now).map_err(|error| failed(&error))?);
+        resident.renewal_offered.set(false);
+        resident.terminator.replace(Some(Rc::clone(&made)));
+        Ok(Some(made))
+    }
+
+    /// Makes a certificate for the sandbox's authority and offers it to control.
+    fn offer(&self, resident: &Resident, salt: [u8; 32]) -> Result<(), Refusal> {
+        let made = Authority::derive(&self.common.master, &SandboxSalt(salt)).and_then(|authority| {
+            authority.issue_certificate(resident.id.as_str(), SystemTime::now(), CA_DAYS)
+        });
+        let der = made.map_err(|error| {
+            let remedy = "ask the operator to look at the plane";
+            Refusal::new(502, "authority_unusable", Blame::Gateway, &error.to_string(), remedy)
+        })?;
+        // Where it cannot be said now, the wait ends by its time and the next connection offers again.
+        let _said = (self.common.offer_certificate)(resident.id.as_str(), der);
+        Ok(())
+    }
+}
+
+fn allows(rules: &Rules, sandbox: &SandboxId, asked: &Asked<'_>) -> bool {
+    matches!(decide(rules, sandbox, asked), Decision::Allow(_))
+}
+
+/// Why a sandbox that is not in the tables is refused.
+pub fn unknown(tables: &Tables, sandbox: &SandboxId) -> Refusal {
+    if tables.revision == 0 {
+        let detail = "the gateway has no policy yet and refuses everything";
+        return Refusal::new(
+            503,
+            "no_snapshot",
+            Blame::Gateway,
+            detail,
+            "try again when control is reachable",
+        );
+    }
+    let detail = format!("sandbox `{sandbox}` is not known");
+    Refusal::new(403, "sandbox_unknown", Blame::Policy, &detail, "ask the operator to create the sandbox")
+}
+
+/// What a shard keeps for a sandbox whose home it is.
+pub struct Resident {
+    /// Its id.
+    pub id: SandboxId,
+    /// Its open exchanges.
+    pub open: Rc<Open>,
+    /// Its stand-in addresses.
+    pub names: Rc<RefCell<SyntheticMap>>,
+    terminator: RefCell<Option<Rc<Terminator>>>,
+    renewal_offered: Cell<bool>,
+    connections: Cell<usize>,
+}
+
+impl Resident {
+    fn new(id: SandboxId) -> Self {
+        Self {
+            id,
+            open: Rc::default(),
+            names: Rc::new(RefCell::new(SyntheticMap::new())),
+            terminator: RefCell::new(None),
+            renewal_offered: Cell::new(false),
+            connections: Cell::new(0),
+        }
+    }
+}
+
+/// A connection that was counted in; dropped, it is counted out.
+pub struct Admission(Rc<Resident>);
+
+impl Admission {
+    /// Whose it is.
+    pub fn resident(&self) -> &Rc<Resident> {
+        &self.0
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}

@@ -1,0 +1,268 @@
+//! One request: everything that is decided about it before a byte is sent anywhere, in the order of the stages.
+//!
+//! Nothing here waits. What comes out holds no borrow of the receive buffer, and all of it was judged under one
+//! revision of the tables.
+
+use std::{ops::Deref, sync::Arc};
+
+use zeroize::Zeroizing;
+
+use super::{
+    core::{Core, Resident},
+    guest::{self, GuestError, Shown, Verdict, Wanted},
+    open::Judged,
+};
+use crate::{
+    admin,
+    audit::Record,
+    http::{
+        Authority, ConnectionFacts, FieldName, FieldValue, Framing, OutgoingRequest, RequestHead, Scheme,
+        Version, authority_of,
+    },
+    inject,
+    policy::{Asked, Decision, HandlerUse, Permit, Rules, decide},
+    respond::{Blame, Refusal},
+    snapshot::{Sandbox, Tables},
+};
+use control_wire::policy::OnError;
+
+/// What is to be done with a request.
+pub enum Step {
+    /// Send it.
+    Send(Box<Outbound>),
+    /// Answer it here.
+    Answer {
+        /// Status.
+        status: u16,
+        /// Fields beside the framing.
+        fields: Vec<(FieldName, FieldValue)>,
+        /// Body.
+        body: Vec<u8>,
+    },
+}
+
+/// A request that was allowed, rewritten and given its credentials.
+pub struct Outbound {
+    /// Leave to send it.
+    pub permit: Permit,
+    /// Its head, credentials included; wiped when dropped.
+    pub head: Zeroizing<Vec<u8>>,
+    /// Its method.
+    pub method: String,
+    /// How its body is framed, arriving and leaving.
+    pub framing: Framing,
+    /// What policy judged, to be judged again when the tables change.
+    pub judged: Judged,
+}
+
+/// Where a request came from.
+pub struct Arrived<'a> {
+    /// The shard.
+    pub core: &'a Core,
+    /// The sandbox, at home on it.
+    pub resident: &'a Resident,
+    /// What its connection says about whom it is for.
+    pub facts: &'a ConnectionFacts,
+}
+
+/// Decides everything about a request. What is learnt on the way goes into the record, also when it is refused.
+///
+/// # Errors
+/// The refusal that the sandbox is told.
+pub fn prepare<B: Deref<Target = [u8]>>(
+    arrived: &Arrived<'_>,
+    head: &RequestHead<B>,
+    record: &mut Record,
+) -> Result<Step, Refusal> {
+    record.method = Some(head.method().to_owned());
+    record.path = Some(head.path().to_owned());
+    let authority = authority_of(head, arrived.facts).map_err(|error| Refusal::from(&error))?;
+    record.scheme = Some(authority.scheme.as_str());
+    record.host = Some(authority.host.to_string());
+    record.port = Some(authority.port);
+    let tables = arrived.core.tables();
+    record.revision = tables.revision;
+    let id = &arrived.resident.id;
+    let (Some(sandbox), Some(rules)) = (tables.sandboxes.get(id.as_str()), tables.rules(id)) else {
+        return Err(super::core::unknown(&tables, id));
+    };
+    if authority.scheme == Scheme::Http && authority.host.name() == Some(admin::HOST) {
+        return Ok(own_page(arrived, head, sandbox));
+    }
+    if !arrived.core.lease_runs(&rules) {
+        return Err(lease_ended());
+    }
+    let judge = Judge { arrived, tables: &tables, rules: &rules, sandbox };
+    judge.request(head, authority, record)
+}
+
+/// What a request is judged by.
+struct Judge<'a> {
+    arrived: &'a Arrived<'a>,
+    tables: &'a Arc<Tables>,
+    rules: &'a Rules,
+    sandbox: &'a Sandbox,
+}
+
+impl Judge<'_> {
+    fn request<B: Deref<Target = [u8]>>(
+        &self,
+        head: &RequestHead<B>,
+        authority: Authority,
+        record: &mut Record,
+    ) -> Result<Step, Refusal> {
+        let mut outgoing = OutgoingRequest::new(head, &authority);
+        let mut permit = self.decide(&authority, &outgoing)?;
+        record.rule = Some(permit.rule().to_string());
+        let mut authority = authority;
+        let mut wanted = Vec::new();
+        if let Some(used) = permit.handler().cloned() {
+            record.handler = Some(used.name.to_string());
+            match self.consult(&used, &authority, head.version(), &mut outgoing) {
+                Ok(consulted) => {
+                    if consulted.judged_changed {
+                        authority = consulted.authority;
+                        permit = self.decide(&authority, &outgoing)?;
+                    }
+                    match consulted.verdict {
+                        Verdict::Forward(secrets) => wanted = secrets,
+                        Verdict::Refuse { status, reason } => {
+                            return Err(self.refused_by(&used, status, &reason));
+                        }
+                        Verdict::Respond { status, fields, body } => {
+                            return Ok(Step::Answer { status, fields, body });
+                        }
+                    }
+                }
+                // The edits of a handler that failed half-way must not be sent.
+                Err(_) if used.on_error == OnError::Next => outgoing = OutgoingRequest::new(head, &authority),
+                Err(error) => return Err(failed(&used, &error)),
+            }
+        }
+        self.inject(&permit, &wanted, &mut outgoing)?;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(HEAD_BYTES_USUAL));
+        outgoing.write_to(&mut bytes).map_err(|error| Refusal::from(&error))?;
+        let judged = Judged {
+            method: outgoing.method().into(),
+            scheme: authority.scheme,
+            host: authority.host.clone(),
+            port: authority.port,
+            path: outgoing.path().as_bytes().into(),
+            name_proven: self.name_proven(),
+        };
+        let (method, framing) = (outgoing.method().to_owned(), outgoing.framing());
+        Ok(Step::Send(Box::new(Outbound { permit, head: bytes, method, framing, judged })))
+    }
+
+    fn decide(&self, authority: &Authority, outgoing: &OutgoingRequest<'_>) -> Result<Permit, Refusal> {
+        let asked = Asked {
+            method: outgoing.method(),
+            scheme: authority.scheme,
+            host: &authority.host,
+            port: authority.port,
+            path: outgoing.path().as_bytes(),
+            name_proven: self.name_proven(),
+        };
+        match decide(self.rules, &self.sandbox.id, &asked) {
+            Decision::Allow(permit) => Ok(permit),
+            Decision::Deny(denial) => Err(Refusal::denied(&denial, &authority.host.to_string())),
+        }
+    }
+
+    /// TLS to a bare address proves no name; everything else names its host.
+    fn name_proven(&self) -> bool {
+        let facts = self.arrived.facts;
+        facts.scheme == Scheme::Http
+            || facts.sni.is_some()
+            || facts.connect_target.is_some()
+            || facts.destination_name.is_some()
+    }
+
+    fn consult(
+        &self,
+        used: &HandlerUse,
+        authority: &Authority,
+        version: Version,
+        outgoing: &mut OutgoingRequest<'_>,
+    ) -> Result<guest::Consulted, GuestError> {
+        let handler = self.tables.handler(&used.name).ok_or(GuestError::Missing)?;
+        let shown = Shown {
+            sandbox: self.sandbox,
+            authority,
+            version,
+            handler: &used.name,
+            revision: self.tables.revision,
+        };
+        let mut guests = self.arrived.core.guests.borrow_mut();
+        guest::consult(&mut guests, &handler.loaded, &used.params, &shown, outgoing)
+    }
+
+    fn inject(
+        &self,
+        permit: &Permit,
+        wanted: &[Wanted],
+        outgoing: &mut OutgoingRequest<'_>,
+    ) -> Result<(), Refusal> {
+        inject::by_rules(permit, |name| self.tables.secret(name), outgoing)
+            .map_err(|error| Refusal::from(&error))?;
+        for Wanted { field, prefix, secret } in wanted {
+            let found = (secret.as_str(), self.tables.secret(secret));
+            inject::header(permit, field, prefix, found, outgoing).map_err(|error| Refusal::from(&error))?;
+        }
+        Ok(())
+    }
+
+    fn refused_by(&self, used: &HandlerUse, status: Option<u16>, reason: &str) -> Refusal {
+        let status = status.unwrap_or(self.rules.deny_status());
+        let mut refusal = Refusal::new(
+            status,
+            "handler_refused",
+            Blame::Policy,
+            reason,
+            "ask the operator about this handler",
+        );
+        refusal.rule = Some(used.rule.to_string());
+        refusal
+    }
+}
+
+/// Room for a usual head; a longer one grows once or twice.
+const HEAD_BYTES_USUAL: usize = 1024;
+
+fn failed(used: &HandlerUse, error: &GuestError) -> Refusal {
+    let code = match error {
+        GuestError::Missing => "handler_missing",
+        _ => "handler_failed",
+    };
+    let detail = format!("the handler `{}` did not decide", used.name);
+    let mut refusal =
+        Refusal::new(502, code, Blame::Gateway, &detail, "ask the operator to look at the handler's records");
+    refusal.rule = Some(used.rule.to_string());
+    refusal
+}
+
+fn lease_ended() -> Refusal {
+    let detail = "control is out of reach and the policy says to refuse then";
+    Refusal::new(503, "lease_ended", Blame::Gateway, detail, "try again when control is reachable")
+}
+
+fn own_page<B: Deref<Target = [u8]>>(
+    arrived: &Arrived<'_>,
+    head: &RequestHead<B>,
+    sandbox: &Sandbox,
+) -> Step {
+    let caller = admin::Caller {
+        sandbox: sandbox.id.as_str(),
+        class_name: &sandbox.row.template,
+        authority: sandbox.row.ca_certificate.as_deref().unwrap_or_default(),
+        system_roots: &arrived.core.common.system_roots,
+    };
+    let answer = admin::answer(head.method(), head.path(), &caller);
+    let fields = [("Content-Type", answer.content_type), ("Cache-Control", "no-store")]
+        .into_iter()
+        .filter_map(|(name, value)| {
+            Some((FieldName::new(name.as_bytes()).ok()?, FieldValue::new(value.as_bytes()).ok()?))
+        })
+        .collect();
+    Step::Answer { status: answer.status, fields, body: answer.body.into_bytes() }
+}
