@@ -6,6 +6,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     io,
+    os::fd::OwnedFd,
     rc::Rc,
     task::Waker,
     time::{Duration, Instant},
@@ -59,6 +60,8 @@ pub(super) struct Core {
     starved: [RefCell<VecDeque<Key>>; 2],
     late: RefCell<VecDeque<Late>>,
     taken: Cell<Vec<Completed>>,
+    /// Descriptors without an owner that entries still to be submitted may name.
+    retired: RefCell<Vec<OwnedFd>>,
     in_flight: Cell<usize>,
     closing: Cell<bool>,
     now: Cell<Instant>,
@@ -88,6 +91,7 @@ impl Core {
             starved: Default::default(),
             late: RefCell::default(),
             taken: Cell::default(),
+            retired: RefCell::default(),
             in_flight: Cell::new(0),
             closing: Cell::new(false),
             now: Cell::new(now),
@@ -132,7 +136,31 @@ impl Core {
             Some(Ok(false)) | None => {}
             Some(Err(error)) => panic!("the shard cannot go on: its ring refuses to be entered: {error}"),
         }
+        self.close_retired();
         self.settle()
+    }
+
+    /// Whether entries wait to be submitted, or the kernel has work that it does only when it is entered: then it
+    /// gives no signal, and nobody may sleep until there is one.
+    pub fn must_enter(&self) -> bool {
+        !self.late.borrow().is_empty() || self.with_uring(|uring| uring.must_enter()) == Some(true)
+    }
+
+    /// Closes a descriptor as soon as no entry that waits to be submitted can name it.
+    pub fn retire(&self, descriptor: OwnedFd) {
+        if self.has_entries() {
+            self.retired.borrow_mut().push(descriptor);
+        }
+    }
+
+    fn has_entries(&self) -> bool {
+        !self.late.borrow().is_empty() || self.with_uring(|uring| uring.has_entries()) == Some(true)
+    }
+
+    fn close_retired(&self) {
+        if !self.retired.borrow().is_empty() && !self.has_entries() {
+            drop(self.retired.take());
+        }
     }
 
     fn queue_late(&self) {
@@ -152,6 +180,7 @@ impl Core {
             Some(Ok(())) | None => {}
             Some(Err(error)) => panic!("the shard cannot go on: its ring refuses to be entered: {error}"),
         }
+        self.close_retired();
         self.settle()
     }
 
@@ -353,6 +382,7 @@ impl Core {
             self.pools.iter().for_each(|pool| ring.unregister_pool(pool));
         }
         drop(ring);
+        drop(self.retired.take());
         if self.in_flight.get() > 0 {
             self.pools.iter().cloned().for_each(std::mem::forget);
         }

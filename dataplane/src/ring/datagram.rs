@@ -5,8 +5,7 @@ use std::{
     future::poll_fn,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::{AsFd, AsRawFd, OwnedFd},
-    rc::Rc,
+    os::fd::{AsFd, OwnedFd},
     task::{Context, Poll},
 };
 
@@ -15,7 +14,8 @@ use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use super::{
     Ring,
     buffers::Buf,
-    core::{Core, failure},
+    core::failure,
+    descriptor::Descriptor,
     operation::Operation,
     packet,
     slab::Outcome,
@@ -26,10 +26,9 @@ use crate::limits::DATAGRAM_BYTES_MAX;
 
 /// A UDP socket. One task receives and one task sends. Datagrams larger than [`DATAGRAM_BYTES_MAX`] are dropped.
 pub struct Datagram {
-    core: Rc<Core>,
     readable: RefCell<Option<Operation>>,
     writable: RefCell<Option<Operation>>,
-    socket: OwnedFd,
+    socket: Descriptor,
 }
 
 impl Datagram {
@@ -42,7 +41,7 @@ impl Datagram {
         let v6 = SockRef::from(&socket).domain()? == Domain::IPV6;
         packet::ask_for_destination(socket.as_fd(), v6)?;
         let (readable, writable) = (RefCell::default(), RefCell::default());
-        Ok(Self { core: Ring::current().0, readable, writable, socket })
+        Ok(Self { readable, writable, socket: Descriptor::new(Ring::current().0, socket) })
     }
 
     /// A socket on a port of the kernel's random choice that talks to `to` alone: what others send is not received,
@@ -138,8 +137,8 @@ impl Datagram {
             }
             match call() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let request = Request::Poll { fd: self.socket.as_raw_fd(), events };
-                    *waiting = Some(self.core.begin(request, Kept::Nothing));
+                    let request = Request::Poll { fd: self.socket.number(), events };
+                    *waiting = Some(self.socket.core().begin(request, Kept::Nothing));
                 }
                 // Interrupted, or a datagram beyond the bound: the next one.
                 Err(error)

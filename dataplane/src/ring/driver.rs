@@ -28,7 +28,7 @@ use super::{
 use crate::limits::{RING_BLOCK_TIME, RING_BLOCK_TURNS};
 
 /// Wakes a parked driver from its own shard: something was queued, or a buffer came back.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Bell {
     rung: Cell<bool>,
     parked: RefCell<Option<Waker>>,
@@ -225,8 +225,9 @@ impl Driver {
         count(&self.core.counters.parks);
         self.set_alarm();
         self.core.with_uring(|uring| uring.signal(Signal::On));
-        // What arrived before the switch gave no signal. A first enter submits the alarm.
-        if self.turn() == 0 {
+        // What arrived before the switch gave no signal. A first enter submits the alarm. It may leave work behind
+        // without having brought anything: the kernel does a bounded part at a time.
+        if self.turn() == 0 && !self.core.must_enter() {
             match awaitable(&self.signal) {
                 Ok(mut wrapped) => {
                     let mut byte = [0];

@@ -5,7 +5,7 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
@@ -15,7 +15,8 @@ use socket2::SockRef;
 
 use super::{
     Ring,
-    core::{Core, count, failure},
+    core::{count, failure},
+    descriptor::Descriptor,
     operation::Operation,
     slab::Outcome,
     stream::{Stream, internet, prepare},
@@ -32,9 +33,8 @@ enum Accepting {
 
 /// A listening TCP or Unix socket. One task accepts.
 pub struct Listener {
-    core: Rc<Core>,
     accepting: RefCell<Accepting>,
-    socket: OwnedFd,
+    socket: Descriptor,
 }
 
 impl Listener {
@@ -45,7 +45,8 @@ impl Listener {
     pub fn from_fd(socket: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&socket, true)?;
         prepare(&SockRef::from(&socket))?;
-        Ok(Self { core: Ring::current().0, accepting: RefCell::new(Accepting::No), socket })
+        let socket = Descriptor::new(Ring::current().0, socket);
+        Ok(Self { accepting: RefCell::new(Accepting::No), socket })
     }
 
     /// The next connection. Dropping the await loses none. When descriptors run out it pauses and goes on by itself;
@@ -62,8 +63,8 @@ impl Listener {
         loop {
             let operation = match &mut *accepting {
                 Accepting::No => {
-                    let request = Request::Accept { fd: self.socket.as_raw_fd() };
-                    *accepting = Accepting::Armed(self.core.begin(request, Kept::Nothing));
+                    let request = Request::Accept { fd: self.socket.number() };
+                    *accepting = Accepting::Armed(self.socket.core().begin(request, Kept::Nothing));
                     continue;
                 }
                 Accepting::Paused(sleep) => {
@@ -81,11 +82,11 @@ impl Listener {
             }
             match completion.outcome {
                 Outcome::Descriptor(socket) => {
-                    return Poll::Ready(Ok(Stream::adopt(Rc::clone(&self.core), socket)));
+                    return Poll::Ready(Ok(Stream::adopt(Rc::clone(self.socket.core()), socket)));
                 }
                 Outcome::Failed(libc::ECANCELED | libc::EINTR | libc::EAGAIN | libc::ECONNABORTED) => {}
                 Outcome::Failed(number) if is_passing(number) => {
-                    count(&self.core.counters.accept_pauses);
+                    count(&self.socket.core().counters.accept_pauses);
                     // Arming at once would spin. What waits in the backlog is not lost.
                     *accepting = Accepting::Paused(Sleep::new(ACCEPT_PAUSE));
                 }

@@ -7,6 +7,7 @@
 mod buffers;
 mod core;
 mod datagram;
+mod descriptor;
 mod driver;
 mod error;
 mod listener;

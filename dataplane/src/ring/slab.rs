@@ -131,6 +131,24 @@ impl Slab {
         self.slots.len() - self.free.len()
     }
 
+    /// One line for each operation.
+    #[cfg(test)]
+    pub fn report(&self) -> String {
+        let busy = self.slots.iter().filter_map(|slot| slot.busy.as_ref());
+        let lines = busy.map(|busy| {
+            let flags = [
+                (busy.live, "live"),
+                (busy.orphan, "orphan"),
+                (busy.cancelling, "cancelling"),
+                (busy.starved, "starved"),
+                (busy.waker.is_some(), "awaited"),
+            ];
+            let set: Vec<_> = flags.iter().filter(|(set, _)| *set).map(|(_, name)| *name).collect();
+            format!("{:?} {} with {} unseen\n", busy.request, set.join(" "), busy.queue.len())
+        });
+        lines.collect()
+    }
+
     /// Every waker of every operation, taken out.
     pub fn take_wakers(&mut self) -> Vec<Waker> {
         self.slots

@@ -6,7 +6,7 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
     task::{Context, Poll},
 };
@@ -18,6 +18,7 @@ use super::{
     Ring,
     buffers::Buf,
     core::{BODIES, Core, HEADS, failure},
+    descriptor::Descriptor,
     operation::Operation,
     slab::Outcome,
     sys::{Kept, Request},
@@ -45,13 +46,11 @@ struct Receiving {
 /// Receives belong to the stream: an await that is dropped (time-out, `select`) loses nothing. One task may await a
 /// receive and a send at the same time; two receives, or two sends, at once wake only the later one.
 pub struct Stream {
-    core: Rc<Core>,
     receiving: RefCell<Receiving>,
     writable: RefCell<Option<Operation>>,
     sent: Cell<u64>,
     reset: Cell<bool>,
-    /// `None` only after `into_parts`.
-    socket: Option<OwnedFd>,
+    socket: Descriptor,
 }
 
 impl Stream {
@@ -78,12 +77,11 @@ impl Stream {
     /// A socket that is set up already (accepted from a prepared listener, or connected here).
     pub(super) fn adopt(core: Rc<Core>, socket: OwnedFd) -> Self {
         Self {
-            core,
             receiving: RefCell::default(),
             writable: RefCell::default(),
             sent: Cell::new(0),
             reset: Cell::new(false),
-            socket: Some(socket),
+            socket: Descriptor::new(core, socket),
         }
     }
 
@@ -104,8 +102,8 @@ impl Stream {
         socket.set_nonblocking(true)?;
         prepare(&SockRef::from(&socket))?;
         let stream = Self::adopt(Ring::current().0, socket.into());
-        let request = Request::Connect { fd: stream.as_fd().as_raw_fd() };
-        let operation = stream.core.begin(request, Kept::Address(Box::new(SockAddr::from(to))));
+        let request = Request::Connect { fd: stream.socket.number() };
+        let operation = stream.socket.core().begin(request, Kept::Address(Box::new(SockAddr::from(to))));
         match poll_fn(|cx| operation.poll(cx)).await.outcome {
             Outcome::Failed(number) => Err(failure(number)),
             _ => Ok(stream),
@@ -193,8 +191,8 @@ impl Stream {
     }
 
     fn begin_receive(&self, group: u16, multishot: bool) -> Operation {
-        let fd = self.as_fd().as_raw_fd();
-        self.core.begin(Request::Receive { fd, group, multishot }, Kept::Nothing)
+        let fd = self.socket.number();
+        self.socket.core().begin(Request::Receive { fd, group, multishot }, Kept::Nothing)
     }
 
     /// Puts bytes back, to be received before everything else.
@@ -249,8 +247,8 @@ impl Stream {
                     return Poll::Ready(Ok(sent));
                 }
                 Err(rustix::io::Errno::AGAIN) => {
-                    let request = Request::Poll { fd: self.as_fd().as_raw_fd(), events: libc::POLLOUT };
-                    *writable = Some(self.core.begin(request, Kept::Nothing));
+                    let request = Request::Poll { fd: self.socket.number(), events: libc::POLLOUT };
+                    *writable = Some(self.socket.core().begin(request, Kept::Nothing));
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Poll::Ready(Err(error.into())),
@@ -350,7 +348,11 @@ impl Stream {
                 }
             }
         }
-        self.writable.replace(None);
+        // The other shard may close the descriptor at once, so the kernel must have let go of it here.
+        if let Some(operation) = self.writable.take() {
+            operation.cancel();
+            while !poll_fn(|cx| operation.poll(cx)).await.last {}
+        }
         let socket = self.socket.take().ok_or_else(|| failure(libc::EBADF))?;
         Ok((socket, bytes))
     }
@@ -358,7 +360,7 @@ impl Stream {
 
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_ref().expect("a stream has its socket until it is taken apart").as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -368,9 +370,9 @@ impl Drop for Stream {
     fn drop(&mut self) {
         self.receiving.get_mut().operation = None;
         self.writable.replace(None);
-        if let Some(socket) = self.socket.as_ref().filter(|_| !self.reset.get()) {
+        if !self.socket.is_taken() && !self.reset.get() {
             // Fails when the peer has ended the connection already.
-            let _ = rustix::net::shutdown(socket, Shutdown::Both);
+            let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
         }
     }
 }

@@ -26,7 +26,7 @@ pub(super) enum Kept {
 }
 
 /// What to ask the kernel for.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Request {
     /// Receive into a buffer that the kernel takes from the group: once, or until it ends.
     Receive { fd: RawFd, group: u16, multishot: bool },
@@ -163,14 +163,22 @@ impl Uring {
     /// # Errors
     /// Only what is a defect of ours: a full completion queue, a signal and lack of memory mean "reap and go on".
     pub fn turn(&mut self) -> io::Result<bool> {
-        let queue = self.ring.submission();
-        let idle = queue.is_empty() && !queue.taskrun() && !queue.cq_overflow();
-        drop(queue);
-        if idle {
+        if !self.must_enter() {
             return Ok(false);
         }
         forgive(self.ring.submit())?;
         Ok(true)
+    }
+
+    /// Whether entries wait to be submitted.
+    pub fn has_entries(&mut self) -> bool {
+        !self.ring.submission().is_empty()
+    }
+
+    /// Whether there is anything for which the kernel has to be entered.
+    pub fn must_enter(&mut self) -> bool {
+        let queue = self.ring.submission();
+        !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
     }
 
     /// Submits, then sleeps in the ring until a completion comes or the time is over.

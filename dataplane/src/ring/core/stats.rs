@@ -20,4 +20,20 @@ impl Core {
             timers: self.wheel.borrow().len(),
         }
     }
+
+    /// Everything that tells why a shard does not go on.
+    #[cfg(test)]
+    pub fn report(&self) -> String {
+        let starved = [self.starved[0].borrow().len(), self.starved[1].borrow().len()];
+        format!(
+            "{:#?}\nclosing {}, late {}, must enter {}, starved {starved:?}, next timer {:?}, {:?}\n{}",
+            self.stats(),
+            self.is_closing(),
+            self.late.borrow().len(),
+            self.must_enter(),
+            self.wheel.borrow().next().map(|at| at.saturating_duration_since(std::time::Instant::now())),
+            self.bell,
+            self.slab.borrow().report()
+        )
+    }
 }
