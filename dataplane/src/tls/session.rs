@@ -79,9 +79,9 @@ impl Session {
         self.peer_closed
     }
 
-    /// Nothing decrypted waits, no record is half received, and the peer did not end.
+    /// Nothing decrypted waits, no record is half received, and the peer neither ended nor broke the protocol.
     pub(super) fn is_quiet(&self) -> bool {
-        self.plain.is_empty() && self.tail.is_empty() && !self.peer_closed
+        self.plain.is_empty() && self.tail.is_empty() && !self.peer_closed && !self.failed
     }
 
     /// The decrypted bytes, if any.

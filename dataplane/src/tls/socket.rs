@@ -19,6 +19,9 @@ pub trait Socket {
     async fn receive(&self) -> io::Result<Option<Self::Buf>>;
     /// The next bytes of a body, in larger buffers.
     async fn receive_body(&self) -> io::Result<Option<Self::Buf>>;
+    /// What arrived already, as [`Socket::receive`] gives it; `None` when it would wait: then it listens. Only while
+    /// nobody receives.
+    fn receive_now(&self) -> Option<io::Result<Option<Self::Buf>>>;
     /// Sends all bytes; [`Socket::bytes_sent`] counts also those of a dropped future.
     async fn send(&self, bytes: &[u8]) -> io::Result<()>;
     /// Bytes that the socket took so far.
@@ -44,6 +47,10 @@ impl Socket for Stream {
         Stream::receive_body(self).await
     }
 
+    fn receive_now(&self) -> Option<io::Result<Option<Buf>>> {
+        ready(self.poll_receive(&mut Context::from_waker(Waker::noop())))
+    }
+
     async fn send(&self, bytes: &[u8]) -> io::Result<()> {
         Stream::send(self, bytes).await
     }
@@ -66,6 +73,13 @@ impl Socket for Stream {
 
     fn is_quiet(&self) -> bool {
         Stream::is_quiet(self)
+    }
+}
+
+fn ready<T>(polled: Poll<T>) -> Option<T> {
+    match polled {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
     }
 }
 
@@ -185,6 +199,10 @@ impl Socket for Script {
 
     async fn receive_body(&self) -> io::Result<Option<Vec<u8>>> {
         self.receive().await
+    }
+
+    fn receive_now(&self) -> Option<io::Result<Option<Vec<u8>>>> {
+        ready(self.poll_receive(&Context::from_waker(Waker::noop())))
     }
 
     async fn send(&self, mut bytes: &[u8]) -> io::Result<()> {

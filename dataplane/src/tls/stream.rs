@@ -198,9 +198,28 @@ impl<S: Socket> TlsStream<S> {
         self.socket.arm();
     }
 
-    /// Nothing arrived, decrypted or not, and the peer did not end: an idle connection that can be used again.
+    /// No byte for us arrived and the peer did not end: an idle connection that can be used again.
+    ///
+    /// Tickets and key updates may come at any time after the handshake (RFC 8446 §4.6) and are no answer to
+    /// anything, so what arrived is understood first. Only while nobody receives.
     pub fn is_quiet(&self) -> bool {
-        self.socket.is_quiet() && self.session.borrow().is_quiet()
+        while self.session.borrow().is_quiet() {
+            if self.socket.is_quiet() {
+                return true;
+            }
+            // Ends: the socket gives only what came before this call.
+            match self.socket.receive_now() {
+                Some(Ok(Some(mut bytes))) => {
+                    if self.take(&mut bytes).is_err() {
+                        return false;
+                    }
+                }
+                Some(_) => return false,
+                // There was nothing, and it listens now.
+                None => return true,
+            }
+        }
+        false
     }
 
     /// Bytes that the socket took, records' overhead included.
