@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+pub mod gateway;
 pub mod origin;
 
 /// The root of the checkout.

@@ -1,0 +1,385 @@
+//! A plane inside the test: its shards, its tables, its records, and clients that speak to it.
+
+use std::{
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    sync::{Arc, Condvar, Mutex, mpsc},
+    time::{Duration, SystemTime},
+};
+
+use control::compile::{Signer, compile, sha256};
+use control_wire::{
+    envelope::ArtefactKey,
+    row::{Envelope, HandlerRow, Op, SandboxRow, SecretRow, SecretValue, TemplateRow},
+};
+use data_encoding::BASE64;
+use dataplane::{
+    audit::{Audit, Record},
+    clock::Lease,
+    handler::{VerifyingKey, load, target},
+    identity::{Attachments, CredentialHash, SandboxId},
+    ring::RingConfig,
+    shard::{Settings, Shards},
+    snapshot::Tables,
+    tls::{Authority, PoolMaster, SandboxSalt},
+    upstream,
+};
+use handlers_sdk_abi::ABI_VERSION;
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+
+use crate::origin::Origin;
+
+/// Value of the secret `token`.
+pub const SECRET: &str = "s3cret-value-that-no-sandbox-may-see";
+
+/// A peer of a test that says nothing for this long has failed it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Verdict of the record behind all others.
+const LAST: &str = "last";
+
+/// A TLS connection of a sandbox, opened by the gateway.
+pub type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+/// Records as they are written.
+#[derive(Clone, Default)]
+struct Lines(Arc<(Mutex<Vec<u8>>, Condvar)>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.0.lock().expect("no thread panicked holding it").extend_from_slice(bytes);
+        self.0.1.notify_all();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A plane with one sandbox, `box`, whose password is `word` and whose template is `t`.
+pub struct Gateway {
+    /// The shards, for what a test does beyond requests.
+    pub shards: Shards,
+    /// Where the explicit proxy listens.
+    pub proxy: SocketAddr,
+    master: PoolMaster,
+    attachments: Attachments,
+    authorities: Vec<(String, Vec<u8>)>,
+    signer: Signer,
+    tables: Tables,
+    lines: Lines,
+    audit: Audit,
+    enforced: mpsc::Receiver<u64>,
+    _folder: tempfile::TempDir,
+}
+
+impl Gateway {
+    /// Starts a plane that trusts the origin's root and finds `origin.test` and `second.test` on loopback.
+    ///
+    /// # Panics
+    /// When anything that a plane needs is missing on this machine.
+    pub fn start(shards: usize, origin: &Origin) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let hosts_file = folder.path().join("hosts");
+        std::fs::write(&hosts_file, "127.0.0.1 origin.test second.test\n").expect("a file is written");
+        let lines = Lines::default();
+        let (audit, _writer) = Audit::start(Box::new(lines.clone())).expect("a thread");
+        let mut roots = RootCertStore::empty();
+        if !origin.root_pem.is_empty() {
+            let root = CertificateDer::from_pem_slice(origin.root_pem.as_bytes()).expect("a certificate");
+            roots.add(root).expect("a root");
+        }
+        let (told, enforced) = mpsc::channel();
+        let shards = Shards::start(Settings {
+            shards,
+            pin: false,
+            ring: RingConfig::small(),
+            names: upstream::Settings { name_servers: Vec::new(), hosts_file },
+            roots,
+            roots_pem: String::new(),
+            master: master(folder.path()),
+            lease: Arc::new(Lease::default()),
+            audit: audit.clone(),
+            offer_certificate: Box::new(|_, _| true),
+            enforced: Box::new(move |revision| told.send(revision).unwrap_or_default()),
+        })
+        .expect("shards start");
+        let proxy = shards.listen_proxy(([127, 0, 0, 1], 0).into()).expect("loopback can be bound");
+        let mut gateway = Self {
+            shards,
+            proxy,
+            // The same key again: tests make the certificates of sandboxes themselves.
+            master: master(folder.path()),
+            attachments: Attachments::new(),
+            authorities: Vec::new(),
+            signer: Signer::generate().expect("a key").0,
+            tables: Tables::default(),
+            lines,
+            audit,
+            enforced,
+            _folder: folder,
+        };
+        gateway.apply(vec![
+            Op::UpsertSecret(SecretRow {
+                name: "token".into(),
+                version: 1,
+                value: SecretValue::new(SECRET.as_bytes()),
+                hosts: vec!["origin.test".into()],
+                allow_plaintext: false,
+            }),
+            policy(r#"["origin.test"]"#),
+        ]);
+        gateway.add_sandbox("box", "word", "t");
+        gateway
+    }
+
+    /// Makes a sandbox that identifies itself with this password.
+    ///
+    /// # Panics
+    /// When the name is not one or is taken.
+    pub fn add_sandbox(&mut self, id: &str, password: &str, template: &str) {
+        let salt: [u8; 32] = sha256(id.as_bytes());
+        let authority = Authority::derive(&self.master, &SandboxSalt(salt))
+            .and_then(|authority| authority.issue_certificate(id, SystemTime::now(), 30))
+            .expect("an authority");
+        self.authorities.push((id.to_owned(), authority.clone()));
+        let sandbox = SandboxId::new(id).expect("an identifier");
+        let credentials = CredentialHash::of(password.as_bytes());
+        self.attachments.attach_credentials(sandbox, credentials).expect("a new name");
+        self.shards.attach(&Arc::new(self.attachments.clone()));
+        self.apply(vec![Op::UpsertSandbox(SandboxRow {
+            id: id.into(),
+            template: template.into(),
+            overrides: "{}".into(),
+            labels: Default::default(),
+            salt,
+            ca_certificate: Some(authority),
+        })]);
+    }
+
+    /// Applies a revision and waits until every shard acts by it.
+    ///
+    /// # Panics
+    /// When a row does not hold or a shard ended.
+    pub fn apply(&mut self, ops: Vec<Op>) {
+        let revision = self.tables.revision + 1;
+        let trust = VerifyingKey(self.signer.public_key());
+        let load = |row: &HandlerRow| match &row.envelope {
+            Envelope::Here(bytes) => load(bytes, &trust, &target()),
+            Envelope::Apart { .. } => panic!("tests hand envelopes over whole"),
+        };
+        let (tables, concerned, rejected) = self.tables.apply(revision, ops, &load).expect("rows hold");
+        assert!(rejected.is_empty(), "{rejected:?}");
+        self.tables = tables;
+        self.shards.apply(&Arc::new(self.tables.clone()), &concerned);
+        while self.enforced.recv().expect("shards live") < revision {}
+    }
+
+    /// One version of a handler, compiled and signed.
+    ///
+    /// # Panics
+    /// When the module does not compile.
+    pub fn handler(&self, name: &str, version: u64, wasm: &[u8]) -> Op {
+        let artefact = compile(wasm, &target()).expect("the module compiles");
+        let key = ArtefactKey::current(target(), ABI_VERSION, sha256(wasm));
+        let envelope = self.signer.seal(&key, &artefact);
+        Op::UpsertHandler(HandlerRow {
+            name: name.to_owned(),
+            version,
+            hash: sha256(&envelope),
+            envelope: Envelope::Here(envelope.into()),
+        })
+    }
+
+    /// A connection on which `box` has asked for a tunnel and was given it.
+    ///
+    /// # Panics
+    /// When it is not given.
+    pub fn tunnel(&self, host: &str, port: u16) -> TcpStream {
+        self.tunnel_as("box:word", host, port)
+    }
+
+    /// The same for a sandbox with other credentials, as `id:password`.
+    ///
+    /// # Panics
+    /// When it is not given.
+    pub fn tunnel_as(&self, credentials: &str, host: &str, port: u16) -> TcpStream {
+        let mut socket = self.socket();
+        let credentials = BASE64.encode(credentials.as_bytes());
+        let head = format!(
+            "CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\nProxy-Authorization: Basic {credentials}\r\n\r\n"
+        );
+        socket.write_all(head.as_bytes()).expect("the gateway reads");
+        let answer = read_head(&mut socket);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        socket
+    }
+
+    /// A connection to the explicit proxy.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub fn socket(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.proxy).expect("the gateway listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("an option");
+        socket.set_write_timeout(Some(PATIENCE)).expect("an option");
+        socket.set_nodelay(true).expect("an option");
+        socket
+    }
+
+    /// The client's side of TLS to `host`, by the authority of a sandbox alone.
+    ///
+    /// # Panics
+    /// When there is no such sandbox or the name is none.
+    pub fn client(&self, sandbox: &str, host: &str, alpn: &[&[u8]]) -> ClientConnection {
+        let (_, authority) =
+            self.authorities.iter().find(|(id, _)| id == sandbox).expect("a sandbox of this test");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from(authority.clone())).expect("a root");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        let name = ServerName::try_from(host.to_owned()).expect("a name");
+        ClientConnection::new(Arc::new(config), name).expect("a client")
+    }
+
+    /// A TLS connection of `box` to `host:port`, opened by the gateway.
+    ///
+    /// # Panics
+    /// When the tunnel is not given.
+    pub fn tls(&self, host: &str, port: u16) -> Tls {
+        StreamOwned::new(self.client("box", host, &[]), self.tunnel(host, port))
+    }
+
+    /// The same for another sandbox of this test.
+    ///
+    /// # Panics
+    /// As above.
+    pub fn tls_as(&self, sandbox: &str, password: &str, host: &str, port: u16) -> Tls {
+        let socket = self.tunnel_as(&format!("{sandbox}:{password}"), host, port);
+        StreamOwned::new(self.client(sandbox, host, &[]), socket)
+    }
+
+    /// Records that were written so far, once there are so many.
+    ///
+    /// # Panics
+    /// When they do not come.
+    pub fn recorded(&self, count: usize) -> Vec<serde_json::Value> {
+        let (lines, written) = &*self.lines.0;
+        let few = |bytes: &mut Vec<u8>| bytes.iter().filter(|byte| **byte == b'\n').count() < count;
+        let bytes = lines.lock().expect("no thread panicked holding it");
+        let (bytes, _) =
+            written.wait_timeout_while(bytes, PATIENCE, few).expect("no thread panicked holding it");
+        let records = parse(&bytes);
+        assert!(records.len() >= count, "{} of {count} records: {records:#?}", records.len());
+        records
+    }
+
+    /// Waits for the records, stops everything, and gives all of them: there must be exactly so many.
+    ///
+    /// # Panics
+    /// When there are fewer or more.
+    pub fn records(self, count: usize) -> Vec<serde_json::Value> {
+        self.recorded(count);
+        self.shards.stop();
+        // What shards recorded before they ended stands before this one.
+        self.audit.record(Record { verdict: LAST, ..Record::default() }).expect("the writer lives");
+        let (lines, written) = &*self.lines.0;
+        let going_on = |bytes: &mut Vec<u8>| parse(bytes).last().is_none_or(|last| last["verdict"] != LAST);
+        let bytes = lines.lock().expect("no thread panicked holding it");
+        let waited =
+            written.wait_timeout_while(bytes, PATIENCE, going_on).expect("no thread panicked holding it");
+        let mut records = parse(&waited.0);
+        assert_eq!(records.pop().expect("the last one")["verdict"], LAST, "the writer of records writes");
+        assert_eq!(records.len(), count, "{records:#?}");
+        records
+    }
+}
+
+fn master(folder: &Path) -> PoolMaster {
+    PoolMaster::open_or_create(&folder.join("master"), &folder.join("key")).expect("a master key")
+}
+
+fn parse(bytes: &[u8]) -> Vec<serde_json::Value> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).expect("a record is JSON"))
+        .collect()
+}
+
+/// The template `t`: these hosts are allowed, a loopback origin may be reached, and it gets the secret `token`.
+pub fn policy(allowed: &str) -> Op {
+    template(
+        "t",
+        &format!(
+            r#"{{"allowedHosts":{allowed},
+            "allowedAddresses":[{{"host":"origin.test","cidrs":["127.0.0.0/8"]}}],
+            "rules":[{{"host":"origin.test","actions":[{{"bearer":{{"secret":"token"}}}}]}}]}}"#
+        ),
+    )
+}
+
+/// A template with this document.
+pub fn template(name: &str, document: &str) -> Op {
+    Op::UpsertTemplate(TemplateRow { name: name.to_owned(), document: document.to_owned() })
+}
+
+/// Reads a head to its empty line, and nothing beyond it.
+///
+/// # Panics
+/// When the connection ends before.
+pub fn read_head(stream: &mut impl Read) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        let seen = || String::from_utf8_lossy(&head).into_owned();
+        let count = stream.read(&mut byte).unwrap_or_else(|error| panic!("{error} after {:?}", seen()));
+        assert_eq!(count, 1, "the connection ended after {:?}", seen());
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).expect("heads of tests are text")
+}
+
+/// Reads an answer whose length is given; `bodiless` for the one to HEAD and the like.
+///
+/// # Panics
+/// When it is not whole.
+pub fn read_answer(stream: &mut impl Read, bodiless: bool) -> (String, Vec<u8>) {
+    let head = read_head(stream);
+    let length = head
+        .lines()
+        .find_map(|line| {
+            line.to_ascii_lowercase().strip_prefix("content-length:").map(str::trim).map(str::to_owned)
+        })
+        .map_or(0, |length| length.parse().expect("a length"));
+    let mut body = vec![0; if bodiless { 0 } else { length }];
+    stream.read_exact(&mut body).expect("the body is whole");
+    (head, body)
+}
+
+/// One request over a connection, and the whole answer, whose length must be known.
+///
+/// # Panics
+/// When the answer does not come whole.
+pub fn ask(stream: &mut (impl Read + Write), head: &str, body: &[u8]) -> (String, Vec<u8>) {
+    stream.write_all(&[head.as_bytes(), body].concat()).expect("the gateway reads");
+    stream.flush().expect("the gateway reads");
+    read_answer(stream, false)
+}
+
+/// Runs a test on one shard and on four.
+pub fn both_ways(test: impl Fn(usize)) {
+    for shards in [1, 4] {
+        test(shards);
+    }
+}
