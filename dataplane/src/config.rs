@@ -65,11 +65,13 @@ impl Default for DnsConfig {
 pub struct UpstreamConfig {
     /// Trust the system's certificate authorities.
     pub system_roots: bool,
+    /// File of certificate authorities in PEM form that are trusted too.
+    pub roots_file: Option<PathBuf>,
 }
 
 impl Default for UpstreamConfig {
     fn default() -> Self {
-        Self { system_roots: true }
+        Self { system_roots: true, roots_file: None }
     }
 }
 

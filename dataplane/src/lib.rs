@@ -4,6 +4,7 @@
 //! order of the stages.
 
 pub mod limits;
+pub mod causes;
 pub mod clock;
 pub mod metrics;
 pub mod config;

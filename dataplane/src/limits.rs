@@ -277,3 +277,6 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// How often a shard drops what is idle for too long. Larger: dead upstream connections hold descriptors. Smaller: an
 /// idle shard wakes for nothing.
 pub const SWEEP_TIME: Duration = Duration::from_secs(5);
+
+/// Longest file of a join token. A token has about 90 characters; larger only reads files that are none.
+pub const JOIN_TOKEN_BYTES_MAX: usize = 4 << 10;

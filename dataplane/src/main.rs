@@ -1,6 +1,10 @@
 //! The `outgate-dataplane` process.
 
+use std::process::ExitCode;
+
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> ExitCode {
+    dataplane::cli::main()
+}

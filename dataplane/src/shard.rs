@@ -105,7 +105,8 @@ struct Update {
 struct Handle {
     commands: mailbox::Sender<Command>,
     updates: mailbox::Slot<Update>,
-    thread: JoinHandle<()>,
+    /// Taken by whoever stops the shard.
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// Which revision each shard enforces.
@@ -183,7 +184,10 @@ impl Shards {
             };
             let placement = if settings.pin { Placement::Fixed(index) } else { Placement::Unbound };
             match seed.grow(placement) {
-                Ok(thread) => shards.handles.push(Handle { commands, updates, thread }),
+                Ok(thread) => {
+                    let thread = Mutex::new(Some(thread));
+                    shards.handles.push(Handle { commands, updates, thread });
+                }
                 Err(error) => {
                     shards.stop();
                     return Err(error);
@@ -241,13 +245,14 @@ impl Shards {
     }
 
     /// Stops all shards and waits for them.
-    pub fn stop(self) {
+    pub fn stop(&self) {
         for handle in &self.handles {
             let _gone = handle.commands.send_blocking(Command::Stop);
         }
-        for handle in self.handles {
+        for handle in &self.handles {
+            let thread = handle.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
             // A shard that panicked has said so on standard error.
-            let _ended = handle.thread.join();
+            let _ended = thread.map(JoinHandle::join);
         }
     }
 }

@@ -16,6 +16,7 @@ use control_wire::{
 };
 
 use crate::{
+    causes::chain,
     handler::{LoadError, Loaded},
     identity::{IdentityError, SandboxId},
     inject::Secret,
@@ -329,18 +330,6 @@ impl Sandbox {
         key.copy_from_slice(digest::digest(&digest::SHA256, row.overrides.as_bytes()).as_ref());
         Ok(Self { id, row, overrides, key, rules: Mutex::default() })
     }
-}
-
-/// An error with all its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn document(row: &str, text: &str) -> Result<PolicyDocument, ApplyError> {

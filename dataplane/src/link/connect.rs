@@ -17,6 +17,7 @@ use crate::clock::BootTime;
 use crate::limits::{
     LINK_ARTEFACT_TIME, LINK_CONNECT_TIME, LINK_PAUSE, LINK_PAUSE_MAX, LINK_RENEWALS_MAX, LINK_ROWS_MAX,
 };
+use crate::snapshot::ApplyError;
 
 type Hash = [u8; 32];
 type Artefact = Result<(Hash, Vec<u8>), LinkError>;
@@ -25,7 +26,7 @@ fn ended(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LinkErr
     LinkError::Ended { source: source.into() }
 }
 
-impl<S: FnMut(LinkEvent)> Worker<S> {
+impl<S: FnMut(LinkEvent) -> Result<(), ApplyError>> Worker<S> {
     /// Runs until every handle is dropped.
     pub(super) async fn run(mut self) {
         let mut pause = LINK_PAUSE;
@@ -34,7 +35,8 @@ impl<S: FnMut(LinkEvent)> Worker<S> {
             let before = self.delivered;
             let result = self.attempt(&mut known).await;
             if let Err(error) = result {
-                (self.sink)(LinkEvent::Lost(error));
+                // Nothing is applied by this event, so nothing can fail.
+                let _told = (self.sink)(LinkEvent::Lost(error));
             }
             if self.outgoing.is_closed() && self.outgoing.is_empty() {
                 return;
@@ -50,7 +52,7 @@ impl<S: FnMut(LinkEvent)> Worker<S> {
     async fn attempt(&mut self, known: &mut Option<Identity>) -> Result<(), LinkError> {
         if known.is_none() {
             let identity = self.identity().await?;
-            (self.sink)(LinkEvent::Joined { handler_key: identity.handler_key });
+            (self.sink)(LinkEvent::Joined { handler_key: identity.handler_key })?;
             *known = Some(identity);
         }
         let Some(identity) = known else { return Ok(()) };
@@ -180,7 +182,7 @@ impl<S: FnMut(LinkEvent)> Worker<S> {
         match message {
             ToPlane::Welcome { store, .. } if session.store.is_none() => {
                 session.store = Some(store);
-                (self.sink)(LinkEvent::Connected);
+                (self.sink)(LinkEvent::Connected)?;
             }
             ToPlane::SnapshotBegin { revision } if session.building.is_none() => {
                 session.building = Some((revision, Vec::new()));
@@ -228,7 +230,9 @@ impl<S: FnMut(LinkEvent)> Worker<S> {
         ops: Vec<Op>,
     ) -> Result<(), LinkError> {
         let store = session.store.ok_or(LinkError::Protocol("rows came before the welcome"))?;
-        (self.sink)(event(ops));
+        // Where it does not hold, the next connection asks for everything.
+        self.delivered = (StoreId::default(), 0);
+        (self.sink)(event(ops))?;
         self.delivered = (store, revision);
         Ok(())
     }

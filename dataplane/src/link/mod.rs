@@ -1,7 +1,8 @@
 //! The link to control over QUIC: a thread of its own joins, receives revisions in order, acknowledges and renews.
 //!
 //! Everything that control says arrives as a [`LinkEvent`] in the order in which it was said, on the link's thread.
-//! After a loss the link comes back with the last revision that it delivered and is sent only what changed since.
+//! After a loss the link comes back with the last revision that was applied and is sent only what changed since; a
+//! revision that could not be applied ends the connection, and the next one begins with a whole snapshot.
 
 mod connect;
 mod identity;
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Lease;
 use crate::limits::LINK_OUTGOING_MAX;
+use crate::snapshot::ApplyError;
 
 /// What the link is told at start.
 pub struct LinkConfig {
@@ -120,6 +122,9 @@ pub enum LinkError {
     /// Control did what the protocol does not allow.
     #[error("{0}")]
     Protocol(&'static str),
+    /// A revision was not applied; the one before stays in force.
+    #[error("control sent a revision that does not hold")]
+    Apply(#[from] ApplyError),
 }
 
 /// Speaks to control. Clones share the link; it ends when the last is dropped.
@@ -167,11 +172,14 @@ struct Worker<S> {
     delivered: (StoreId, u64),
 }
 
-/// Starts the link's thread. Events go to `sink` there.
+/// Starts the link's thread. Events go to `sink` there; it fails only on revisions that do not hold.
 ///
 /// # Errors
 /// When the thread cannot be started.
-pub fn start(config: LinkConfig, sink: impl FnMut(LinkEvent) + Send + 'static) -> io::Result<LinkHandle> {
+pub fn start(
+    config: LinkConfig,
+    sink: impl FnMut(LinkEvent) -> Result<(), ApplyError> + Send + 'static,
+) -> io::Result<LinkHandle> {
     let (outgoing, queue) = mpsc::channel(LINK_OUTGOING_MAX);
     let (acknowledged, acknowledgements) = tokio::sync::watch::channel(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

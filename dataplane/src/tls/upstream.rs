@@ -74,20 +74,17 @@ impl UpstreamTls {
         Ok(Self { system: config(&provider, roots)?, provider })
     }
 
-    /// The roots of the machine. Reads files: once, at boot.
+    /// The certificates of the authorities that the machine trusts. Reads files: once, at boot.
     ///
     /// # Errors
     /// [`RootsError::NoneInstalled`].
-    pub fn system_roots() -> Result<RootCertStore, RootsError> {
+    pub fn system_certificates() -> Result<Vec<CertificateDer<'static>>, RootsError> {
         let found = rustls_native_certs::load_native_certs();
-        let mut roots = RootCertStore::empty();
-        // Machines carry odd certificates; those that cannot be read are not trusted, the others are.
-        roots.add_parsable_certificates(found.certs);
-        if roots.is_empty() {
+        if found.certs.is_empty() {
             let reasons: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
             return Err(RootsError::NoneInstalled(reasons.join("; ")));
         }
-        Ok(roots)
+        Ok(found.certs)
     }
 
     /// The settings with the default roots.

@@ -1,0 +1,233 @@
+//! From settings to running shards, and the order in which everything ends.
+
+mod follow;
+mod harden;
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use rustls::RootCertStore;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    admin::to_pem,
+    audit::{Audit, Sink},
+    clock::Lease,
+    config::{Config, ConfigError},
+    handler,
+    limits::{JOIN_TOKEN_BYTES_MAX, UPSTREAM_ROOTS_BYTES_MAX},
+    link::{self, LinkConfig, LinkHandle},
+    ring::{self, RingConfig, RingError},
+    shard::{Settings, Shards, StartError},
+    tls::{MasterError, PoolMaster, RootsError, UpstreamTls},
+    upstream,
+};
+use follow::Follower;
+
+/// Where the system names its servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// Why the plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The machine gives no ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The process could not be set up.
+    #[error("the kernel refuses what the process needs: {what}")]
+    Process {
+        /// What was asked.
+        what: &'static str,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A file or folder that the settings name.
+    #[error("`{setting}`: cannot use {path}")]
+    File {
+        /// Name of the setting.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The pool's master key.
+    #[error("the pool's master key cannot be opened")]
+    Master(#[from] MasterError),
+    /// The roots of upstreams.
+    #[error("upstreams cannot be verified; install ca-certificates or set upstream.rootsFile")]
+    Roots(#[from] RootsError),
+    /// A shard.
+    #[error(transparent)]
+    Shards(#[from] StartError),
+    /// An address of the explicit proxy.
+    #[error("`proxy`: cannot listen on {address}")]
+    Proxy {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+/// Looks whether a plane could run here with these settings, and starts none.
+///
+/// # Errors
+/// What would keep it from running.
+pub fn check(config: &Config) -> Result<(), BootError> {
+    ring::preflight()?;
+    roots(config).map(drop)
+}
+
+/// Runs a plane until a signal ends it.
+///
+/// # Errors
+/// What kept it from starting. Once it runs, nothing that control or a sandbox does ends it.
+pub fn run(config: &Config) -> Result<(), BootError> {
+    let process = |what| move |source| BootError::Process { what, source };
+    harden::hide_memory().map_err(process("hiding its memory"))?;
+    harden::raise_descriptors().map_err(process("raising the number of descriptors"))?;
+    // Before any thread is there that could be ended by one.
+    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(process("handling signals"))?;
+    ring::preflight()?;
+
+    let folder = &config.state_dir;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file("stateDir", folder))?;
+    let (audit, writer) = records(config)?;
+    let (roots, roots_pem) = roots(config)?;
+    let lease = Arc::new(Lease::default());
+    // The shards speak through the link and the link through the shards; who comes first waits for the other.
+    let link = Arc::new(OnceLock::<LinkHandle>::new());
+    let (acknowledging, offering) = (Arc::clone(&link), Arc::clone(&link));
+    let shards = Arc::new(Shards::start(Settings {
+        shards: config.shard_count(),
+        pin: config.pin,
+        ring: RingConfig::default(),
+        names: names(config)?,
+        roots,
+        roots_pem,
+        master: PoolMaster::open_or_create(&folder.join("master.sealed"), &folder.join("master.key"))?,
+        lease: Arc::clone(&lease),
+        audit,
+        offer_certificate: Box::new(move |sandbox, der| {
+            offering.wait().offer_certificate(sandbox.to_owned(), der)
+        }),
+        enforced: Box::new(move |revision| acknowledging.wait().acknowledge(revision)),
+    })?);
+    let target = handler::target();
+    let settings = LinkConfig {
+        control: config.control.address,
+        plane: config.name.clone(),
+        identity: folder.clone(),
+        join_token: join_token(config)?,
+        triple: target.triple.clone(),
+        cpu_features: target.cpu_features.clone(),
+        wasmer: control_wire::envelope::WASMER_VERSION.to_owned(),
+        lease,
+    };
+    let mut follower = Follower::new(Arc::clone(&shards), Arc::clone(&link), target);
+    let started = link::start(settings, move |event| follower.hear(event)).map_err(BootError::Thread)?;
+    let _first = link.set(started);
+
+    for &address in &config.proxy {
+        let bound = shards.listen_proxy(address).map_err(|source| BootError::Proxy { address, source })?;
+        tell(&format!("explicit proxy on {bound}"));
+    }
+    tell(&format!("{} with {} shards serves", config.name, config.shard_count()));
+    let _signal = signals.forever().next();
+    shards.stop();
+    // Ends when all that the shards recorded is written.
+    let _ended = writer.join();
+    Ok(())
+}
+
+/// What the plane says to its operator: one line on standard error.
+fn tell(text: &str) {
+    eprintln!("outgate-dataplane: {text}");
+}
+
+fn file(setting: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BootError {
+    let path = path.to_owned();
+    move |source| BootError::File { setting, path, source }
+}
+
+fn records(config: &Config) -> Result<(Audit, std::thread::JoinHandle<()>), BootError> {
+    let path = config.records_path();
+    let sink = if path == Path::new("-") { Sink::Stdout } else { Sink::File(path.clone()) };
+    let opened = sink.open().map_err(file("records", &path))?;
+    Audit::start(opened).map_err(BootError::Thread)
+}
+
+/// Whom upstreams are verified by, and the same in PEM form.
+fn roots(config: &Config) -> Result<(RootCertStore, String), BootError> {
+    let mut certificates =
+        if config.upstream.system_roots { UpstreamTls::system_certificates()? } else { Vec::new() };
+    let own = match &config.upstream.roots_file {
+        Some(path) => {
+            read_bounded(path, UPSTREAM_ROOTS_BYTES_MAX).map_err(file("upstream.rootsFile", path))?
+        }
+        None => Zeroizing::default(),
+    };
+    let mut roots = RootCertStore::empty();
+    // Machines carry odd certificates; those that cannot be read are not trusted, the others are.
+    let (_taken, _odd) = roots.add_parsable_certificates(certificates.iter().cloned());
+    for certificate in CertificateDer::pem_slice_iter(own.as_bytes()) {
+        let certificate = certificate.map_err(|error| RootsError::NotPem(error.to_string()))?;
+        roots.add(certificate.clone()).map_err(RootsError::Certificate)?;
+        certificates.push(certificate);
+    }
+    if roots.is_empty() {
+        return Err(RootsError::Empty.into());
+    }
+    let pem = certificates.iter().map(|certificate| to_pem(certificate)).collect();
+    Ok((roots, pem))
+}
+
+fn names(config: &Config) -> Result<upstream::Settings, BootError> {
+    let settings = upstream::Settings {
+        name_servers: config.dns.name_servers.clone(),
+        hosts_file: config.dns.hosts_file.clone(),
+    };
+    let resolv_conf = Path::new(RESOLV_CONF);
+    settings.or_system(resolv_conf).map_err(file("dns.nameServers", resolv_conf))
+}
+
+/// The token, where there is one: a plane that has joined needs none, and its file may be gone.
+fn join_token(config: &Config) -> Result<Option<Zeroizing<String>>, BootError> {
+    let Some(path) = &config.control.join_token_file else { return Ok(None) };
+    match read_bounded(path, JOIN_TOKEN_BYTES_MAX) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(file("control.joinTokenFile", path)(error)),
+    }
+}
+
+/// Reads a text that may not be longer than `bytes_max`.
+fn read_bounded(path: &Path, bytes_max: usize) -> io::Result<Zeroizing<String>> {
+    use io::Read as _;
+    let mut text = Zeroizing::new(String::new());
+    let bound = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
+    fs::File::open(path)?.take(bound).read_to_string(&mut text)?;
+    if text.len() > bytes_max {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {bytes_max} bytes")));
+    }
+    Ok(text)
+}
