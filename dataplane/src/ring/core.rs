@@ -140,10 +140,10 @@ impl Core {
         self.settle()
     }
 
-    /// Whether entries wait to be submitted, or the kernel has work that it does only when it is entered: then it
-    /// gives no signal, and nobody may sleep until there is one.
-    pub fn must_enter(&self) -> bool {
-        !self.late.borrow().is_empty() || self.with_uring(|uring| uring.must_enter()) == Some(true)
+    /// Whether a turn would find something. Part of it the kernel does only when it is entered, without a signal, so
+    /// nobody may sleep until there is one.
+    pub fn has_work(&self) -> bool {
+        !self.late.borrow().is_empty() || self.with_uring(|uring| uring.has_work()) == Some(true)
     }
 
     /// Closes a descriptor as soon as no entry that waits to be submitted can name it.

@@ -11,10 +11,11 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
+    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -53,21 +54,70 @@ impl Bell {
     }
 }
 
-/// Wakes a driver that sleeps in its own ring, from another thread: glommio sees nothing meanwhile.
+/// Wakes tasks of this shard from other threads.
+///
+/// The shard wakes them itself, in its next turn: a wake-up of glommio's waits until every queue is empty or a
+/// preemption, and there is none (see `executor_builder`).
 pub(super) struct Doorbell {
+    home: ThreadId,
+    /// `None` once the driver has ended: then nobody runs the tasks.
+    woken: Mutex<Option<Vec<Waker>>>,
+    rung: AtomicBool,
     asleep: AtomicBool,
-    knocks: AtomicU64,
     outside: UnixStream,
 }
 
 impl Doorbell {
-    /// Called after the sender's message is in its place and its waker was woken.
-    pub fn knock(&self) {
-        self.knocks.fetch_add(1, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) {
+    fn new(outside: UnixStream) -> Self {
+        let (rung, asleep) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { home: thread::current().id(), woken: Mutex::new(Some(Vec::new())), rung, asleep, outside }
+    }
+
+    /// Has the shard wake a task. Called after the task's message is in its place.
+    pub fn wake(&self, waker: Waker) {
+        if thread::current().id() == self.home {
+            return waker.wake();
+        }
+        match &mut *self.lock() {
+            Some(woken) => woken.push(waker),
+            None => return,
+        }
+        // Either the driver sees this flag before it sleeps, or we see that it sleeps.
+        self.rung.store(true, Ordering::SeqCst);
+        if self.asleep.swap(false, Ordering::SeqCst) {
             // A full pair already holds what wakes the driver.
             let _ = rustix::net::send(&self.outside, b"!", SEND_FLAGS);
         }
+    }
+
+    /// The driver is about to sleep. False when it must not.
+    fn fall_asleep(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        !self.rung.load(Ordering::SeqCst)
+    }
+
+    fn wake_up(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// Wakes who was named since the last call; says how many.
+    fn answer(&self) -> usize {
+        if !self.rung.swap(false, Ordering::SeqCst) {
+            return 0;
+        }
+        let woken = self.lock().as_mut().map(std::mem::take).unwrap_or_default();
+        let count = woken.len();
+        woken.into_iter().for_each(Waker::wake);
+        count
+    }
+
+    fn close(&self) {
+        let left = self.lock().take();
+        drop(left);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Waker>>> {
+        self.woken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -130,7 +180,6 @@ pub(super) struct Driver {
     doorbell: Arc<Doorbell>,
     inside: UnixStream,
     knocked: Option<Operation>,
-    knocks_seen: u64,
     alarm: Option<(Operation, Instant)>,
 }
 
@@ -145,10 +194,9 @@ impl Driver {
         core.with_uring(|uring| uring.register_signal(&signal)).transpose()?;
         let (inside, outside) = UnixStream::pair()?;
         inside.set_nonblocking(true)?;
-        let doorbell =
-            Arc::new(Doorbell { asleep: AtomicBool::new(false), knocks: AtomicU64::new(0), outside });
+        let doorbell = Arc::new(Doorbell::new(outside));
         let (baton, knocked, alarm) = (Rc::default(), None, None);
-        Ok(Self { core, baton, signal, doorbell, inside, knocked, knocks_seen: 0, alarm })
+        Ok(Self { core, baton, signal, doorbell, inside, knocked, alarm })
     }
 
     /// What other threads wake this shard's driver with.
@@ -178,18 +226,20 @@ impl Driver {
                 self.park().await;
             }
         }
+        self.doorbell.close();
         self.baton.ended.set(true);
         Baton::wake(&self.baton.echo);
     }
 
+    /// Whom other threads wake runs before whom the ring wakes.
     fn turn(&mut self) -> usize {
-        self.answer_door();
+        self.watch_door();
         self.core.bell.rung.set(false);
-        self.core.turn()
+        self.doorbell.answer() + self.core.turn()
     }
 
     /// Keeps the inner end of the pair watched, and empty.
-    fn answer_door(&mut self) {
+    fn watch_door(&mut self) {
         if self.knocked.as_ref().is_some_and(Operation::is_quiet) {
             return;
         }
@@ -200,24 +250,17 @@ impl Driver {
     }
 
     /// Sleeps in the own ring for a moment: cheaper than parking when the next event is near. Only when no task is
-    /// runnable; what other threads woke in glommio's queues runs first.
+    /// runnable.
     fn block(&mut self) -> usize {
-        if glommio::executor().need_preempt() {
-            return 0;
-        }
         let until_timer =
             self.core.wheel.borrow().next().map(|at| at.saturating_duration_since(Instant::now()));
         let at_most = until_timer.map_or(RING_BLOCK_TIME, |time| time.min(RING_BLOCK_TIME));
         if at_most.is_zero() {
             return 0;
         }
-        self.doorbell.asleep.store(true, Ordering::SeqCst);
-        let knocks = self.doorbell.knocks.load(Ordering::SeqCst);
-        // A knock before the line above found nobody asleep: its task waits in glommio.
-        let came = if knocks == self.knocks_seen { self.core.block(at_most) } else { 0 };
-        self.knocks_seen = knocks;
-        self.doorbell.asleep.store(false, Ordering::SeqCst);
-        came
+        let came = if self.doorbell.fall_asleep() { self.core.block(at_most) } else { 0 };
+        self.doorbell.wake_up();
+        came + self.doorbell.answer()
     }
 
     /// Lets the executor sleep until the kernel signals, something is queued, or the next timer is due.
@@ -225,9 +268,10 @@ impl Driver {
         count(&self.core.counters.parks);
         self.set_alarm();
         self.core.with_uring(|uring| uring.signal(Signal::On));
+        self.doorbell.fall_asleep();
         // What arrived before the switch gave no signal. A first enter submits the alarm. It may leave work behind
         // without having brought anything: the kernel does a bounded part at a time.
-        if self.turn() == 0 && !self.core.must_enter() {
+        if self.turn() == 0 && !self.core.has_work() {
             match awaitable(&self.signal) {
                 Ok(mut wrapped) => {
                     let mut byte = [0];
@@ -245,6 +289,7 @@ impl Driver {
                 Err(_) => drop(self.core.block(RING_BLOCK_TIME)),
             }
         }
+        self.doorbell.wake_up();
         self.core.with_uring(|uring| uring.signal(Signal::Off));
         let mut value = [0; 8];
         // Empty when it was the bell that rang.

@@ -1,8 +1,7 @@
 //! From other threads to a shard: a bounded queue, and a one-place slot whose writes merge.
 //!
-//! Each message takes a lock for a few instructions; nobody holds it while waiting. The receiving task wakes within
-//! tens of microseconds on a busy shard when it is spawned with [`Ring::spawn_urgent`]; elsewhere the wake-up waits
-//! until the shard's queues are empty or the preemption timer fires (10 ms).
+//! Each message takes a lock for a few instructions; nobody holds it while waiting. The receiving task runs in the next
+//! turn of the shard, before the connections of that turn.
 
 use std::{
     collections::VecDeque,
@@ -14,7 +13,7 @@ use std::{
 
 use super::{Ring, driver::Doorbell};
 
-/// Whom to wake: the task, and the shard's driver if it sleeps in its own ring.
+/// Whom to wake, and who does it.
 struct Waiting {
     waker: Waker,
     doorbell: Arc<Doorbell>,
@@ -26,8 +25,7 @@ impl Waiting {
     }
 
     fn wake(self) {
-        self.waker.wake();
-        self.doorbell.knock();
+        self.doorbell.wake(self.waker);
     }
 }
 
@@ -158,6 +156,13 @@ impl<T: Send> Receiver<T> {
     /// The next message, or `None` when every sender is gone and the queue is empty. Dropping the await loses none.
     pub async fn recv(&mut self) -> Option<T> {
         poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// Takes no more messages, and gives those that nobody received.
+    pub fn close(self) -> VecDeque<T> {
+        let mut state = lock(&self.0.state);
+        state.closed = true;
+        std::mem::take(&mut state.queue)
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {

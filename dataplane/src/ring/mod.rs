@@ -32,7 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, TaskQueueHandle};
+use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, task::JoinHandle};
 
 pub use buffers::Buf;
 pub use datagram::Datagram;
@@ -112,6 +112,9 @@ thread_local! {
     static CURRENT: RefCell<Option<Ring>> = const { RefCell::new(None) };
 }
 
+/// Longer than any machine runs.
+const NO_PREEMPTION: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// One shard's ring. Clones are the same ring.
 #[derive(Clone)]
 pub struct Ring(Rc<Core>, Rc<Outside>);
@@ -119,7 +122,8 @@ pub struct Ring(Rc<Core>, Rc<Outside>);
 /// What a ring has beside its core.
 struct Outside {
     doorbell: Arc<Doorbell>,
-    urgent: TaskQueueHandle,
+    /// The driver's tasks, until somebody waits for their end.
+    ended: RefCell<Option<[JoinHandle<()>; 2]>>,
 }
 
 /// Opens the shard's ring, makes it current on this thread and spawns its driver in a queue of its own. Call it from
@@ -130,19 +134,14 @@ struct Outside {
 pub async fn start(config: RingConfig) -> Result<Ring, RingError> {
     let core = Core::open(&config)?;
     let driver = Driver::new(Rc::clone(&core)).map_err(RingError::opening)?;
-    let executor = glommio::executor();
-    let own = executor.create_task_queue(Shares::Static(1000), Latency::NotImportant, "ring");
-    let urgent = executor.create_task_queue(
-        Shares::Static(1000),
-        Latency::Matters(Duration::from_millis(1)),
-        "urgent",
-    );
-    let ring = Ring(core, Rc::new(Outside { doorbell: driver.doorbell(), urgent }));
+    let own = glommio::executor().create_task_queue(Shares::Static(1000), Latency::NotImportant, "ring");
+    let ring = Ring(core, Rc::new(Outside { doorbell: driver.doorbell(), ended: RefCell::default() }));
     CURRENT.with(|current| current.replace(Some(ring.clone())));
-    glommio::spawn_local(driver.echo()).detach();
-    glommio::spawn_local_into(driver.run(), own)
+    let echo = glommio::spawn_local(driver.echo()).detach();
+    let driver = glommio::spawn_local_into(driver.run(), own)
         .map_err(|error| RingError::Other(io::Error::other(error.to_string())))?
         .detach();
+    ring.1.ended.replace(Some([driver, echo]));
     Ok(ring)
 }
 
@@ -154,18 +153,23 @@ pub fn preflight() -> Result<(), RingError> {
     Uring::open(8).map(drop).map_err(RingError::opening)
 }
 
-/// An executor for a shard, set up as the ring wants it: little registered memory, and a preemption timer short
-/// enough for what other threads wake.
+/// An executor for a shard, set up as the ring wants it: little registered memory, and no preemption.
+///
+/// glommio 0.9 sleeps over runnable tasks when its preemption timer fires between the moment in which it arms it and
+/// the first look at the queues: the queues then say that nothing ran, and the timer's completion wakes nobody. A
+/// thread that other work keeps off its core for the length of the timer at that moment hangs for good. So the timer
+/// never fires, and the ring depends on none: each turn is bounded, and what other threads wake goes through it.
 pub fn executor_builder(placement: Placement) -> LocalExecutorBuilder {
-    LocalExecutorBuilder::new(placement).io_memory(64 << 10).preempt_timer(Duration::from_millis(10))
+    LocalExecutorBuilder::new(placement).io_memory(64 << 10).preempt_timer(NO_PREEMPTION)
 }
 
-/// Lets the other tasks of the shard run, and the ring: a task that never waits would leave a parked driver asleep.
+/// Lets the other tasks of the shard run, and the ring. To yield only to one's own queue would keep the ring's driver
+/// from its turn.
 pub async fn yield_now() {
     if let Some(ring) = CURRENT.with(|current| current.borrow().clone()) {
         ring.0.bell.ring();
     }
-    futures_lite::future::yield_now().await;
+    glommio::executor().yield_task_queue_now().await;
 }
 
 impl Ring {
@@ -179,22 +183,25 @@ impl Ring {
             .expect("sockets, timers and mailboxes are used on a shard, after its ring was started")
     }
 
-    /// Runs a task that other threads wake: it gets its turn within tens of microseconds on a busy shard. For
-    /// mailboxes, not for connections.
+    /// Runs a task that other threads wake through a mailbox: its turn comes before that of the connections.
     pub fn spawn_urgent<F: Future<Output = ()> + 'static>(&self, task: F) {
-        // The queue is made in `start` and never removed.
-        if let Ok(task) = glommio::spawn_local_into(task, self.1.urgent) {
-            task.detach();
-        }
+        glommio::spawn_local(task).detach();
     }
 
-    /// Ends the ring after the connections: cancels every operation, waits for the kernel, gives the memory back.
-    /// Who still awaits something gets `ESHUTDOWN`. Takes at most a second.
-    pub async fn shutdown(self) {
+    /// Cancels every operation, waits for the kernel and gives the memory back. Who awaits a socket gets
+    /// `ESHUTDOWN`, now and from now on; no timer fires any more. Takes at most a second.
+    pub fn close(&self) {
         self.0.close();
+    }
+
+    /// Ends the ring, after the connections.
+    pub async fn shutdown(self) {
+        self.close();
         CURRENT.with(|current| current.replace(None));
-        // The driver ends in its own queue; after it, nothing of the ring runs.
-        glommio::executor().yield_task_queue_now().await;
+        // They own descriptors, and a task that has not ended when its executor does is leaked.
+        for task in self.1.ended.take().into_iter().flatten() {
+            task.await;
+        }
     }
 
     /// The time of the last turn: coarse, and free.

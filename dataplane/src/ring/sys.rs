@@ -11,6 +11,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use socket2::SockAddr;
 
 use super::buffers::Pool;
+use crate::limits::RING_TURN_MAX;
 
 /// User data of cancel requests; no slot ever has it.
 const CANCEL: u64 = u64::MAX;
@@ -163,7 +164,7 @@ impl Uring {
     /// # Errors
     /// Only what is a defect of ours: a full completion queue, a signal and lack of memory mean "reap and go on".
     pub fn turn(&mut self) -> io::Result<bool> {
-        if !self.must_enter() {
+        if !self.is_due() {
             return Ok(false);
         }
         forgive(self.ring.submit())?;
@@ -176,9 +177,14 @@ impl Uring {
     }
 
     /// Whether there is anything for which the kernel has to be entered.
-    pub fn must_enter(&mut self) -> bool {
+    fn is_due(&mut self) -> bool {
         let queue = self.ring.submission();
         !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
+    }
+
+    /// Whether a next turn would find something, or might.
+    pub fn has_work(&mut self) -> bool {
+        self.is_due() || !self.ring.completion().is_empty()
     }
 
     /// Submits, then sleeps in the ring until a completion comes or the time is over.
@@ -191,11 +197,12 @@ impl Uring {
         forgive(self.ring.submitter().submit_with_args(1, &arguments))
     }
 
-    /// Moves all completions that are there into `into`, without those of cancel requests.
+    /// Moves completions that are there into `into`, without those of cancel requests, and no more than a turn's.
     pub fn take(&mut self, into: &mut Vec<Completed>) {
         into.extend(
             self.ring
                 .completion()
+                .take(RING_TURN_MAX)
                 .map(|entry| Completed {
                     data: entry.user_data(),
                     result: entry.result(),

@@ -43,7 +43,7 @@ pub(crate) fn on_shard_with<T: Send + 'static, F: Future<Output = T> + 'static>(
                     over.send(()).expect("the watchdog waits for the report");
                 }
             };
-            let report = glommio::spawn_local_into(report, ring.1.urgent).expect("the urgent queue");
+            let report = glommio::spawn_local(report);
             let result = test().await;
             report.cancel().await;
             ring.shutdown().await;

@@ -273,13 +273,14 @@ fn a_busy_shard_hears_its_mailbox() {
         });
         let busy: Vec<_> = busy.collect();
         let (done, mut finished) = mailbox::channel(1);
-        Ring::current().spawn_urgent(async move {
+        glommio::spawn_local(async move {
             let mut delays = Vec::new();
             while let Some(sent) = receiver.recv().await {
                 delays.push(sent.elapsed());
             }
             done.try_send(delays).unwrap();
-        });
+        })
+        .detach();
         let other = std::thread::spawn(move || {
             (0..200).for_each(|_| sender.send_blocking(Instant::now()).unwrap());
         });

@@ -26,11 +26,11 @@ impl Core {
     pub fn report(&self) -> String {
         let starved = [self.starved[0].borrow().len(), self.starved[1].borrow().len()];
         format!(
-            "{:#?}\nclosing {}, late {}, must enter {}, starved {starved:?}, next timer {:?}, {:?}\n{}",
+            "{:#?}\nclosing {}, late {}, has work {}, starved {starved:?}, next timer {:?}, {:?}\n{}",
             self.stats(),
             self.is_closing(),
             self.late.borrow().len(),
-            self.must_enter(),
+            self.has_work(),
             self.wheel.borrow().next().map(|at| at.saturating_duration_since(std::time::Instant::now())),
             self.bell,
             self.slab.borrow().report()
