@@ -97,6 +97,11 @@ impl CredentialHash {
         Self(hash)
     }
 
+    /// The hash, for whoever keeps it.
+    pub fn to_bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     fn accepts(&self, password: &[u8]) -> bool {
         verify_slices_are_equal(&self.0, &Self::of(password).0).is_ok()
     }

@@ -80,9 +80,6 @@ pub const DNS_QUERIES_PER_S: u32 = 2_000;
 /// Pending connections of a listener. Larger than `net.core.somaxconn` has no effect; smaller, and bursts of
 /// connections are answered late, after the client's retry.
 pub const LISTEN_BACKLOG: i32 = 4_096;
-/// Descriptors that one message on a local socket may carry. The kernel's own bound is 253; larger, and one message
-/// fills our table; smaller, and a namespace with a listener per port needs several.
-pub const PASSED_DESCRIPTORS_MAX: usize = 32;
 
 // The link.
 
@@ -283,3 +280,42 @@ pub const SWEEP_TIME: Duration = Duration::from_secs(5);
 
 /// Longest file of a join token. A token has about 90 characters; larger only reads files that are none.
 pub const JOIN_TOKEN_BYTES_MAX: usize = 4 << 10;
+// ---- The local socket for `attach`.
+
+/// Clients of the local socket at once, each with a thread. Larger: a runaway orchestrator takes threads. Smaller: one
+/// that attaches many sandboxes at once waits.
+pub const ATTACH_CLIENTS_MAX: usize = 32;
+/// How long an attachment waits until every shard enforces the sandbox's policy. Larger: an orchestrator hangs on a
+/// sandbox that control does not know. Smaller: a sandbox that was made a moment ago is refused.
+pub const ATTACH_POLICY_TIME: Duration = Duration::from_secs(5);
+/// How long a client of the local socket may take for one line, and for taking the answer. Larger: stuck clients hold
+/// places. Smaller: a client that was descheduled is cut.
+pub const ATTACH_LINE_TIME: Duration = Duration::from_secs(10);
+/// Silence of a client between requests. Larger: forgotten connections hold places. Smaller: orchestrators connect
+/// anew for each sandbox.
+pub const ATTACH_IDLE_TIME: Duration = Duration::from_secs(300);
+/// Sandboxes in one answer to `list`; the largest fit one line. Larger: the answer is refused by its own bound.
+/// Smaller: more calls.
+pub const ATTACH_LIST_MAX: usize = 64;
+/// Source ranges of one sandbox. Larger: a list of sandboxes does not fit one answer. Smaller: a sandbox with several
+/// interfaces of both families does not fit.
+pub const ATTACH_SOURCES_MAX: usize = 16;
+/// Bytes of the shortest proxy password that is taken; it is hashed once, so its length is its strength. Larger:
+/// tokens of orchestrators do not fit. Smaller: it can be guessed.
+pub const PROXY_PASSWORD_BYTES_MIN: usize = 16;
+/// Bytes of the longest proxy password. Larger: it does not fit `Proxy-Authorization`. Smaller: long tokens do not.
+pub const PROXY_PASSWORD_BYTES_MAX: usize = 512;
+/// How long a shard may take to answer what another thread asks of it. Larger: a stuck shard holds the asker. Smaller:
+/// a shard that is busy for a moment counts as stuck.
+pub const SHARD_ANSWER_TIME: Duration = Duration::from_secs(5);
+/// How long the keeper may be silent while it tells what it holds. Larger: a stuck keeper holds up the start. Smaller:
+/// a keeper of many listeners on a busy machine is cut.
+pub const KEEPER_TIME: Duration = Duration::from_secs(10);
+/// Messages of one sandbox in a row that get no answer, before reading its queries pauses. Larger: a flood takes more
+/// of the shard's time. Smaller: a few stray datagrams delay a query.
+pub const DNS_UNANSWERED_MAX: u32 = 32;
+/// That pause. Larger: queries behind a flood wait. Smaller: the flood takes more of the shard's time.
+pub const DNS_PAUSE: Duration = Duration::from_millis(10);
+/// Bytes of answers to pipelined queries that are collected before they are sent. Larger: a client that asks and does
+/// not read fills memory. Smaller: more system calls.
+pub const DNS_ANSWERS_BYTES_MAX: usize = 16 << 10;

@@ -1,41 +1,41 @@
 //! One core: its executor, its ring, its tables, its connections; and the set of all of them.
 
+mod listeners;
+mod names;
+mod places;
+
 use std::{
     collections::VecDeque,
     hash::RandomState,
     io,
-    net::SocketAddr,
-    os::fd::OwnedFd,
-    panic::AssertUnwindSafe,
     rc::Rc,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
     thread::JoinHandle,
 };
 
-use futures_lite::FutureExt as _;
 use glommio::Placement;
 use rustls::RootCertStore;
+
+use listeners::{Listeners, Socket};
 
 use crate::{
     audit::Audit,
     clock::Lease,
-    flow::{
-        connection::{Way, serve},
-        core::{Common, Core, HandOver, OfferCertificate},
-    },
+    flow::core::{Common, Core, HandOver, OfferCertificate},
     handler::{Host as Guests, HostConfig, Watchdog},
-    identity::{Attachments, SandboxId},
+    identity::{Attachments, ListenerId, SandboxId},
     limits::{HANDLER_TIME, HANDOVER_QUEUE_MAX, SWEEP_TIME},
-    listen::{ListenerKind, socket},
-    ring::{self, Listener, Ring, RingConfig, RingError, Stream, mailbox, sleep},
+    ring::{self, Ring, RingConfig, RingError, mailbox, sleep},
     snapshot::{Concerned, Tables},
     tls::{PoolMaster, RootsError, UpstreamTls},
     upstream::{Resolver, RingTransport, Settings as NameSettings},
 };
+
+pub use places::PlaceError;
 
 /// What shards are started with.
 pub struct Settings {
@@ -88,11 +88,13 @@ pub enum StartError {
     Roots(#[from] RootsError),
 }
 
-/// What a shard is told, in order.
+/// What a shard is told, in order. Who needs to know sends along where the shard answers.
 enum Command {
     Arrive(HandOver),
-    Attach(Arc<Attachments>),
-    Listen { kind: ListenerKind, socket: OwnedFd, sandbox: Option<SandboxId> },
+    Attach(Arc<Attachments>, mpsc::Sender<()>),
+    Listen(Socket, mpsc::Sender<io::Result<()>>),
+    Close(Vec<ListenerId>, mpsc::Sender<()>),
+    Detach(SandboxId, mpsc::Sender<usize>),
     Stop,
 }
 
@@ -113,6 +115,11 @@ struct Handle {
 struct Progress {
     revisions: Vec<AtomicU64>,
     told: Box<dyn Fn(u64) + Send + Sync>,
+    /// Tables that a shard may still hold, the newest last. They are kept so that the last reference dies here and not
+    /// on a shard, where freeing a large fleet's rows would stop every connection.
+    handed: Mutex<VecDeque<Arc<Tables>>>,
+    /// Rung when tables were handed out and when all shards enforce a revision.
+    moved: Condvar,
 }
 
 impl Progress {
@@ -124,7 +131,15 @@ impl Progress {
         self.revisions[index].store(revision, Ordering::Release);
         if self.least() >= revision {
             (self.told)(revision);
+            // Whoever looked before the store above waits by now: it holds the lock from its look to its wait.
+            drop(self.handed());
+            self.moved.notify_all();
         }
+    }
+
+    /// What the lock guards is whole at every instruction, so a panic elsewhere does not spoil it.
+    fn handed(&self) -> MutexGuard<'_, VecDeque<Arc<Tables>>> {
+        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -132,9 +147,8 @@ impl Progress {
 pub struct Shards {
     handles: Vec<Handle>,
     progress: Arc<Progress>,
-    /// Tables that a shard may still hold. They are kept so that the last reference dies here and not on a shard,
-    /// where freeing a large fleet's rows would stop every connection.
-    retired: Mutex<VecDeque<Arc<Tables>>>,
+    /// Says where a sandbox lives, as the shards themselves do.
+    hasher: RandomState,
 }
 
 impl Shards {
@@ -166,9 +180,11 @@ impl Shards {
         let progress = Arc::new(Progress {
             revisions: (0..count).map(|_| AtomicU64::new(0)).collect(),
             told: settings.enforced,
+            handed: Mutex::default(),
+            moved: Condvar::new(),
         });
         let watchdog = Arc::new(Watchdog::start(HANDLER_TIME).map_err(StartError::Guests)?);
-        let mut shards = Self { handles: Vec::new(), progress, retired: Mutex::default() };
+        let mut shards = Self { handles: Vec::new(), progress, hasher: common.hasher.clone() };
         for (index, (commands, inbox)) in senders.into_iter().zip(receivers).enumerate() {
             let updates = mailbox::Slot::new();
             let seed = Seed {
@@ -207,46 +223,22 @@ impl Shards {
                 waiting.concerned.merge(newer.concerned);
             });
         }
-        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
-        retired.push_back(Arc::clone(tables));
         let enforced = self.progress.least();
-        while retired.front().is_some_and(|tables| tables.revision < enforced) {
-            retired.pop_front();
-        }
+        let mut handed = self.progress.handed();
+        handed.push_back(Arc::clone(tables));
+        // The newest stays: it says who is in the tables.
+        let old = handed.iter().take_while(|tables| tables.revision < enforced).count().min(handed.len() - 1);
+        let retired: Vec<_> = handed.drain(..old).collect();
+        drop(handed);
+        self.progress.moved.notify_all();
+        // Freed without the lock, for which a shard may wait.
+        drop(retired);
     }
 
-    /// Tells every shard who is attached where. Blocks while a shard's mailbox is full: never on a shard.
-    pub fn attach(&self, attachments: &Arc<Attachments>) {
-        for handle in &self.handles {
-            // A shard that ended takes nothing and serves nothing.
-            let _gone = handle.commands.send_blocking(Command::Attach(Arc::clone(attachments)));
-        }
-    }
-
-    /// Serves an explicit proxy on this address, on every shard.
-    ///
-    /// # Errors
-    /// When the address cannot be bound.
-    pub fn listen_proxy(&self, address: SocketAddr) -> io::Result<SocketAddr> {
-        let mut address = address;
-        for handle in &self.handles {
-            let socket = socket::bind_listener(address)?;
-            address = socket2::SockRef::from(&socket).local_addr()?.as_socket().unwrap_or(address);
-            let command = Command::Listen { kind: ListenerKind::Proxy, socket, sandbox: None };
-            let _gone = handle.commands.send_blocking(command);
-        }
-        Ok(address)
-    }
-
-    /// Serves a listener that was passed in from a sandbox's namespace.
-    pub fn listen_captured(&self, kind: ListenerKind, socket: OwnedFd, sandbox: SandboxId) {
-        let _gone =
-            self.handles[0].commands.send_blocking(Command::Listen { kind, socket, sandbox: Some(sandbox) });
-    }
-
-    /// Stops all shards and waits for them.
+    /// Stops all shards and waits for them. Whoever asks something of them afterwards is told that they are gone.
     pub fn stop(&self) {
         for handle in &self.handles {
+            // One that ended takes nothing.
             let _gone = handle.commands.send_blocking(Command::Stop);
         }
         for handle in &self.handles {
@@ -342,56 +334,16 @@ async fn serve_shard(
         }
     })
     .detach();
+    // Listeners and connections run in this queue, whoever starts them; the mailbox is served before them.
+    let listeners = Listeners::new(core, glommio::executor().current_task_queue());
     let (stop, stopped) = glommio::channels::local_channel::new_bounded(1);
     ring.spawn_urgent(async move {
         while let Some(command) = inbox.recv().await {
-            match command {
-                Command::Arrive(moved) => {
-                    if let Ok(stream) = Stream::from_parts(moved.socket, moved.bytes) {
-                        spawn(&core, stream, moved.way);
-                    }
-                }
-                Command::Attach(attachments) => core.attach(attachments),
-                Command::Listen { kind, socket, sandbox } => {
-                    if let Ok(listener) = Listener::from_fd(socket) {
-                        glommio::spawn_local(accept(Rc::clone(&core), listener, kind, sandbox)).detach();
-                    }
-                }
-                Command::Stop => break,
+            if !listeners.obey(command) {
+                break;
             }
         }
         let _stopping = stop.try_send(());
     });
     let _stop = glommio::channels::local_channel::LocalReceiver::recv(&stopped).await;
-}
-
-/// Takes connections from one listener until it fails for good.
-async fn accept(core: Rc<Core>, listener: Listener, kind: ListenerKind, sandbox: Option<SandboxId>) {
-    let Ok(bound) = listener.local_addr() else { return };
-    while let Ok(stream) = listener.accept().await {
-        let way = match (&sandbox, kind) {
-            (None, _) => Way::Proxy,
-            (Some(sandbox), kind) => {
-                let Ok(local) = stream.local_addr() else { continue };
-                match socket::destination(kind, bound, local, || stream.original_destination()) {
-                    Ok(destination) => Way::Captured { sandbox: sandbox.clone(), destination },
-                    // A connection to the listener itself has no destination; dropping it closes it.
-                    Err(_) => continue,
-                }
-            }
-        };
-        spawn(&core, stream, way);
-    }
-}
-
-/// Serves a connection in a task of its own. A panic ends that task alone.
-fn spawn(core: &Rc<Core>, stream: Stream, way: Way) {
-    let core = Rc::clone(core);
-    // On the connections' queue, whoever accepted it.
-    glommio::spawn_local(async move {
-        if AssertUnwindSafe(serve(&core, stream, way)).catch_unwind().await.is_err() {
-            eprintln!("outgate-dataplane: a connection ended by a mistake of ours; the others go on");
-        }
-    })
-    .detach();
 }

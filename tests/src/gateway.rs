@@ -151,7 +151,7 @@ impl Gateway {
         let sandbox = SandboxId::new(id).expect("an identifier");
         let credentials = CredentialHash::of(password.as_bytes());
         self.attachments.attach_credentials(sandbox, credentials).expect("a new name");
-        self.shards.attach(&Arc::new(self.attachments.clone()));
+        self.shards.attach(&Arc::new(self.attachments.clone())).expect("the shards answer");
         self.apply(vec![Op::UpsertSandbox(SandboxRow {
             id: id.into(),
             template: template.into(),

@@ -8,3 +8,4 @@ pub mod pattern;
 pub mod policy;
 pub mod validate;
 pub mod row;
+pub mod attach;

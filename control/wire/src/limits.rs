@@ -58,3 +58,11 @@ pub const LEASE_MS_MIN: u64 = 500;
 /// Milliseconds of the longest policy lease. Larger: a sandbox of `deny` outlives control by that. Smaller: a
 /// maintenance hour cannot be bridged.
 pub const LEASE_MS_MAX: u64 = 86_400_000;
+
+/// Bytes of one request or answer on a plane's local socket. Larger: a client makes the plane hold more before it can
+/// judge. Smaller: sandboxes with hundreds of source ranges do not fit.
+pub const ATTACH_BYTES_MAX: usize = 64 << 10;
+
+/// Descriptors that one message on a local socket may carry. The kernel's own bound is 253; larger, and one message
+/// fills the plane's table. Smaller: a namespace with a listener per port needs several messages.
+pub const PASSED_DESCRIPTORS_MAX: usize = 32;

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     admin::to_pem,
+    attach::{self, AttachError, Keeper},
     audit::{Audit, Sink},
     clock::Lease,
     config::{Config, ConfigError},
@@ -27,7 +28,7 @@ use crate::{
     limits::{JOIN_TOKEN_BYTES_MAX, UPSTREAM_ROOTS_BYTES_MAX},
     link::{self, LinkConfig, LinkHandle},
     ring::{self, RingConfig, RingError},
-    shard::{Settings, Shards, StartError},
+    shard::{PlaceError, Settings, Shards, StartError},
     tls::{MasterError, PoolMaster, RootsError, UpstreamTls},
     upstream,
 };
@@ -81,8 +82,11 @@ pub enum BootError {
         address: std::net::SocketAddr,
         /// Why not.
         #[source]
-        source: io::Error,
+        source: PlaceError,
     },
+    /// The local socket.
+    #[error("`attachSocket`")]
+    Attach(#[from] AttachError),
     /// A thread could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -151,8 +155,12 @@ pub fn run(config: &Config) -> Result<(), BootError> {
         let bound = shards.listen_proxy(address).map_err(|source| BootError::Proxy { address, source })?;
         tell(&format!("explicit proxy on {bound}"));
     }
+    let keeper = Keeper::from_environment()?;
+    let attach = &config.attach_socket;
+    let attach = attach.as_ref().map(|path| attach::start(path, Arc::clone(&shards), keeper)).transpose()?;
     tell(&format!("{} with {} shards serves", config.name, config.shard_count()));
     let _signal = signals.forever().next();
+    drop(attach);
     shards.stop();
     // Ends when all that the shards recorded is written.
     let _ended = writer.join();

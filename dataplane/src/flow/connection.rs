@@ -15,7 +15,7 @@ use crate::{
         ConnectionFacts, Found, Framing, HeadReader, Host, Parsed, Scheme, TargetForm, Version,
         connect_target, parse_request,
     },
-    identity::{IdentityError, SandboxId},
+    identity::{IdentityError, ListenerId, SandboxId},
     limits::{HANDSHAKE_TIME, HEAD_BYTES_MAX, HEAD_TIME, IDLE_TIME, LINGER_TIME},
     listen::sniff::{Opening, sniff},
     respond::{Blame, Refusal},
@@ -28,10 +28,20 @@ use crate::{
 pub enum Way {
     /// To an explicit proxy; its credentials say who speaks.
     Proxy,
-    /// Captured on its way to an address.
+    /// To an explicit proxy of one sandbox.
+    OwnProxy {
+        /// Says whose it is.
+        listener: ListenerId,
+    },
+    /// Captured on its way to an address by a listener of one sandbox.
     Captured {
-        /// Whose it is.
-        sandbox: SandboxId,
+        /// Says whose it is.
+        listener: ListenerId,
+        /// Where it was going.
+        destination: SocketAddr,
+    },
+    /// Captured by a listener of many sandboxes; its source address says whose it is.
+    Shared {
         /// Where it was going.
         destination: SocketAddr,
     },
@@ -40,22 +50,13 @@ pub enum Way {
 /// Serves a connection to its end. Where it carried no request, the connection itself leaves a record.
 pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
     let refused = match way {
-        Way::Proxy => proxy(core, stream).await,
-        Way::Captured { sandbox, destination } => match core.admit(&sandbox) {
-            Ok(admission) => {
-                let name = admission.resident().names.borrow_mut().name_of(destination.ip());
-                let facts = ConnectionFacts {
-                    scheme: Scheme::Http,
-                    connect_target: None,
-                    sni: None,
-                    destination: Some(destination),
-                    destination_name: name.and_then(|name| Host::parse(&name).ok()),
-                    explicit_proxy: false,
-                };
-                open(core, &admission, stream, facts).await
-            }
-            Err(refusal) => Err((Some(sandbox), refusal)),
+        Way::Proxy => proxy(core, stream, None).await,
+        Way::OwnProxy { listener } => proxy(core, stream, Some(listener)).await,
+        Way::Captured { listener, destination } => match by_listener(core, listener) {
+            Ok(sandbox) => captured(core, stream, sandbox, destination).await,
+            Err(refusal) => Err((None, refusal)),
         },
+        Way::Shared { destination } => shared(core, stream, destination).await,
     };
     if let Err((sandbox, refusal)) = refused {
         let mut record = begin(sandbox.as_ref());
@@ -77,14 +78,58 @@ fn slow(what: &str) -> Refusal {
     Refusal::new(408, "too_slow", Blame::Sandbox, what, "send the whole of it at once")
 }
 
+fn detached() -> Refusal {
+    let detail = "the sandbox was detached from this plane";
+    Refusal::new(503, "detached", Blame::Gateway, detail, "ask the operator to attach the sandbox")
+}
+
 fn client_error(error: &std::io::Error) -> Refusal {
     Refusal::new(400, "client_gone", Blame::Sandbox, &error.to_string(), "keep the connection open")
 }
 
+/// Asked as late as can be: a listener may be gone by the time its connection has its turn.
+fn by_listener(core: &Core, listener: ListenerId) -> Result<SandboxId, Refusal> {
+    let attachments = core.attachments();
+    attachments.by_listener(listener).cloned().map_err(|error| Refusal::from(&error))
+}
+
+/// Serves a connection that was captured on its way to an address, on its sandbox's home.
+async fn captured(
+    core: &Rc<Core>,
+    stream: Stream,
+    sandbox: SandboxId,
+    destination: SocketAddr,
+) -> Result<(), Refused> {
+    let admission = core.admit(&sandbox).map_err(|refusal| (Some(sandbox), refusal))?;
+    let name = admission.resident().names.borrow_mut().name_of(destination.ip());
+    let facts = ConnectionFacts {
+        scheme: Scheme::Http,
+        connect_target: None,
+        sni: None,
+        destination: Some(destination),
+        destination_name: name.and_then(|name| Host::parse(&name).ok()),
+        explicit_proxy: false,
+    };
+    open(core, &admission, stream, facts).await
+}
+
+/// Finds out whose a captured connection is by where it came from, and goes on where that sandbox lives.
+async fn shared(core: &Rc<Core>, stream: Stream, destination: SocketAddr) -> Result<(), Refused> {
+    let peer = stream.peer_addr().map_err(|error| (None, client_error(&error)))?;
+    let found = core.attachments().by_source(peer.ip()).cloned();
+    let sandbox = found.map_err(|error| (None, Refusal::from(&error)))?;
+    let home = core.home_of(&sandbox);
+    if home == core.index {
+        return captured(core, stream, sandbox, destination).await;
+    }
+    let way = Way::Shared { destination };
+    move_home(core, stream, Vec::new(), home, way).await.map_err(|refusal| (Some(sandbox), refusal))
+}
+
 /// Reads the first head of a proxy's client, finds out who it is, and goes on where that sandbox lives.
-async fn proxy(core: &Rc<Core>, stream: Stream) -> Result<(), Refused> {
+async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Result<(), Refused> {
     let mut bytes = Vec::new();
-    let first = timeout(HEAD_TIME, first_head(core, &stream, &mut bytes)).await;
+    let first = timeout(HEAD_TIME, first_head(core, &stream, own, &mut bytes)).await;
     let (sandbox, target, consumed) = match first {
         Ok(Ok(known)) => known,
         Ok(Err(refusal)) => return Err((None, tell(&stream, refusal).await)),
@@ -92,7 +137,9 @@ async fn proxy(core: &Rc<Core>, stream: Stream) -> Result<(), Refused> {
     };
     let home = core.home_of(&sandbox);
     if home != core.index {
-        return move_home(core, stream, bytes, home).await.map_err(|refusal| (Some(sandbox), refusal));
+        return move_home(core, stream, bytes, home, Way::Proxy)
+            .await
+            .map_err(|refusal| (Some(sandbox), refusal));
     }
     let admission = match core.admit(&sandbox) {
         Ok(admission) => admission,
@@ -121,7 +168,12 @@ async fn proxy(core: &Rc<Core>, stream: Stream) -> Result<(), Refused> {
 /// Sandbox, CONNECT target and length of the first head.
 type FirstHead = (SandboxId, Option<(Host, u16)>, usize);
 
-async fn first_head(core: &Core, stream: &Stream, bytes: &mut Vec<u8>) -> Result<FirstHead, Refusal> {
+async fn first_head(
+    core: &Core,
+    stream: &Stream,
+    own: Option<ListenerId>,
+    bytes: &mut Vec<u8>,
+) -> Result<FirstHead, Refusal> {
     loop {
         let chunk = stream.receive().await.map_err(|error| client_error(&error))?;
         let chunk = chunk.ok_or_else(|| client_error(&std::io::ErrorKind::UnexpectedEof.into()))?;
@@ -135,22 +187,32 @@ async fn first_head(core: &Core, stream: &Stream, bytes: &mut Vec<u8>) -> Result
         else {
             continue;
         };
-        let attachments = core.attachments();
-        let credentials = head.field("proxy-authorization");
-        let sandbox =
-            attachments.by_credentials(credentials).map_err(|error: IdentityError| Refusal::from(&error))?;
+        let sandbox = match own {
+            Some(listener) => by_listener(core, listener)?,
+            None => {
+                let credentials = head.field("proxy-authorization");
+                let found = core.attachments().by_credentials(credentials).cloned();
+                found.map_err(|error: IdentityError| Refusal::from(&error))?
+            }
+        };
         let target = match head.form() {
             TargetForm::Authority => Some(connect_target(&head).map_err(|error| Refusal::from(&error))?),
             _ => None,
         };
-        return Ok((sandbox.clone(), target, consumed));
+        return Ok((sandbox, target, consumed));
     }
 }
 
-async fn move_home(core: &Core, stream: Stream, mut bytes: Vec<u8>, home: usize) -> Result<(), Refusal> {
+async fn move_home(
+    core: &Core,
+    stream: Stream,
+    mut bytes: Vec<u8>,
+    home: usize,
+    way: Way,
+) -> Result<(), Refusal> {
     let (socket, rest) = stream.into_parts().await.map_err(|error| client_error(&error))?;
     bytes.extend_from_slice(&rest);
-    (core.common.hand_over)(HandOver { home, socket, bytes, way: Way::Proxy }).map_err(|_| {
+    (core.common.hand_over)(HandOver { home, socket, bytes, way }).map_err(|_| {
         let detail = "the sandbox's shard takes no more connections now";
         Refusal::new(503, "shard_busy", Blame::Gateway, detail, "try again")
     })
@@ -172,10 +234,14 @@ async fn open(
     facts: ConnectionFacts,
 ) -> Result<(), Refused> {
     let id = || Some(admission.resident().id.clone());
-    let (opening, first) = match timeout(HEAD_TIME, first_bytes(&stream)).await {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) => return Err((id(), client_error(&error))),
-        Err(_) => return Err((id(), slow("nothing was said in time"))),
+    let (opening, first) = match admission.tie().hold(timeout(HEAD_TIME, first_bytes(&stream))).await {
+        Some(Ok(Ok(found))) => found,
+        Some(Ok(Err(error))) => return Err((id(), client_error(&error))),
+        Some(Err(_)) => return Err((id(), slow("nothing was said in time"))),
+        None => {
+            stream.reset();
+            return Err((id(), detached()));
+        }
     };
     match opening {
         Opening::Tls => match terminate(core, admission, stream, &first, facts).await {
@@ -238,9 +304,10 @@ async fn terminate(
             tls::accept(stream, &hello, replay, &name, &terminator).await.map_err(|error| refused(&error))?;
         Ok((Rc::new(Wire::Tls(Box::new(stream))), facts))
     };
-    timeout(HANDSHAKE_TIME, opened)
-        .await
-        .unwrap_or_else(|_| Err(slow("the TLS handshake did not end in time")))
+    match admission.tie().hold(timeout(HANDSHAKE_TIME, opened)).await {
+        Some(in_time) => in_time.unwrap_or_else(|_| Err(slow("the TLS handshake did not end in time"))),
+        None => Err(detached()),
+    }
 }
 
 /// Serves requests in their order, until the connection ends.
@@ -250,7 +317,8 @@ async fn requests(core: &Rc<Core>, admission: &Admission, wire: Rc<Wire>, facts:
     let arrived = Arrived { core, resident: admission.resident(), facts: &facts };
     loop {
         let patience = if reader.is_started() { HEAD_TIME } else { IDLE_TIME };
-        let Ok(Ok(Some(mut chunk))) = timeout(patience, client.next()).await else { break };
+        let next = admission.tie().hold(timeout(patience, client.next())).await;
+        let Some(Ok(Ok(Some(mut chunk)))) = next else { break };
         let mut record = begin(Some(&admission.resident().id));
         let mut about = About { version: Version::Http11, keep_alive: false, head_only: false };
         let step = match reader.push(&chunk) {
@@ -292,7 +360,11 @@ async fn requests(core: &Rc<Core>, admission: &Admission, wire: Rc<Wire>, facts:
             break;
         }
     }
-    end(&wire, &mut client).await;
+    if admission.tie().is_cut() {
+        wire.reset();
+    } else {
+        end(&wire, &mut client).await;
+    }
 }
 
 /// Says that we are done and reads what still comes for a while: closing over unread bytes would reset the

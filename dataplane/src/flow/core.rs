@@ -10,17 +10,25 @@ use std::{
     time::SystemTime,
 };
 
-use super::{bell::Bell, connection::Way, open::Open};
+use super::{
+    bell::Bell,
+    connection::Way,
+    open::Open,
+    tie::{Tie, Ties},
+};
 use crate::{
     audit::Audit,
     clock::{BootTime, Lease},
     handler::Host as Guests,
     identity::{Attachments, SandboxId},
     limits::{AUTHORITY_TIME, CA_DAYS, SANDBOX_CONNECTIONS_MAX},
-    listen::synthetic::SyntheticMap,
+    listen::{
+        dns::{self, Responder},
+        synthetic::SyntheticMap,
+    },
     policy::{Asked, Decision, Rules, decide},
     respond::{Blame, Refusal},
-    ring::timeout,
+    ring::{Ring, timeout},
     snapshot::{Concerned, Tables},
     tls::{Authority, PoolMaster, SandboxSalt, Terminator, UpstreamTls},
     upstream::{Pool, Resolver, RingTransport},
@@ -60,6 +68,12 @@ pub struct Common {
     pub offer_certificate: OfferCertificate,
     /// Hands a connection to its home. Gives it back when that shard takes no more.
     pub hand_over: Box<dyn Fn(HandOver) -> Result<(), HandOver> + Send + Sync>,
+}
+
+/// The shard where a sandbox lives. Every shard and everyone who asks one takes the same hasher.
+pub fn home_of(hasher: &RandomState, shards: usize, sandbox: &SandboxId) -> usize {
+    let hash = hasher.hash_one(sandbox.as_str());
+    usize::try_from(hash % shards as u64).unwrap_or(0)
 }
 
 /// One shard, as the path sees it.
@@ -122,8 +136,7 @@ impl Core {
 
     /// The shard where a sandbox lives.
     pub fn home_of(&self, sandbox: &SandboxId) -> usize {
-        let hash = self.common.hasher.hash_one(sandbox.as_str());
-        usize::try_from(hash % self.common.shards as u64).unwrap_or(0)
+        home_of(&self.common.hasher, self.common.shards, sandbox)
     }
 
     /// Takes a revision, and cuts what it no longer allows. When this returns, nothing more is forwarded that the
@@ -137,10 +150,25 @@ impl Core {
                     .open
                     .cut_unless(|asked| rules.as_deref().is_some_and(|rules| allows(rules, sandbox, asked)));
             }
-            tables.sandboxes.get(sandbox.as_str()).is_some() || resident.connections.get() > 0
+            tables.sandboxes.get(sandbox.as_str()).is_some() || !resident.ties.is_empty()
         });
         self.bell.ring();
         before
+    }
+
+    /// What is kept for a sandbox that is in the tables.
+    fn resident(&self, sandbox: &SandboxId) -> Result<Rc<Resident>, Refusal> {
+        let tables = self.tables.borrow();
+        if tables.sandboxes.get(sandbox.as_str()).is_none() {
+            return Err(unknown(&tables, sandbox));
+        }
+        let mut residents = self.residents.borrow_mut();
+        let resident = residents.entry(sandbox.clone()).or_insert_with(|| {
+            // Numbers begin elsewhere in each process: what a client remembers of the plane before means nothing now.
+            let seed = self.common.hasher.hash_one(("names", sandbox.as_str()));
+            Rc::new(Resident::new(sandbox.clone(), SyntheticMap::starting_at(seed)))
+        });
+        Ok(Rc::clone(resident))
     }
 
     /// Counts a connection of a sandbox in.
@@ -148,20 +176,30 @@ impl Core {
     /// # Errors
     /// When the sandbox is not in the tables, or has too many connections.
     pub fn admit(&self, sandbox: &SandboxId) -> Result<Admission, Refusal> {
-        let tables = self.tables.borrow();
-        if tables.sandboxes.get(sandbox.as_str()).is_none() {
-            return Err(unknown(&tables, sandbox));
-        }
-        let mut residents = self.residents.borrow_mut();
-        let resident =
-            residents.entry(sandbox.clone()).or_insert_with(|| Rc::new(Resident::new(sandbox.clone())));
-        if resident.connections.get() >= SANDBOX_CONNECTIONS_MAX {
+        let resident = self.resident(sandbox)?;
+        if resident.ties.len() >= SANDBOX_CONNECTIONS_MAX {
             let detail = format!("the sandbox has {SANDBOX_CONNECTIONS_MAX} connections open already");
             let remedy = "close connections that are not used";
             return Err(Refusal::new(503, "too_many_connections", Blame::Sandbox, &detail, remedy));
         }
-        resident.connections.set(resident.connections.get() + 1);
-        Ok(Admission(Rc::clone(resident)))
+        Ok(Admission { tie: resident.ties.tie(), resident })
+    }
+
+    /// The answer to a name query of a sandbox; a refusal where the sandbox is not in the tables. `None` where no
+    /// answer may be given.
+    pub fn answer_query(&self, sandbox: &SandboxId, message: &[u8]) -> Option<Vec<u8>> {
+        match self.resident(sandbox) {
+            Ok(resident) => resident.responder.borrow_mut().answer(message, Ring::current().now()),
+            Err(_) => dns::refuse(message),
+        }
+    }
+
+    /// Ends every connection of a sandbox that left this plane: exchanges under way are reset on both legs in this
+    /// turn. Answers how many connections there were.
+    pub fn detach(&self, sandbox: &SandboxId) -> usize {
+        let Some(resident) = self.residents.borrow().get(sandbox).map(Rc::clone) else { return 0 };
+        resident.open.cut_unless(|_| false);
+        resident.ties.cut()
     }
 
     /// Whether policy lets a sandbox go on while control is out of reach.
@@ -283,36 +321,41 @@ pub struct Resident {
     pub open: Rc<Open>,
     /// Its stand-in addresses.
     pub names: Rc<RefCell<SyntheticMap>>,
+    responder: RefCell<Responder>,
+    ties: Rc<Ties>,
     terminator: RefCell<Option<Rc<Terminator>>>,
     renewal_offered: Cell<bool>,
-    connections: Cell<usize>,
 }
 
 impl Resident {
-    fn new(id: SandboxId) -> Self {
+    fn new(id: SandboxId, names: SyntheticMap) -> Self {
+        let names = Rc::new(RefCell::new(names));
         Self {
             id,
             open: Rc::default(),
-            names: Rc::new(RefCell::new(SyntheticMap::new())),
+            responder: RefCell::new(Responder::new(Rc::clone(&names), Ring::current().now())),
+            names,
+            ties: Rc::default(),
             terminator: RefCell::new(None),
             renewal_offered: Cell::new(false),
-            connections: Cell::new(0),
         }
     }
 }
 
 /// A connection that was counted in; dropped, it is counted out.
-pub struct Admission(Rc<Resident>);
+pub struct Admission {
+    tie: Tie,
+    resident: Rc<Resident>,
+}
 
 impl Admission {
     /// Whose it is.
     pub fn resident(&self) -> &Rc<Resident> {
-        &self.0
+        &self.resident
     }
-}
 
-impl Drop for Admission {
-    fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
+    /// What it lives by: cut when its sandbox leaves this plane.
+    pub fn tie(&self) -> &Tie {
+        &self.tie
     }
 }

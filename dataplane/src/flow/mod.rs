@@ -2,6 +2,7 @@
 
 pub mod bell;
 pub mod open;
+pub mod tie;
 pub mod relay;
 pub mod exchange;
 pub mod guest;

@@ -17,6 +17,8 @@ use crate::limits::{DNS_QUERIES_PER_S, SYNTHETIC_TTL_S};
 
 /// Bytes of a message's header (RFC 1035 §4.1.1); what is shorter has no identifier to answer to.
 const HEADER_BYTES: usize = 12;
+/// The bit of the third byte that tells an answer from a query.
+const RESPONSE: u8 = 0x80;
 /// Bytes of a name in text without its final dot (RFC 1035 §2.3.4 bounds the encoded form to 255).
 const NAME_BYTES_MAX: usize = 253;
 /// Payload that we say we take over UDP: what passes every path unfragmented (RFC 9715 §3).
@@ -48,13 +50,13 @@ impl Responder {
     /// A response is never answered, so two responders cannot keep each other busy. An answer fits 512 bytes: one
     /// question, at most one record.
     pub fn answer(&mut self, message: &[u8], now: Instant) -> Option<Vec<u8>> {
-        const RESPONSE: u8 = 0x80;
+        const FORMAT_ERROR: u8 = 1;
         if message.len() < HEADER_BYTES || message[2] & RESPONSE != 0 || !self.allowance.take(now) {
             return None;
         }
         match Message::from_vec(message) {
             Ok(query) => self.answer_query(&query).to_vec().ok(),
-            Err(_) => Some(bare_format_error(message)),
+            Err(_) => Some(bare_answer(message, FORMAT_ERROR)),
         }
     }
 
@@ -127,6 +129,13 @@ impl Responder {
     }
 }
 
+/// What a sandbox is told that the gateway does not serve: refused (RFC 1035 §4.1.1). `None` where no answer may be
+/// given.
+pub fn refuse(message: &[u8]) -> Option<Vec<u8>> {
+    const REFUSED: u8 = 5;
+    (message.len() >= HEADER_BYTES && message[2] & RESPONSE == 0).then(|| bare_answer(message, REFUSED))
+}
+
 /// Judges names that are special whoever asks (RFC 6761, RFC 7686).
 fn judge(name: &str) -> Answered {
     let last = name.rsplit('.').next().unwrap_or(name);
@@ -167,13 +176,13 @@ fn start_of_authority() -> Record {
     Record::from_rdata(Name::root(), SYNTHETIC_TTL_S, RData::SOA(soa))
 }
 
-/// A header that answers to the identifier with a format error (RFC 1035 §4.1.1) and carries nothing else.
-fn bare_format_error(message: &[u8]) -> Vec<u8> {
+/// A header that answers to the identifier with a code (RFC 1035 §4.1.1) and carries nothing else.
+fn bare_answer(message: &[u8], code: u8) -> Vec<u8> {
     const OPCODE_AND_RECURSION: u8 = 0x79;
     let mut answer = vec![0; HEADER_BYTES];
     answer[..2].copy_from_slice(&message[..2]);
-    answer[2] = 0x80 | (message[2] & OPCODE_AND_RECURSION);
-    answer[3] = 0x80 | 1;
+    answer[2] = RESPONSE | (message[2] & OPCODE_AND_RECURSION);
+    answer[3] = 0x80 | code;
     answer
 }
 

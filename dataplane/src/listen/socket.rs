@@ -1,18 +1,13 @@
 //! Sockets: made here or passed in by another process, and where their connections were going.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::ListenerKind;
-use crate::limits::{LISTEN_BACKLOG, PASSED_DESCRIPTORS_MAX};
+use crate::limits::LISTEN_BACKLOG;
 
 /// Why the destination of a connection is not known, or is none.
 #[derive(Debug, thiserror::Error)]
@@ -104,56 +99,57 @@ pub fn unmapped(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Sends bytes with descriptors attached to the first of them; the descriptors stay open here.
-///
-/// # Errors
-/// What the kernel says; `InvalidInput` for no bytes or more descriptors than `PASSED_DESCRIPTORS_MAX`.
-pub fn send_descriptors(
-    socket: impl AsFd,
-    bytes: &[u8],
-    descriptors: &[BorrowedFd<'_>],
-) -> io::Result<usize> {
-    if bytes.is_empty() || descriptors.len() > PASSED_DESCRIPTORS_MAX {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PASSED_DESCRIPTORS_MAX))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    Ok(rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?)
+/// Why a passed descriptor cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum PassedError {
+    /// Not a socket.
+    #[error("the descriptor is no socket; pass a socket that is bound and listens")]
+    NoSocket(#[source] io::Error),
+    /// Another family or type.
+    #[error("the descriptor is another kind of socket; this kind of listener needs {wanted}")]
+    Kind {
+        /// What would be right.
+        wanted: &'static str,
+    },
+    /// Nobody called `listen`.
+    #[error("the socket does not listen; call listen() before you pass it")]
+    NotListening,
+    /// Nobody called `bind`.
+    #[error("the socket is not bound; call bind() before you pass it")]
+    NotBound,
 }
 
-/// Receives bytes and the descriptors attached to them, closed on `exec`. No bytes: the other side has ended.
+/// Checks that a passed descriptor is what its kind says, before a shard sees it.
 ///
 /// # Errors
-/// What the kernel says; `InvalidData` where more descriptors came than fit: the rest is lost, so none may be used.
-pub fn receive_descriptors(socket: impl AsFd, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PASSED_DESCRIPTORS_MAX))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received =
-        rustix::net::recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    let mut descriptors = Vec::new();
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(passed) = message {
-            descriptors.extend(passed);
+/// [`PassedError`], which says what would be right.
+pub fn check_passed(kind: ListenerKind, socket: BorrowedFd<'_>) -> Result<(), PassedError> {
+    let socket = SockRef::from(&socket);
+    let (domain, found) = (|| Ok((socket.domain()?, socket.r#type()?)))().map_err(PassedError::NoSocket)?;
+    let internet = matches!(domain, Domain::IPV4 | Domain::IPV6);
+    let (wanted, fits) = match kind {
+        ListenerKind::DnsUdp => ("UDP over IPv4 or IPv6", internet && found == Type::DGRAM),
+        ListenerKind::Proxy => ("TCP or a Unix stream", found == Type::STREAM),
+        ListenerKind::Transparent | ListenerKind::Redirect | ListenerKind::DnsTcp => {
+            ("TCP over IPv4 or IPv6", internet && found == Type::STREAM)
         }
+    };
+    if !fits {
+        return Err(PassedError::Kind { wanted });
     }
-    if received.flags.contains(ReturnFlags::CTRUNC) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "more descriptors than one message may carry",
-        ));
+    if kind != ListenerKind::DnsUdp {
+        let listens = socket.is_listener().map_err(PassedError::NoSocket)?;
+        return if listens { Ok(()) } else { Err(PassedError::NotListening) };
     }
-    Ok((received.bytes, descriptors))
+    let bound = socket.local_addr().ok().and_then(|address| address.as_socket());
+    if bound.is_some_and(|address| address.port() != 0) { Ok(()) } else { Err(PassedError::NotBound) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
-    use std::os::unix::net::UnixStream;
+    use std::os::fd::AsFd;
 
     fn no_original() -> io::Result<SocketAddr> {
         panic!("the kernel is asked for redirected connections only")
@@ -211,37 +207,22 @@ mod tests {
     }
 
     #[test]
-    fn a_passed_listener_accepts_in_the_hands_of_the_receiver() {
-        let (sender, receiver) = UnixStream::pair().unwrap();
+    fn a_passed_socket_must_be_what_its_kind_says() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let bound = listener.local_addr().unwrap();
-        assert_eq!(send_descriptors(&sender, b"one", &[listener.as_fd()]).unwrap(), 3);
-        drop(listener);
-
-        let mut bytes = [0; 16];
-        let (count, mut passed) = receive_descriptors(&receiver, &mut bytes).unwrap();
-        assert_eq!((&bytes[..count], passed.len()), (&b"one"[..], 1));
-        let listener = TcpListener::from(passed.remove(0));
-        let mut client = TcpStream::connect(bound).unwrap();
-        client.write_all(b"x").unwrap();
-        let mut one = [0];
-        listener.accept().unwrap().0.read_exact(&mut one).unwrap();
-        assert_eq!(&one, b"x");
-    }
-
-    #[test]
-    fn too_many_descriptors_are_refused_before_they_are_sent() {
-        let (sender, _receiver) = UnixStream::pair().unwrap();
-        let many = vec![sender.as_fd(); PASSED_DESCRIPTORS_MAX + 1];
-        let refused = send_descriptors(&sender, b"x", &many).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
-    }
-
-    #[test]
-    fn the_end_of_the_sender_is_no_bytes() {
-        let (sender, receiver) = UnixStream::pair().unwrap();
-        drop(sender);
-        let (count, passed) = receive_descriptors(&receiver, &mut [0; 4]).unwrap();
-        assert_eq!((count, passed.len()), (0, 0));
+        let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let datagrams = bind_datagram(address("127.0.0.1:0")).unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let check =
+            |kind, socket: BorrowedFd<'_>| check_passed(kind, socket).map_err(|error| error.to_string());
+        for kind in [ListenerKind::Transparent, ListenerKind::Redirect, ListenerKind::DnsTcp] {
+            assert_eq!(check(kind, listener.as_fd()), Ok(()));
+            assert!(check(kind, connected.as_fd()).unwrap_err().contains("listen()"));
+            assert!(check(kind, datagrams.as_fd()).unwrap_err().contains("needs TCP"));
+            assert!(check(kind, file.as_fd()).unwrap_err().contains("no socket"));
+        }
+        assert_eq!(check(ListenerKind::DnsUdp, datagrams.as_fd()), Ok(()));
+        assert!(check(ListenerKind::DnsUdp, listener.as_fd()).unwrap_err().contains("needs UDP"));
+        let unbound = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+        assert!(check(ListenerKind::DnsUdp, unbound.as_fd()).unwrap_err().contains("bind()"));
     }
 }

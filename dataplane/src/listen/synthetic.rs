@@ -93,6 +93,14 @@ impl SyntheticMap {
         Self { next_number: NUMBERS.start, ..Self::default() }
     }
 
+    /// An empty map that begins somewhere in the range: an address that an earlier map gave out leads nowhere then,
+    /// rather than to another name.
+    #[must_use]
+    pub fn starting_at(seed: u64) -> Self {
+        let offset = u32::try_from(seed % u64::from(NUMBERS.end - NUMBERS.start)).unwrap_or_default();
+        Self { next_number: NUMBERS.start + offset, ..Self::default() }
+    }
+
     /// The stand-in of a name (lower case, without the final dot), made now where there was none.
     pub fn stand_in(&mut self, name: &str) -> Synthetic {
         if name == SELF_NAME {
@@ -226,6 +234,19 @@ mod tests {
         }
         assert_eq!(map.name_of("198.18.0.0".parse().unwrap()), None);
         assert_eq!(map.name_of("198.18.0.3".parse().unwrap()), None);
+    }
+
+    #[test]
+    fn a_map_begins_where_it_is_told_and_stays_in_the_range() {
+        for seed in [0, 1, 77, u64::from(u32::MAX), u64::MAX] {
+            let mut map = SyntheticMap::starting_at(seed);
+            let numbers = [map.stand_in("a").0, map.stand_in("b").0];
+            assert!(numbers.iter().all(|number| NUMBERS.contains(number)), "{seed}");
+        }
+        let (mut one, mut other) = (SyntheticMap::starting_at(5), SyntheticMap::starting_at(99));
+        let before = one.stand_in("a");
+        other.stand_in("b");
+        assert_eq!(other.name_of(before.v4().into()), None);
     }
 
     #[test]

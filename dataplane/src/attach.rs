@@ -1,1 +1,0 @@
-//! The plane's local socket: attach, detach.

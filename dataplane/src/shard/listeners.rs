@@ -1,0 +1,145 @@
+//! The listeners of one shard: opened and closed by command, each a task that hands out connections.
+
+use std::{cell::RefCell, collections::HashMap, io, os::fd::OwnedFd, panic::AssertUnwindSafe, rc::Rc};
+
+use futures_lite::FutureExt as _;
+use glommio::{Task, TaskQueueHandle};
+
+use super::{Command, names};
+use crate::{
+    flow::{
+        connection::{Way, serve},
+        core::Core,
+    },
+    identity::{ListenerId, SandboxId},
+    listen::{ListenerKind, socket},
+    ring::{Datagram, Listener, Stream},
+};
+
+/// A socket that a shard is to serve.
+pub(super) struct Socket {
+    pub socket: OwnedFd,
+    pub kind: ListenerKind,
+    pub of: Of,
+}
+
+/// Whose connections a listener takes.
+#[derive(Clone)]
+pub(super) enum Of {
+    /// Those of one sandbox, whose home is here.
+    Sandbox(ListenerId, SandboxId),
+    /// Those of everyone; the connection says whose it is.
+    Everyone,
+}
+
+/// What a shard listens on.
+pub(super) struct Listeners {
+    core: Rc<Core>,
+    queue: TaskQueueHandle,
+    /// Those of sandboxes. A task that is dropped takes no more connections, and closes its socket.
+    open: RefCell<HashMap<ListenerId, (SandboxId, Task<()>)>>,
+}
+
+impl Listeners {
+    /// None yet. Tasks run in `queue`.
+    pub(super) fn new(core: Rc<Core>, queue: TaskQueueHandle) -> Self {
+        Self { core, queue, open: RefCell::default() }
+    }
+
+    /// Does what the shard is told. False: it is to stop.
+    pub(super) fn obey(&self, command: Command) -> bool {
+        // Who asked may have stopped waiting; then nobody misses the answer.
+        match command {
+            Command::Arrive(moved) => {
+                if let Ok(stream) = Stream::from_parts(moved.socket, moved.bytes) {
+                    spawn(&self.core, self.queue, stream, moved.way);
+                }
+            }
+            Command::Attach(attachments, done) => {
+                self.core.attach(attachments);
+                let _gone = done.send(());
+            }
+            Command::Listen(socket, done) => {
+                let _gone = done.send(self.open(socket));
+            }
+            Command::Close(listeners, done) => {
+                let mut open = self.open.borrow_mut();
+                listeners.iter().for_each(|listener| drop(open.remove(listener)));
+                let _gone = done.send(());
+            }
+            Command::Detach(sandbox, done) => {
+                self.open.borrow_mut().retain(|_, (holder, _)| *holder != sandbox);
+                let _gone = done.send(self.core.detach(&sandbox));
+            }
+            Command::Stop => return false,
+        }
+        true
+    }
+
+    fn open(&self, Socket { socket, kind, of }: Socket) -> io::Result<()> {
+        let core = Rc::clone(&self.core);
+        let task = match (kind, of.clone()) {
+            (ListenerKind::DnsUdp, Of::Sandbox(_, sandbox)) => {
+                let socket = Datagram::from_fd(socket)?;
+                self.spawn(names::serve_datagrams(core, socket, sandbox))?
+            }
+            (ListenerKind::DnsTcp, Of::Sandbox(_, sandbox)) => {
+                let listener = Listener::from_fd(socket)?;
+                self.spawn(names::serve_listener(core, self.queue, listener, sandbox))?
+            }
+            (ListenerKind::DnsUdp | ListenerKind::DnsTcp, Of::Everyone) => {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, "name queries are of one sandbox"));
+            }
+            (_, of) => self.spawn(accept(core, self.queue, Listener::from_fd(socket)?, kind, of))?,
+        };
+        match of {
+            Of::Sandbox(listener, sandbox) => drop(self.open.borrow_mut().insert(listener, (sandbox, task))),
+            Of::Everyone => drop(task.detach()),
+        }
+        Ok(())
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) -> io::Result<Task<()>> {
+        glommio::spawn_local_into(task, self.queue).map_err(|error| io::Error::other(error.to_string()))
+    }
+}
+
+/// Takes connections from one listener until it fails for good.
+async fn accept(core: Rc<Core>, queue: TaskQueueHandle, listener: Listener, kind: ListenerKind, of: Of) {
+    // A Unix socket has none, and needs none.
+    let bound = listener.local_addr();
+    while let Ok(stream) = listener.accept().await {
+        let way = match (&of, kind) {
+            (Of::Everyone, ListenerKind::Proxy) => Way::Proxy,
+            (Of::Sandbox(listener, _), ListenerKind::Proxy) => Way::OwnProxy { listener: *listener },
+            (of, kind) => {
+                let (Ok(bound), Ok(local)) = (&bound, stream.local_addr()) else { continue };
+                let Ok(destination) =
+                    socket::destination(kind, *bound, local, || stream.original_destination())
+                else {
+                    // A connection to the listener itself has no destination; dropping it closes it.
+                    continue;
+                };
+                match of {
+                    Of::Sandbox(listener, _) => Way::Captured { listener: *listener, destination },
+                    Of::Everyone => Way::Shared { destination },
+                }
+            }
+        };
+        spawn(&core, queue, stream, way);
+    }
+}
+
+/// Serves a connection in a task of its own. A panic ends that task alone.
+fn spawn(core: &Rc<Core>, queue: TaskQueueHandle, stream: Stream, way: Way) {
+    let core = Rc::clone(core);
+    let served = async move {
+        if AssertUnwindSafe(serve(&core, stream, way)).catch_unwind().await.is_err() {
+            eprintln!("outgate-dataplane: a connection ended by a mistake of ours; the others go on");
+        }
+    };
+    // The queue is the shard's first and is never removed.
+    if let Ok(task) = glommio::spawn_local_into(served, queue) {
+        task.detach();
+    }
+}
