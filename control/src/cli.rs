@@ -55,7 +55,7 @@ struct ServeArgs {
     /// UDP address on which planes connect.
     #[arg(long, default_value = "127.0.0.1:7443")]
     listen: SocketAddr,
-    /// Settings of the plane, instead of those that are written for it.
+    /// Settings of the plane (TOML): shards, proxy, dns, upstream, records. What it needs to find control is added.
     #[arg(long, conflicts_with = "no_plane")]
     plane_config: Option<PathBuf>,
     /// Start no plane here.

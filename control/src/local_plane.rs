@@ -32,6 +32,14 @@ pub enum PlaneError {
         /// Where it was looked for.
         looked: String,
     },
+    /// The operator's settings cannot be used.
+    #[error("cannot use the plane's settings in {path}: {problem}")]
+    Given {
+        /// Their file.
+        path: String,
+        /// Why, with the line where that is known.
+        problem: String,
+    },
     /// Its settings could not be written.
     #[error("cannot write the plane's settings in {folder}")]
     Settings {
@@ -78,7 +86,7 @@ pub struct LocalPlane {
     pub program: PathBuf,
     /// Its folder: settings, token, identity.
     pub folder: PathBuf,
-    /// Settings that an operator wrote; unset, ours are written.
+    /// Settings that an operator wrote; ours fill in what they leave out.
     pub config: Option<PathBuf>,
     /// Where control's link listens.
     pub link: SocketAddr,
@@ -87,12 +95,22 @@ pub struct LocalPlane {
 impl LocalPlane {
     /// The file of its settings.
     pub fn config_path(&self) -> PathBuf {
-        self.config.clone().unwrap_or_else(|| self.folder.join("plane.toml"))
+        self.folder.join("plane.toml")
     }
 
-    /// Its settings as TOML. JSON's strings are TOML's basic strings.
-    pub fn settings(&self) -> String {
-        let text = |path: &Path| serde_json::Value::from(path.to_string_lossy()).to_string();
+    /// Its settings: the operator's, and ours where they say nothing.
+    ///
+    /// # Errors
+    /// When the operator's cannot be read or are not TOML; whether the plane takes them is for the plane to say.
+    pub fn settings(&self) -> Result<toml::Table, PlaneError> {
+        let mut settings = match &self.config {
+            None => toml::Table::new(),
+            Some(path) => {
+                let fault = |problem| PlaneError::Given { path: path.display().to_string(), problem };
+                let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+                text.parse().map_err(|error: toml::de::Error| fault(error.to_string()))?
+            }
+        };
         let mut link = self.link;
         // An address to listen on need not be one to call.
         match link.ip() {
@@ -100,24 +118,32 @@ impl LocalPlane {
             IpAddr::V6(ip) if ip.is_unspecified() => link.set_ip(Ipv6Addr::LOCALHOST.into()),
             _ => {}
         }
-        format!(
-            "name = \"{LOCAL_PLANE}\"\nstateDir = {}\nattachSocket = {}\n\n[control]\naddress = \"{link}\"\n\
-             joinTokenFile = {}\n",
-            text(&self.folder),
-            text(&self.folder.join("attach.sock")),
-            text(&self.folder.join("join-token")),
-        )
+        let text = |path: &Path| toml::Value::from(&*path.to_string_lossy());
+        let control = toml::Table::from_iter([
+            ("address".to_owned(), link.to_string().into()),
+            ("joinTokenFile".to_owned(), text(&self.folder.join("join-token"))),
+        ]);
+        let ours = [
+            ("name", LOCAL_PLANE.into()),
+            ("stateDir", text(&self.folder)),
+            ("attachSocket", text(&self.folder.join("attach.sock"))),
+            ("control", control.into()),
+        ];
+        for (key, value) in ours {
+            settings.entry(key).or_insert(value);
+        }
+        Ok(settings)
     }
 
     /// Writes settings, and a token where the plane has no identity that control knows.
     async fn prepare(&self, core: &Core) -> Result<(), PlaneError> {
-        if self.config.is_some() {
-            return Ok(());
-        }
         let fault = |source| PlaneError::Settings { folder: self.folder.display().to_string(), source };
         files::make_folder(&self.folder).map_err(fault)?;
-        files::write_private(&self.config_path(), self.settings().as_bytes()).map_err(fault)?;
-        if !(core.planes.knows(LOCAL_PLANE) && self.folder.join("plane.der").is_file()) {
+        let settings = self.settings()?;
+        files::write_private(&self.config_path(), settings.to_string().as_bytes()).map_err(fault)?;
+        let text = |key: &str| settings.get(key).and_then(toml::Value::as_str).unwrap_or_default();
+        let has_identity = Path::new(text("stateDir")).join("plane.der").is_file();
+        if !(has_identity && core.planes.knows(text("name"))) {
             let (token, _) = make_join_token(core, JOIN_TOKEN_TIME).await?;
             files::write_private(&self.folder.join("join-token"), token.as_bytes()).map_err(fault)?;
         }
@@ -194,16 +220,32 @@ mod tests {
         assert!(error.contains("cargo build --release -p dataplane --bin outgate-dataplane"), "{error}");
     }
 
-    #[test]
-    fn settings_are_toml_whatever_the_folder_is_called() {
-        let plane = LocalPlane {
+    fn plane(config: Option<PathBuf>) -> LocalPlane {
+        LocalPlane {
             program: "p".into(),
             folder: "/a \"b\"\\c".into(),
-            config: None,
+            config,
             link: "0.0.0.0:7".parse().unwrap(),
-        };
-        let read: toml::Table = toml::from_str(&plane.settings()).unwrap();
+        }
+    }
+
+    #[test]
+    fn settings_are_toml_whatever_the_folder_is_called() {
+        let read: toml::Table = plane(None).settings().unwrap().to_string().parse().unwrap();
         assert_eq!(read["stateDir"].as_str(), Some("/a \"b\"\\c"));
         assert_eq!(read["control"]["address"].as_str(), Some("127.0.0.1:7"));
+    }
+
+    #[test]
+    fn what_the_operator_wrote_stands_and_ours_fills_in_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("own.toml");
+        std::fs::write(&file, "name = \"edge\"\nshards = 3\n").unwrap();
+        let read = plane(Some(file.clone())).settings().unwrap();
+        assert_eq!((read["name"].as_str(), read["shards"].as_integer()), (Some("edge"), Some(3)));
+        assert!(read.contains_key("control"));
+        std::fs::write(&file, "shards = = 3\n").unwrap();
+        let error = plane(Some(file)).settings().unwrap_err().to_string();
+        assert!(error.contains("own.toml") && error.contains("line 1"), "{error}");
     }
 }
