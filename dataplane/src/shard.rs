@@ -95,6 +95,7 @@ enum Command {
     Listen(Socket, mpsc::Sender<io::Result<()>>),
     Close(Vec<ListenerId>, mpsc::Sender<()>),
     Detach(SandboxId, mpsc::Sender<usize>),
+    Certify(SandboxId, mpsc::Sender<()>),
     Stop,
 }
 

@@ -86,7 +86,10 @@ impl Book {
                 "create the sandbox in control and see that the plane is linked to it, then attach again";
             Problem::new("policy_missing", detail, remedy)
         })?;
+        let sandbox = wanted.sandbox.clone();
         self.state().put(&self.shards, wanted)?;
+        // Attached it is either way; without control the certificate comes later.
+        let _late = self.shards.certify(&sandbox);
         Ok(Done { revision: Some(revision), proxy_password: made, ..Done::default() })
     }
 

@@ -229,16 +229,7 @@ impl Core {
                 self.bell.after(rings).await;
             }
         };
-        timeout(AUTHORITY_TIME, waiting).await.unwrap_or_else(|_| {
-            let detail = "the certificate of the sandbox's authority is not stored yet";
-            Err(Refusal::new(
-                503,
-                "authority_pending",
-                Blame::Gateway,
-                detail,
-                "try again when control is reachable",
-            ))
-        })
+        timeout(AUTHORITY_TIME, waiting).await.unwrap_or_else(|_| Err(authority_pending()))
     }
 
     fn terminator_now(
@@ -295,6 +286,13 @@ impl Core {
 
 fn allows(rules: &Rules, sandbox: &SandboxId, asked: &Asked<'_>) -> bool {
     matches!(decide(rules, sandbox, asked), Decision::Allow(_))
+}
+
+/// Why a sandbox whose authority has no certificate must wait.
+pub fn authority_pending() -> Refusal {
+    let detail = "the certificate of the sandbox's authority is not stored yet";
+    let remedy = "try again when control is reachable";
+    Refusal::new(503, "authority_pending", Blame::Gateway, detail, remedy)
 }
 
 /// Why a sandbox that is not in the tables is refused.

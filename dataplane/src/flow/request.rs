@@ -87,7 +87,7 @@ pub fn prepare<B: Deref<Target = [u8]>>(
         return Err(super::core::unknown(&tables, id));
     };
     if authority.scheme == Scheme::Http && authority.host.name() == Some(admin::HOST) {
-        return Ok(own_page(arrived, head, sandbox));
+        return own_page(arrived, head, sandbox);
     }
     if !arrived.core.lease_runs(&rules) {
         return Err(lease_ended());
@@ -250,11 +250,12 @@ fn own_page<B: Deref<Target = [u8]>>(
     arrived: &Arrived<'_>,
     head: &RequestHead<B>,
     sandbox: &Sandbox,
-) -> Step {
+) -> Result<Step, Refusal> {
+    let authority = sandbox.row.ca_certificate.as_deref().ok_or_else(super::core::authority_pending)?;
     let caller = admin::Caller {
         sandbox: sandbox.id.as_str(),
         class_name: &sandbox.row.template,
-        authority: sandbox.row.ca_certificate.as_deref().unwrap_or_default(),
+        authority,
         system_roots: &arrived.core.common.system_roots,
     };
     let answer = admin::answer(head.method(), head.path(), &caller);
@@ -264,5 +265,5 @@ fn own_page<B: Deref<Target = [u8]>>(
             Some((FieldName::new(name.as_bytes()).ok()?, FieldValue::new(value.as_bytes()).ok()?))
         })
         .collect();
-    Step::Answer { status: answer.status, fields, body: answer.body.into_bytes() }
+    Ok(Step::Answer { status: answer.status, fields, body: answer.body.into_bytes() })
 }

@@ -1,6 +1,8 @@
 //! The listeners of one shard: opened and closed by command, each a task that hands out connections.
 
-use std::{cell::RefCell, collections::HashMap, io, os::fd::OwnedFd, panic::AssertUnwindSafe, rc::Rc};
+use std::{
+    cell::RefCell, collections::HashMap, io, os::fd::OwnedFd, panic::AssertUnwindSafe, rc::Rc, sync::mpsc,
+};
 
 use futures_lite::FutureExt as _;
 use glommio::{Task, TaskQueueHandle};
@@ -71,6 +73,10 @@ impl Listeners {
                 self.open.borrow_mut().retain(|_, (holder, _)| *holder != sandbox);
                 let _gone = done.send(self.core.detach(&sandbox));
             }
+            Command::Certify(sandbox, done) => {
+                // Where the queue is gone the shard is ending, and nobody needs a certificate.
+                let _ending = self.spawn(certify(Rc::clone(&self.core), sandbox, done)).map(Task::detach);
+            }
             Command::Stop => return false,
         }
         true
@@ -102,6 +108,15 @@ impl Listeners {
     fn spawn(&self, task: impl Future<Output = ()> + 'static) -> io::Result<Task<()>> {
         glommio::spawn_local_into(task, self.queue).map_err(|error| io::Error::other(error.to_string()))
     }
+}
+
+/// Sees that a sandbox's authority has its certificate, and says when that is over.
+async fn certify(core: Rc<Core>, sandbox: SandboxId, done: mpsc::Sender<()>) {
+    if let Ok(admission) = core.admit(&sandbox) {
+        // What keeps it from being made is told to whoever connects, and is tried again then.
+        let _made = core.terminator(admission.resident()).await;
+    }
+    let _gone = done.send(());
 }
 
 /// Takes connections from one listener until it fails for good.

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     flow::core::home_of,
     identity::{Attachments, ListenerId, SandboxId},
-    limits::SHARD_ANSWER_TIME,
+    limits::{AUTHORITY_TIME, SHARD_ANSWER_TIME},
     listen::{
         ListenerKind,
         socket::{self, PassedError, check_passed},
@@ -150,6 +150,16 @@ impl Shards {
     /// When the shard has ended or does not answer in time.
     pub fn detach(&self, sandbox: &SandboxId) -> Result<usize, PlaceError> {
         self.home(sandbox).ask(|done| Command::Detach(sandbox.clone(), done))
+    }
+
+    /// Waits until a sandbox's authority has its certificate, so that `ca.pem` is there before the first connection;
+    /// for a bounded time, since control must store it.
+    ///
+    /// # Errors
+    /// When the shard has ended or does not answer in time.
+    pub fn certify(&self, sandbox: &SandboxId) -> Result<(), PlaceError> {
+        let Answer(answer) = self.home(sandbox).tell(|done| Command::Certify(sandbox.clone(), done))?;
+        answer.recv_timeout(AUTHORITY_TIME + SHARD_ANSWER_TIME).map_err(|_| PlaceError::Silent)
     }
 
     /// Waits until every shard enforces tables that hold a sandbox. Answers their revision; `None` when the time is
