@@ -12,6 +12,7 @@ pub mod link;
 pub mod compile;
 pub mod api;
 pub mod client;
+pub mod keeper;
 pub mod local_plane;
 pub mod serve;
 pub mod cli;

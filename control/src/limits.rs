@@ -52,3 +52,7 @@ pub const ANSWER_BYTES_MAX: usize = 256 << 20;
 pub const PLANE_HEALTHY_TIME: Duration = Duration::from_secs(30);
 /// Time that a plane has to end when asked. Larger: control hangs at its end. Smaller: requests are cut.
 pub const PLANE_END_TIME: Duration = Duration::from_secs(10);
+
+/// Sandboxes whose places are kept for the next plane on this machine. Larger: their listeners take the descriptors
+/// of this process. Smaller: those beyond it must be attached anew when the plane was restarted.
+pub const KEPT_SANDBOXES_MAX: usize = 100_000;

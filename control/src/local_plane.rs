@@ -2,15 +2,18 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
+use control_wire::attach::{KEEPER_ON_STDIN, KEEPER_VARIABLE, pair};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::files;
+use crate::keeper::{Keeper, raise_descriptors};
 use crate::limits::{JOIN_TOKEN_TIME, PLANE_END_TIME, PLANE_HEALTHY_TIME, RESTART_PAUSE, RESTART_PAUSE_MAX};
 use crate::link::{Core, LinkError, make_join_token};
 
@@ -49,6 +52,9 @@ pub enum PlaneError {
         #[source]
         source: io::Error,
     },
+    /// No socket to the plane.
+    #[error("cannot make the socket on which the plane tells what is attached to it")]
+    Keeper(#[source] io::Error),
     /// No join token could be made.
     #[error("cannot make the plane's join token")]
     Token(#[from] LinkError),
@@ -156,15 +162,21 @@ impl LocalPlane {
     /// When its settings cannot be written. A plane that dies is started again.
     pub async fn run(&self, core: &Core, mut stop: watch::Receiver<bool>) -> Result<(), PlaneError> {
         let mut pause = RESTART_PAUSE;
+        let mut keeper = Keeper::default();
+        if let Err(error) = raise_descriptors() {
+            eprintln!("few listeners can be kept for a restarted plane: {error}");
+        }
         loop {
             self.prepare(core).await?;
             let started = Instant::now();
-            match Command::new(&self.program)
-                .arg("--config")
-                .arg(self.config_path())
-                .kill_on_drop(true)
-                .spawn()
-            {
+            let (ours, theirs) = pair().map_err(PlaneError::Keeper)?;
+            // The plane's end is given away: when the plane ends, so does the conversation.
+            let spawned = self.spawn(theirs);
+            let keeping = tokio::task::spawn_blocking(move || {
+                keeper.attend(&ours);
+                keeper
+            });
+            match spawned {
                 Err(error) => eprintln!("cannot start {}: {error}", self.program.display()),
                 Ok(mut child) => tokio::select! {
                     ended = child.wait() => tell(ended),
@@ -174,6 +186,7 @@ impl LocalPlane {
                     }
                 },
             }
+            keeper = keeping.await.unwrap_or_default();
             if started.elapsed() > PLANE_HEALTHY_TIME {
                 pause = RESTART_PAUSE;
             }
@@ -182,6 +195,12 @@ impl LocalPlane {
                 () = told(&mut stop) => return Ok(()),
             }
         }
+    }
+
+    fn spawn(&self, keeper: OwnedFd) -> io::Result<Child> {
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(self.config_path()).kill_on_drop(true);
+        command.stdin(keeper).env(KEEPER_VARIABLE, KEEPER_ON_STDIN).spawn()
     }
 }
 

@@ -64,7 +64,7 @@ impl Write for Lines {
 /// A plane with one sandbox, `box`, whose password is `word` and whose template is `t`.
 pub struct Gateway {
     /// The shards, for what a test does beyond requests.
-    pub shards: Shards,
+    pub shards: Arc<Shards>,
     /// Where the explicit proxy listens.
     pub proxy: SocketAddr,
     master: PoolMaster,
@@ -111,7 +111,7 @@ impl Gateway {
         .expect("shards start");
         let proxy = shards.listen_proxy(([127, 0, 0, 1], 0).into()).expect("loopback can be bound");
         let mut gateway = Self {
-            shards,
+            shards: Arc::new(shards),
             proxy,
             // The same key again: tests make the certificates of sandboxes themselves.
             master: master(folder.path()),
@@ -232,15 +232,22 @@ impl Gateway {
         socket
     }
 
+    /// The certificate of a sandbox's authority, in DER form.
+    ///
+    /// # Panics
+    /// When there is no such sandbox.
+    pub fn authority(&self, sandbox: &str) -> &[u8] {
+        let found = self.authorities.iter().find(|(id, _)| id == sandbox);
+        &found.expect("a sandbox of this test").1
+    }
+
     /// The client's side of TLS to `host`, by the authority of a sandbox alone.
     ///
     /// # Panics
     /// When there is no such sandbox or the name is none.
     pub fn client(&self, sandbox: &str, host: &str, alpn: &[&[u8]]) -> ClientConnection {
-        let (_, authority) =
-            self.authorities.iter().find(|(id, _)| id == sandbox).expect("a sandbox of this test");
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(authority.clone())).expect("a root");
+        roots.add(CertificateDer::from(self.authority(sandbox).to_vec())).expect("a root");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

@@ -68,7 +68,7 @@ impl Origin {
     /// # Panics
     /// When loopback cannot be bound.
     pub fn plain(script: impl Fn(&Seen, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self::start(None, String::new(), Arc::new(script))
+        Self::start(free_port(), None, String::new(), Arc::new(script))
     }
 
     /// A TLS origin with a certificate for these names.
@@ -79,12 +79,28 @@ impl Origin {
         names: &[&str],
         script: impl Fn(&Seen, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        let (config, root_pem) = credentials(names);
-        Self::start(Some(config), root_pem, Arc::new(script))
+        Self::tls_on(free_port(), names, script)
     }
 
-    fn start(tls: Option<Arc<ServerConfig>>, root_pem: String, script: Arc<Script>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback can be bound");
+    /// The same on a socket that the test has bound.
+    ///
+    /// # Panics
+    /// When a name is not one.
+    pub fn tls_on(
+        listener: TcpListener,
+        names: &[&str],
+        script: impl Fn(&Seen, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let (config, root_pem) = credentials(names);
+        Self::start(listener, Some(config), root_pem, Arc::new(script))
+    }
+
+    fn start(
+        listener: TcpListener,
+        tls: Option<Arc<ServerConfig>>,
+        root_pem: String,
+        script: Arc<Script>,
+    ) -> Self {
         let address = listener.local_addr().expect("a bound socket has an address");
         let log = Arc::new(Log::default());
         let shared = Arc::clone(&log);
@@ -132,6 +148,10 @@ impl Origin {
         assert!(!waited.timed_out(), "{} of {requests} requests came", seen.len());
         seen.clone()
     }
+}
+
+fn free_port() -> TcpListener {
+    TcpListener::bind("127.0.0.1:0").expect("loopback can be bound")
 }
 
 /// Answers with status 200 and this body.

@@ -77,8 +77,8 @@ pub struct Server {
 /// # Errors
 /// [`AttachError`]; the socket of a plane that died is replaced, that of one that lives is not.
 pub fn start(path: &Path, shards: Arc<Shards>, keeper: Option<Keeper>) -> Result<Server, AttachError> {
-    let (listener, file) = bind(path)?;
     let book = Book::open(shards, keeper).map_err(AttachError::Keeper)?;
+    let (listener, file) = bind(path)?;
     let shared = Arc::new(Shared { listener, book, clients: Mutex::default() });
     let serving = Arc::clone(&shared);
     let accepting = thread::Builder::new().name("attach".into()).spawn(move || serving.accept());

@@ -1,0 +1,480 @@
+//! Sandboxes that are attached by passed listeners: what the local socket promises, and what their connections get.
+
+use std::{
+    io::{self, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{fs::PermissionsExt, net::UnixStream},
+    },
+    path::PathBuf,
+    sync::Arc,
+};
+
+use control::compile::sha256;
+use control_wire::attach::{
+    Attach, Client, ClientError, Detach, Done, Kept, KeptPlaces, List, ListenerKind, ListenerSpec, Password,
+    Problem, Request, pair, receive, send,
+};
+use dataplane::{
+    attach::{AttachError, Keeper, Server, start},
+    listen::{
+        socket::{bind_datagram, bind_listener},
+        synthetic::is_synthetic,
+    },
+};
+use rustls::StreamOwned;
+use tests::{
+    gateway::{Gateway, PATIENCE, SECRET, Tls, ask, both_ways, read_head},
+    origin::{Origin, Seen, respond},
+};
+
+/// A plane with its local socket, an origin, and a listener that takes connections to any other loopback address on
+/// the origin's port, as one in a sandbox's namespace would.
+struct Place {
+    gateway: Gateway,
+    server: Option<Server>,
+    origin: Origin,
+    captured: Option<TcpListener>,
+    socket: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new(shards: usize) -> Self {
+        Self::with(shards, |seen, out| respond(out, &seen.body))
+    }
+
+    fn with(
+        shards: usize,
+        script: impl Fn(&Seen, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let captured = TcpListener::from(bind_listener(([0, 0, 0, 0], 0).into()).unwrap());
+        let port = captured.local_addr().unwrap().port();
+        // The more specific of two sockets on one port gets the connection.
+        let listener = TcpListener::from(bind_listener(([127, 0, 0, 1], port).into()).unwrap());
+        listener.set_nonblocking(false).unwrap();
+        let origin = Origin::tls_on(listener, &["origin.test"], script);
+        let gateway = Gateway::start(shards, &origin);
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("attach.sock");
+        let server = Some(start(&socket, Arc::clone(&gateway.shards), None).unwrap());
+        Self { gateway, server, origin, captured: Some(captured), socket, _folder: folder }
+    }
+
+    fn port(&self) -> u16 {
+        self.origin.address.port()
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(&self.socket, PATIENCE).unwrap()
+    }
+
+    fn attach(&self, sandbox: &str, listeners: &[(ListenerKind, BorrowedFd<'_>)]) -> Result<Done, Problem> {
+        let specs = listeners.iter().map(|(kind, _)| ListenerSpec { kind: *kind }).collect();
+        let descriptors: Vec<_> = listeners.iter().map(|(_, descriptor)| *descriptor).collect();
+        let request = Attach { sandbox: sandbox.into(), listeners: specs, ..Attach::default() };
+        call(&mut self.client(), &Request::Attach(request), &descriptors)
+    }
+
+    fn attach_captured(&self, sandbox: &str) -> Result<Done, Problem> {
+        self.attach(sandbox, &[(ListenerKind::Transparent, self.captured())])
+    }
+
+    fn captured(&self) -> BorrowedFd<'_> {
+        self.captured.as_ref().unwrap().as_fd()
+    }
+
+    fn detach(&self, sandbox: &str) -> Result<Done, Problem> {
+        call(&mut self.client(), &Request::Detach(Detach { sandbox: sandbox.into() }), &[])
+    }
+
+    fn attached(&self) -> Vec<String> {
+        let listed = call(&mut self.client(), &Request::List(List::default()), &[]).unwrap();
+        listed.attached.unwrap().into_iter().map(|attached| attached.sandbox).collect()
+    }
+
+    /// A connection that is captured on its way to an address.
+    fn dial(&self, to: Ipv4Addr) -> TcpStream {
+        let socket = TcpStream::connect(SocketAddr::from((to, self.port()))).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    }
+
+    fn tls(&self, to: Ipv4Addr, name: &str) -> Tls {
+        StreamOwned::new(self.gateway.client("box", name, &[]), self.dial(to))
+    }
+
+    fn get(&self, host: &str) -> String {
+        format!("GET / HTTP/1.1\r\nHost: {host}:{}\r\n\r\n", self.port())
+    }
+}
+
+fn call(client: &mut Client, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Done, Problem> {
+    client.call(request, descriptors).map_err(|error| match error {
+        ClientError::Refused(problem) => problem,
+        other => panic!("{other}: {:?}", std::error::Error::source(&other)),
+    })
+}
+
+const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+#[test]
+fn captured_connections_are_the_sandbox_s_of_the_listener() {
+    both_ways(|shards| {
+        let place = Place::new(shards);
+        let done = place.attach_captured("box").unwrap();
+        assert!(done.revision.is_some_and(|revision| revision > 0));
+        let mut stream = place.tls(ELSEWHERE, "origin.test");
+        let (head, _) = ask(&mut stream, &place.get("origin.test"), b"");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        let seen = place.origin.wait_for(1);
+        assert_eq!(seen[0].fields("authorization").collect::<Vec<_>>(), [format!("Bearer {SECRET}")]);
+        let mut refused = place.tls(ELSEWHERE, "other.test");
+        let (head, _) = ask(&mut refused, &place.get("other.test"), b"");
+        assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+        assert_eq!(place.origin.seen().len(), 1);
+        drop((stream, refused));
+        let records = place.gateway.records(2);
+        assert!(records.iter().all(|record| record["sandbox"] == "box"), "{records:#?}");
+    });
+}
+
+#[test]
+fn detaching_ends_idle_and_running_connections_and_takes_no_more() {
+    both_ways(|shards| {
+        let mut place = Place::new(shards);
+        place.attach_captured("box").unwrap();
+        let mut idle = place.tls(ELSEWHERE, "origin.test");
+        assert!(ask(&mut idle, &place.get("origin.test"), b"").0.starts_with("HTTP/1.1 200 "));
+        let mut silent = place.dial(ELSEWHERE);
+        // Behind this answer the silent connection, accepted before it, is being served.
+        let mut later = place.tls(ELSEWHERE, "origin.test");
+        assert!(ask(&mut later, &place.get("origin.test"), b"").0.starts_with("HTTP/1.1 200 "));
+
+        assert_eq!(place.detach("box").unwrap().ended, Some(3));
+        assert!(idle.sock.read(&mut [0; 64]).is_err(), "reset");
+        assert!(later.sock.read(&mut [0; 64]).is_err(), "reset");
+        assert!(silent.read(&mut [0; 64]).is_err(), "reset");
+        assert!(place.attached().is_empty());
+        // The kernel still takes connections for the test, which holds the listener too; its end is theirs.
+        let mut after = place.dial(ELSEWHERE);
+        drop(place.captured.take());
+        let ended = after.read(&mut [0; 64]);
+        let waited = ended.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        assert!(!waited && !matches!(ended, Ok(1..)), "nobody serves it: {ended:?}");
+        assert_eq!(place.origin.seen().len(), 2);
+        assert_eq!(place.detach("box").unwrap().ended, Some(0), "again is no fault");
+    });
+}
+
+#[test]
+fn detaching_cuts_a_stream_that_is_under_way() {
+    both_ways(|shards| {
+        let place = Place::with(shards, |_, out| {
+            write!(out, "HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\nfirst")?;
+            out.flush()
+        });
+        place.attach_captured("box").unwrap();
+        let mut stream = place.tls(ELSEWHERE, "origin.test");
+        stream.write_all(place.get("origin.test").as_bytes()).unwrap();
+        assert!(read_head(&mut stream).starts_with("HTTP/1.1 200 "));
+        let mut first = [0; 5];
+        stream.read_exact(&mut first).unwrap();
+        place.detach("box").unwrap();
+        let after = stream.sock.read(&mut [0; 64]);
+        assert!(after.is_err(), "the stream was reset, not ended: {after:?}");
+        drop(stream);
+        let records = place.gateway.records(1);
+        assert!(records[0]["verdict"] == "cut" || records[0]["verdict"] == "broken", "{records:#?}");
+    });
+}
+
+#[test]
+fn attaching_again_replaces_and_keeps_what_runs() {
+    both_ways(|shards| {
+        let place = Place::new(shards);
+        place.attach_captured("box").unwrap();
+        let mut before = place.tls(ELSEWHERE, "origin.test");
+        assert!(ask(&mut before, &place.get("origin.test"), b"").0.starts_with("HTTP/1.1 200 "));
+        place.attach_captured("box").unwrap();
+        let mut after = place.tls(ELSEWHERE, "origin.test");
+        assert!(ask(&mut after, &place.get("origin.test"), b"").0.starts_with("HTTP/1.1 200 "));
+        assert!(ask(&mut before, &place.get("origin.test"), b"").0.starts_with("HTTP/1.1 200 "));
+        assert_eq!(place.attached(), ["box"]);
+        drop((before, after));
+        place.gateway.records(3);
+    });
+}
+
+#[test]
+fn attachment_waits_for_the_policy_and_leaves_nothing_when_it_does_not_come() {
+    let place = Place::new(4);
+    let refused = place.attach_captured("stranger").unwrap_err();
+    assert_eq!(refused.code, "policy_missing");
+    assert!(
+        refused.detail.contains("stranger") && refused.remedy.contains("create the sandbox"),
+        "{refused}"
+    );
+    assert!(place.attached().is_empty());
+    assert_eq!(place.origin.connections(), 0);
+}
+
+#[test]
+fn attachment_is_answered_when_the_policy_arrives() {
+    let mut place = Place::new(4);
+    let (socket, captured) = (place.socket.clone(), place.captured().try_clone_to_owned().unwrap());
+    let waiting = std::thread::spawn(move || {
+        let attach = Attach {
+            sandbox: "late".into(),
+            listeners: vec![ListenerSpec { kind: ListenerKind::Transparent }],
+            ..Attach::default()
+        };
+        let mut client = Client::connect(&socket, PATIENCE).unwrap();
+        client.call(&Request::Attach(attach), &[captured.as_fd()]).unwrap().revision
+    });
+    place.gateway.add_sandbox("late", "password", "t");
+    let revision = waiting.join().unwrap();
+    assert_eq!(place.attached(), ["late"]);
+    assert!(revision.is_some_and(|revision| revision >= 3), "{revision:?}");
+}
+
+#[test]
+fn descriptors_that_are_no_listeners_are_refused_by_name_and_nothing_is_attached() {
+    let place = Place::new(2);
+    let connected = TcpStream::connect(place.origin.address).unwrap();
+    let cases = [
+        (ListenerKind::Transparent, connected.as_fd(), "listen()"),
+        (ListenerKind::DnsUdp, place.captured(), "UDP"),
+    ];
+    for (kind, descriptor, needed) in cases {
+        let good = (ListenerKind::Transparent, place.captured());
+        let refused = place.attach("box", &[good, (kind, descriptor)]).unwrap_err();
+        assert_eq!(refused.code, "listener");
+        assert!(refused.detail.contains("listener 1") && refused.detail.contains(needed), "{refused}");
+    }
+    let attach = Attach {
+        sandbox: "box".into(),
+        listeners: vec![ListenerSpec { kind: ListenerKind::Transparent }],
+        ..Attach::default()
+    };
+    let refused = call(&mut place.client(), &Request::Attach(attach), &[]).unwrap_err();
+    assert_eq!(refused.code, "descriptors");
+    assert!(place.attached().is_empty());
+}
+
+#[test]
+fn lines_that_are_no_requests_are_told_why() {
+    let place = Place::new(1);
+    for (line, hint) in [
+        ("{\"op\":\"attach\",\"sandbox\":\"box\",\"listener\":[]}\n", "listener"),
+        ("not json\n", "expected"),
+        ("{\"op\":\"list\"}\n{\"op\":\"list\"}\n", "wait for the answer"),
+    ] {
+        let mut socket = UnixStream::connect(&place.socket).unwrap();
+        socket.write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with('\n') {
+            let mut piece = [0; 1024];
+            let count = socket.read(&mut piece).unwrap();
+            assert!(count > 0, "{answer}");
+            answer.push_str(std::str::from_utf8(&piece[..count]).unwrap());
+        }
+        let problem: Problem = serde_json::from_str(&answer).unwrap();
+        assert_eq!(problem.code, "malformed", "{answer}");
+        assert!(answer.contains(hint), "{answer}");
+    }
+}
+
+#[test]
+fn sandboxes_do_not_share_an_address_and_the_plane_makes_passwords() {
+    let mut place = Place::new(2);
+    place.gateway.add_sandbox("other", "password", "t");
+    let mut client = place.client();
+    let ask_for = |sandbox: &str| {
+        let sources = vec!["10.9.8.7/32".parse().unwrap()];
+        Request::Attach(Attach { sandbox: sandbox.into(), sources, proxy: true, ..Attach::default() })
+    };
+    let done = call(&mut client, &ask_for("box"), &[]).unwrap();
+    let password = done.proxy_password.unwrap();
+    assert!(password.expose().len() >= 40);
+    let refused = call(&mut client, &ask_for("other"), &[]).unwrap_err();
+    assert_eq!(refused.code, "taken");
+    assert_eq!(place.attached(), ["box"]);
+    let credentials = format!("box:{}", password.expose());
+    drop(place.gateway.tunnel_as(&credentials, "origin.test", place.port()));
+    place.detach("box").unwrap();
+    call(&mut client, &ask_for("other"), &[]).unwrap();
+    assert_eq!(place.attached(), ["other"]);
+}
+
+#[test]
+fn socket_is_the_owner_s_and_a_living_plane_keeps_it() {
+    let mut place = Place::new(1);
+    let mode = std::fs::metadata(&place.socket).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let again = start(&place.socket, Arc::clone(&place.gateway.shards), None);
+    assert!(matches!(again, Err(AttachError::InUse { .. })));
+    // A plane that was killed leaves its file behind.
+    let left = place.socket.with_file_name("left.sock");
+    drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+    drop(start(&left, Arc::clone(&place.gateway.shards), None).unwrap());
+    assert!(!left.exists());
+    std::fs::write(&left, "a file").unwrap();
+    let refused = start(&left, Arc::clone(&place.gateway.shards), None);
+    assert!(matches!(refused, Err(AttachError::NoSocket { .. })));
+    place.server = None;
+    assert!(!place.socket.exists());
+}
+
+/// A query for the address of a name, with identifier 7.
+fn query(name: &str) -> Vec<u8> {
+    let mut message = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(u8::try_from(label.len()).unwrap());
+        message.extend_from_slice(label.as_bytes());
+    }
+    message.extend_from_slice(&[0, 0, 1, 0, 1]);
+    message
+}
+
+/// The address at the end of an answer with one record.
+fn address(answer: &[u8]) -> Ipv4Addr {
+    assert_eq!((answer[1], answer[3] & 15, answer[7]), (7, 0, 1), "{answer:?}");
+    Ipv4Addr::from(<[u8; 4]>::try_from(&answer[answer.len() - 4..]).unwrap())
+}
+
+/// A sandbox that asks for names over UDP and TCP.
+fn with_names(shards: usize) -> (Place, SocketAddr, SocketAddr) {
+    let place = Place::new(shards);
+    let datagrams = bind_datagram(([127, 0, 0, 1], 0).into()).unwrap();
+    let udp = UdpSocket::from(datagrams.try_clone().unwrap()).local_addr().unwrap();
+    let queries = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listeners = [
+        (ListenerKind::Transparent, place.captured()),
+        (ListenerKind::DnsUdp, datagrams.as_fd()),
+        (ListenerKind::DnsTcp, queries.as_fd()),
+    ];
+    place.attach("box", &listeners).unwrap();
+    (place, udp, queries.local_addr().unwrap())
+}
+
+fn ask_udp(server: SocketAddr, message: &[u8]) -> Vec<u8> {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(server).unwrap();
+    socket.send(message).unwrap();
+    let mut answer = [0; 512];
+    let count = socket.recv(&mut answer).unwrap();
+    answer[..count].to_vec()
+}
+
+#[test]
+fn names_lead_to_stand_ins_over_udp_and_tcp_pipelined_and_in_pieces() {
+    both_ways(|shards| {
+        let (place, udp, tcp) = with_names(shards);
+        let first = address(&ask_udp(udp, &query("origin.test")));
+        assert!(is_synthetic(first.into()));
+        // What is malformed is told so, what is no query gets no answer, and the next query does.
+        assert_eq!(ask_udp(udp, &query("origin.test")[..14])[3] & 15, 1);
+
+        let mut stream = TcpStream::connect(tcp).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut both = Vec::new();
+        for name in ["origin.test", "other.test"] {
+            let message = query(name);
+            both.extend_from_slice(&u16::try_from(message.len()).unwrap().to_be_bytes());
+            both.extend_from_slice(&message);
+        }
+        let (begin, rest) = both.split_at(40);
+        stream.write_all(begin).unwrap();
+        let same = address(&read_framed(&mut stream));
+        stream.write_all(rest).unwrap();
+        let other = address(&read_framed(&mut stream));
+        assert_eq!(same, first, "one map for both transports");
+        assert_ne!(other, first);
+        stream.write_all(&[0, 0]).unwrap();
+        assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)), "a query of no bytes ends the connection");
+        place.detach("box").unwrap();
+    });
+}
+
+fn read_framed(stream: &mut TcpStream) -> Vec<u8> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; usize::from(u16::from_be_bytes(length))];
+    stream.read_exact(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn queries_of_a_sandbox_that_left_control_are_refused() {
+    let (mut place, udp, tcp) = with_names(4);
+    place.gateway.apply(vec![control_wire::row::Op::RemoveSandbox("box".into())]);
+    assert_eq!(ask_udp(udp, &query("origin.test"))[3] & 15, 5);
+    let mut stream = TcpStream::connect(tcp).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
+}
+
+#[test]
+fn plane_begins_with_what_its_keeper_holds_and_tells_it_what_changes() {
+    both_ways(|shards| {
+        let mut place = Place::new(shards);
+        place.server = None;
+        let (ours, theirs) = pair().unwrap();
+        let held = KeptPlaces {
+            sandbox: "box".into(),
+            listeners: vec![ListenerSpec { kind: ListenerKind::Transparent }],
+            sources: Vec::new(),
+            password_hash: Some(sha256(b"a-password-that-was-kept")),
+        };
+        tell(&ours, &Kept::Attach(held.clone()), &[place.captured()]);
+        // One that cannot be served any more is left out.
+        tell(&ours, &Kept::Attach(KeptPlaces { sandbox: "broken".into(), ..held.clone() }), &[]);
+        tell(&ours, &Kept::Whole, &[]);
+        let keeper = Some(Keeper::new(theirs).unwrap());
+        place.server = Some(start(&place.socket, Arc::clone(&place.gateway.shards), keeper).unwrap());
+        assert_eq!(place.attached(), ["box"]);
+        let mut stream = place.tls(ELSEWHERE, "origin.test");
+        assert!(ask(&mut stream, &place.get("origin.test"), b"").0.starts_with("HTTP/1.1 200 "));
+        drop(place.gateway.tunnel_as("box:a-password-that-was-kept", "origin.test", place.port()));
+
+        let attach = Attach {
+            sandbox: "box".into(),
+            listeners: vec![ListenerSpec { kind: ListenerKind::Transparent }],
+            sources: vec!["10.1.2.3/32".parse().unwrap()],
+            proxy_password: Some(Password::new("a-password-of-the-orchestrator".into())),
+            proxy: false,
+        };
+        call(&mut place.client(), &Request::Attach(attach), &[place.captured()]).unwrap();
+        place.detach("box").unwrap();
+        let (kept, descriptors) = heard(&ours);
+        let Kept::Attach(kept) = kept else { panic!("{kept:?}") };
+        assert_eq!((kept.sandbox.as_str(), kept.sources.len(), descriptors.len()), ("box", 1, 1));
+        assert_eq!(kept.password_hash, Some(sha256(b"a-password-of-the-orchestrator")));
+        assert_eq!(heard(&ours).0, Kept::Detach(Detach { sandbox: "box".into() }));
+    });
+}
+
+#[test]
+fn keeper_that_ends_early_or_is_none_keeps_the_plane_from_starting() {
+    let mut place = Place::new(1);
+    place.server = None;
+    let (ours, theirs) = pair().unwrap();
+    drop(ours);
+    let keeper = Some(Keeper::new(theirs).unwrap());
+    let refused = start(&place.socket, Arc::clone(&place.gateway.shards), keeper);
+    assert!(matches!(refused, Err(AttachError::Keeper(_))));
+    assert!(Keeper::new(std::fs::File::open("/dev/null").unwrap().into()).is_err());
+}
+
+fn tell(plane: &OwnedFd, kept: &Kept, descriptors: &[BorrowedFd<'_>]) {
+    send(plane, &serde_json::to_vec(kept).unwrap(), descriptors).unwrap();
+}
+
+fn heard(plane: &OwnedFd) -> (Kept, Vec<OwnedFd>) {
+    let mut packet = vec![0; 1 << 16];
+    let (count, descriptors) = receive(plane, &mut packet).unwrap();
+    (serde_json::from_slice(&packet[..count]).unwrap(), descriptors)
+}
