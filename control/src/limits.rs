@@ -7,8 +7,9 @@ use std::time::Duration;
 pub const CHANGES_KEPT: usize = 65_536;
 /// Jobs waiting for the writer. Larger: a slow disk lets callers pile up. Smaller: bursts wait at the door.
 pub const WRITER_QUEUE_MAX: usize = 256;
-/// Rows in one frame of a snapshot. Larger: a frame of large documents passes the frame bound. Smaller: more frames.
-pub const SNAPSHOT_ROWS_PER_FRAME: usize = 64;
+/// Rows in one frame. Larger: a frame of rows of the largest size, 132 KiB, passes the frame bound. Smaller: more
+/// frames.
+pub const ROWS_PER_FRAME: usize = 32;
 /// Time between two renewals of a plane's lease. Larger: short leases cannot be held. Smaller: idle planes cost.
 pub const RENEW_EVERY: Duration = Duration::from_millis(400);
 /// A plane that has not acknowledged what it was sent this long ago is not renewed. Larger: a plane that cannot apply
@@ -31,6 +32,14 @@ pub const HELLO_TIME: Duration = Duration::from_secs(10);
 pub const LINK_IDLE_TIME: Duration = Duration::from_secs(10);
 /// Planes connected at once. Larger: more memory for peers. Smaller: fleets do not fit.
 pub const PLANES_MAX: usize = 4_096;
+/// Renewals that a plane may ask for beyond two in each [`RENEW_EVERY`]. Larger: a faulty plane keeps control busy.
+/// Smaller: one that was stopped and catches up is taken for faulty.
+pub const RENEWALS_AHEAD_MAX: u64 = 64;
+/// Certificates of sandboxes' authorities that one commit takes. Larger: one revision grows. Smaller: a plane that
+/// starts waits for the disk again and again.
+pub const CERTIFICATES_PER_COMMIT: usize = 256;
+/// Time to tell planes that control ends. Larger: control hangs at its end. Smaller: far planes wait out the silence.
+pub const FAREWELL_TIME: Duration = Duration::from_secs(1);
 /// Messages waiting to be written to one plane. Larger: a slow plane costs memory. Smaller: its reader waits.
 pub const OUTGOING_MAX: usize = 64;
 /// Bytes of a request's body. Larger: one call fills memory. Smaller: modules of handlers do not fit.

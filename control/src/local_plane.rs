@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::files;
 use crate::keeper::{Keeper, raise_descriptors};
 use crate::limits::{JOIN_TOKEN_TIME, PLANE_END_TIME, PLANE_HEALTHY_TIME, RESTART_PAUSE, RESTART_PAUSE_MAX};
-use crate::link::{Core, LinkError, make_join_token};
+use crate::link::{Core, LinkError, forget, make_join_token};
 
 /// Name of the plane on control's own machine.
 pub const LOCAL_PLANE: &str = "local";
@@ -148,8 +148,10 @@ impl LocalPlane {
         let settings = self.settings()?;
         files::write_private(&self.config_path(), settings.to_string().as_bytes()).map_err(fault)?;
         let text = |key: &str| settings.get(key).and_then(toml::Value::as_str).unwrap_or_default();
-        let has_identity = Path::new(text("stateDir")).join("plane.der").is_file();
+        let has_identity = Path::new(text("stateDir")).join("plane.key").is_file();
         if !(has_identity && core.planes.knows(text("name"))) {
+            // Its process has ended, and what it joined as is lost or was removed: its name is free again.
+            forget(core, text("name")).await.map_err(LinkError::from)?;
             let (token, _) = make_join_token(core, JOIN_TOKEN_TIME).await?;
             files::write_private(&self.folder.join("join-token"), token.as_bytes()).map_err(fault)?;
         }

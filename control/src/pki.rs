@@ -1,13 +1,16 @@
 //! Control's own certificate authority: made at first start, it signs control's server certificate and those of planes.
 
 use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::hmac;
 use control_wire::message::{ALPN, CONTROL_NAME, JOIN_SECRET_BYTES};
 use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{ConnectionId, ConnectionIdGenerator};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -26,6 +29,9 @@ pub type Hash = [u8; 32];
 /// What a join token begins with, so that one is recognised where it should not be.
 pub const TOKEN_PREFIX: &str = "ogj_";
 
+/// Bytes of a connection's name (RFC 9000 §5.1). Larger: each packet grows. Smaller: names collide.
+const CONNECTION_NAME_BYTES: usize = 8;
+
 /// Why the authority could not do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -41,6 +47,9 @@ pub enum PkiError {
     /// A key or certificate could not be made or read.
     #[error("control's certificate authority failed")]
     Certificate(#[from] rcgen::Error),
+    /// The link's socket.
+    #[error("the socket of the link")]
+    Socket(#[source] io::Error),
     /// TLS did not take what was made.
     #[error("TLS of the link could not be set up")]
     Tls(#[from] rustls::Error),
@@ -53,6 +62,34 @@ pub enum PkiError {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    reset_key: hmac::Key,
+}
+
+/// The key by which the link's socket signs resets. It is the same in each of control's lives, so after a crash planes
+/// are told that their connection is gone instead of waiting out the silence (RFC 9000 §10.3).
+fn reset_key(key: &KeyPair) -> hmac::Key {
+    let secret = hmac::Key::new(hmac::HMAC_SHA256, &Zeroizing::new(key.serialize_der()));
+    hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&secret, b"outgate link stateless resets").as_ref())
+}
+
+/// Names connections by random bytes. The names of an earlier life are answered with a reset, not ignored as
+/// impossible.
+struct RandomNames;
+
+impl ConnectionIdGenerator for RandomNames {
+    fn generate_cid(&mut self) -> ConnectionId {
+        let mut name = [0; CONNECTION_NAME_BYTES];
+        aws_lc_rs::rand::fill(&mut name).expect("the system gives randomness, or no key was made either");
+        ConnectionId::new(&name)
+    }
+
+    fn cid_len(&self) -> usize {
+        CONNECTION_NAME_BYTES
+    }
+
+    fn cid_lifetime(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// SHA-256.
@@ -106,7 +143,8 @@ impl Authority {
             }
         };
         let certificate = std::fs::read(&certificate_path).map_err(fault)?.into();
-        Ok(Self { issuer: Issuer::new(authority_params(), key), certificate })
+        let reset_key = reset_key(&key);
+        Ok(Self { issuer: Issuer::new(authority_params(), key), certificate, reset_key })
     }
 
     /// Its certificate in DER form.
@@ -130,12 +168,24 @@ impl Authority {
         Ok(request.signed_by(&self.issuer)?.der().clone())
     }
 
+    /// Opens the UDP socket on which planes are taken; inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When TLS does not take what was made, or the address cannot be bound.
+    pub fn listen(&self, address: SocketAddr) -> Result<quinn::Endpoint, PkiError> {
+        let socket = UdpSocket::bind(address).map_err(PkiError::Socket)?;
+        let mut config = quinn::EndpointConfig::new(Arc::new(self.reset_key.clone()));
+        config.cid_generator(|| Box::new(RandomNames));
+        let runtime = Arc::new(quinn::TokioRuntime);
+        quinn::Endpoint::new(config, Some(self.server_config()?), socket, runtime).map_err(PkiError::Socket)
+    }
+
     /// Settings of the server: a fresh certificate, and client certificates asked for but not demanded, because a
     /// plane that joins has none yet.
     ///
     /// # Errors
     /// When TLS does not take what was made.
-    pub fn server_config(&self) -> Result<quinn::ServerConfig, PkiError> {
+    fn server_config(&self) -> Result<quinn::ServerConfig, PkiError> {
         let key = KeyPair::generate()?;
         let leaf =
             leaf_params(CONTROL_NAME, ExtendedKeyUsagePurpose::ServerAuth)?.signed_by(&key, &self.issuer)?;
@@ -182,6 +232,7 @@ fn transport() -> quinn::TransportConfig {
     transport.max_concurrent_uni_streams(0u8.into());
     let idle = u32::try_from(LINK_IDLE_TIME.as_millis()).unwrap_or(u32::MAX);
     transport.max_idle_timeout(Some(quinn::VarInt::from_u32(idle).into()));
+    transport.datagram_receive_buffer_size(None);
     transport.keep_alive_interval(Some(Duration::from_secs(2)));
     transport
 }

@@ -9,16 +9,32 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::limits::{ACK_TIME_MAX, FENCE_SLACK, REJECTIONS_MAX};
-use crate::store::Store;
-use crate::tables::LeaseFacts;
+use crate::tables::{LeaseFacts, Tables};
 
-/// Whom a change concerns.
-#[derive(Clone, Debug)]
-pub enum Concern {
-    /// These sandboxes, each with what planes did with it without control before the change.
-    Sandboxes(Vec<(String, Option<LeaseFacts>)>),
-    /// All of them.
-    Everyone,
+/// When a plane that no longer hears control surely refuses all of the sandboxes that a change concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The longest of their leases.
+    lease: Duration,
+    /// A plane that has acknowledged this revision knows that lease.
+    since: u64,
+}
+
+impl Fence {
+    /// Of sandboxes by what planes did with them before the change: a plane that is behind acts by that, one that is
+    /// not enforces the change. `None` when there is nothing to refuse, or some plane may go on without control: a
+    /// sandbox keeps its traffic, or has no facts because it is new.
+    pub fn of(sandboxes: impl IntoIterator<Item = Option<LeaseFacts>>) -> Option<Self> {
+        let mut fence: Option<Self> = None;
+        for facts in sandboxes {
+            let facts = facts.filter(|facts| facts.on_control_loss == OnControlLoss::Deny)?;
+            let lease = Duration::from_millis(facts.lease_ms);
+            let longest = fence.get_or_insert(Self { lease, since: facts.since });
+            longest.lease = longest.lease.max(lease);
+            longest.since = longest.since.max(facts.since);
+        }
+        fence
+    }
 }
 
 /// One plane, as the API shows it.
@@ -33,12 +49,12 @@ pub struct PlaneView {
     pub acknowledged: u64,
     /// What it runs on.
     pub triple: String,
-    /// Handlers that it did not take, newest last.
+    /// Versions in force that it did not take, so that an earlier one or none runs there.
     pub rejected: Vec<Rejection>,
 }
 
 /// A handler that a plane did not take.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rejection {
     /// Its name.
     pub handler: String,
@@ -81,14 +97,15 @@ impl Planes {
         self.planes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A plane that has joined, now or in an earlier life of this process. It may have been renewed until now.
-    pub fn add(&self, name: &str) {
+    /// A plane that has joined, now or in an earlier life of this process. It may have been renewed until now, and
+    /// callers may have been told that `fenced_for` is enforced because it is fenced.
+    pub fn add(&self, name: &str, fenced_for: u64) {
         let plane = Plane {
             link: None,
             acknowledged: 0,
             renewed: Instant::now(),
             sent: VecDeque::new(),
-            fenced_for: 0,
+            fenced_for,
             triple: String::new(),
             rejected: VecDeque::new(),
         };
@@ -139,9 +156,9 @@ impl Planes {
         self.changed.send_replace(());
     }
 
-    /// A revision is about to be sent.
+    /// A revision is about to be sent. Of the empty store's there is nothing to enforce.
     pub fn sending(&self, name: &str, revision: u64) {
-        if let Some(plane) = self.lock().get_mut(name) {
+        if let Some(plane) = self.lock().get_mut(name).filter(|_| revision > 0) {
             plane.sent.push_back((revision, Instant::now()));
             // Only the oldest decides whether the plane is late; the newest says what it was sent.
             if plane.sent.len() > 2 {
@@ -170,7 +187,9 @@ impl Planes {
     /// A plane that came back says what it holds, of this store.
     pub fn resumed(&self, name: &str, revision: u64) {
         if let Some(plane) = self.lock().get_mut(name) {
-            // What a link delivered need not be enforced yet: the plane acknowledges it again.
+            // What a link delivered need not be enforced yet: the plane acknowledges it again. One that holds less
+            // than was acknowledged is another process with the same identity.
+            plane.acknowledged = plane.acknowledged.min(revision);
             plane.sent.push_back((revision, Instant::now()));
         }
     }
@@ -188,105 +207,80 @@ impl Planes {
         true
     }
 
-    /// Notes that a plane did not take a handler.
-    pub fn rejected(&self, name: &str, rejection: Rejection) {
-        if let Some(plane) = self.lock().get_mut(name) {
-            plane.rejected.push_back(rejection);
-            if plane.rejected.len() > REJECTIONS_MAX {
-                plane.rejected.pop_front();
-            }
+    /// Notes that a plane did not take a handler. False when that is known already.
+    pub fn rejected(&self, name: &str, rejection: &Rejection) -> bool {
+        let mut planes = self.lock();
+        let Some(plane) = planes.get_mut(name).filter(|plane| !plane.rejected.contains(rejection)) else {
+            return false;
+        };
+        // Of a handler only the newest version counts.
+        plane.rejected.retain(|known| known.handler != rejection.handler);
+        plane.rejected.push_back(rejection.clone());
+        if plane.rejected.len() > REJECTIONS_MAX {
+            plane.rejected.pop_front();
         }
+        true
     }
 
-    /// All planes, by name.
-    pub fn view(&self) -> Vec<PlaneView> {
+    /// All planes, by name; of what they rejected, the versions that are in force.
+    pub fn view(&self, tables: &Tables) -> Vec<PlaneView> {
+        let in_force = |rejection: &&Rejection| {
+            tables.handlers.get(&rejection.handler).is_some_and(|row| row.value.version == rejection.version)
+        };
         let planes = self.lock();
         let view = |(name, plane): (&String, &Plane)| PlaneView {
             name: name.clone(),
             connected: plane.link.is_some(),
             acknowledged: plane.acknowledged,
             triple: plane.triple.clone(),
-            rejected: plane.rejected.iter().cloned().collect(),
+            rejected: plane.rejected.iter().filter(in_force).cloned().collect(),
         };
         planes.iter().map(view).collect()
     }
 
-    /// Waits until a revision is enforced on every plane; answers the planes that are behind when time is up.
-    pub async fn wait(
-        &self,
-        store: &Store,
-        revision: u64,
-        concern: &Concern,
-        within: Duration,
-    ) -> Vec<String> {
+    /// Planes that did not take this version of a handler, each with its reason.
+    pub fn rejections(&self, handler: &str, version: u64) -> Vec<(String, String)> {
+        let of_it = |known: &&Rejection| known.handler == handler && known.version == version;
+        let planes = self.lock();
+        let reason = |(name, plane): (&String, &Plane)| {
+            plane.rejected.iter().find(of_it).map(|known| (name.clone(), known.reason.clone()))
+        };
+        planes.iter().filter_map(reason).collect()
+    }
+
+    /// Waits until a revision is enforced on every plane, or refused there behind its fence; answers the planes that
+    /// are behind when time is up.
+    pub async fn wait(&self, revision: u64, fence: Option<Fence>, within: Duration) -> Vec<String> {
         let mut changes = self.changes();
         let end = tokio::time::Instant::now() + within;
         loop {
             changes.mark_unchanged();
-            let (behind, next_fence) = self.behind(store, revision, concern);
-            if behind.is_empty() {
+            let (behind, next_fence) = self.behind(revision, fence);
+            if behind.is_empty() || tokio::time::Instant::now() >= end {
                 return behind;
             }
             let wake = next_fence.map_or(end, |fence| tokio::time::Instant::from_std(fence).min(end));
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return behind },
-                () = tokio::time::sleep_until(wake) => {
-                    if tokio::time::Instant::now() >= end {
-                        return self.behind(store, revision, concern).0;
-                    }
-                }
+                () = tokio::time::sleep_until(wake) => {}
             }
         }
     }
 
     /// Planes that may still act by an older revision, and when the first of them will be fenced.
-    fn behind(&self, store: &Store, revision: u64, concern: &Concern) -> (Vec<String>, Option<Instant>) {
-        let fence = fence_of(store, concern);
-        let mut behind = Vec::new();
-        let mut next = None;
-        for (name, plane) in self.lock().iter_mut() {
-            if plane.acknowledged >= revision {
-                continue;
-            }
-            match fence {
-                Some(fence) if plane.acknowledged >= fence.since => {
-                    let at = plane.renewed + fence.lease + FENCE_SLACK;
-                    if Instant::now() >= at {
-                        plane.fenced_for = plane.fenced_for.max(revision);
-                        continue;
-                    }
-                    next = Some(next.map_or(at, |next: Instant| next.min(at)));
+    fn behind(&self, revision: u64, fence: Option<Fence>) -> (Vec<String>, Option<Instant>) {
+        let (mut behind, mut next) = (Vec::new(), None);
+        for (name, plane) in self.lock().iter_mut().filter(|(_, plane)| plane.acknowledged < revision) {
+            if let Some(fence) = fence.filter(|fence| plane.acknowledged >= fence.since) {
+                let at = plane.renewed + fence.lease + FENCE_SLACK;
+                if Instant::now() >= at {
+                    plane.fenced_for = plane.fenced_for.max(revision);
+                    continue;
                 }
-                _ => {}
+                next = Some(next.map_or(at, |next: Instant| next.min(at)));
             }
             behind.push(name.clone());
         }
         (behind, next)
     }
-}
-
-#[derive(Clone, Copy)]
-struct Fence {
-    lease: Duration,
-    since: u64,
-}
-
-/// When a silent plane surely refuses all of the concerned sandboxes; `None` when it never does.
-fn fence_of(store: &Store, concern: &Concern) -> Option<Fence> {
-    let Concern::Sandboxes(sandboxes) = concern else { return None };
-    let tables = store.tables();
-    let mut fence = Fence { lease: Duration::ZERO, since: 0 };
-    for (id, before) in sandboxes {
-        // Before the change and after it: the plane acts by one of both.
-        let before = (*before)?;
-        for facts in [Some(before), tables.lease_facts(id)].into_iter().flatten() {
-            if facts.on_control_loss != OnControlLoss::Deny {
-                return None;
-            }
-            fence.lease = fence.lease.max(Duration::from_millis(facts.lease_ms));
-        }
-        // Only behaviour of before the change is known to a plane that is behind.
-        fence.since = fence.since.max(before.since);
-    }
-    Some(fence)
 }

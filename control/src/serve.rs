@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use control_wire::envelope::CompileTarget;
+use control_wire::message::CLOSE_DONE;
 use control_wire::row::SecretValue;
 use data_encoding::BASE64;
 use tokio::net::UnixListener;
@@ -15,7 +16,8 @@ use tokio::sync::watch;
 use wasmer_types::target::{CpuFeature, Triple};
 
 use crate::compile::{Signer, publish};
-use crate::link::{Core, Publisher};
+use crate::limits::FAREWELL_TIME;
+use crate::link::{Core, PLANE_KEYS, Publisher};
 use crate::local_plane::{LocalPlane, find};
 use crate::pki::Authority;
 use crate::planes::Planes;
@@ -64,8 +66,9 @@ pub async fn open(state: &Path) -> Result<Arc<Core>, Fault> {
     files::make_folder(&artefacts)?;
     let signer = open_signer(&store, &sealer).await?;
     let planes = Planes::default();
-    for (key, _) in store.list_local("plane/").await? {
-        planes.add(&key["plane/".len()..]);
+    let revision = store.tables().revision;
+    for (key, _) in store.list_local(PLANE_KEYS).await? {
+        planes.add(&key[PLANE_KEYS.len()..], revision);
     }
     let handler_key = signer.public_key();
     let publisher = publisher(signer, std::env::current_exe()?);
@@ -73,7 +76,7 @@ pub async fn open(state: &Path) -> Result<Arc<Core>, Fault> {
 }
 
 async fn open_signer(store: &Store, sealer: &Sealer) -> Result<Signer, Fault> {
-    if let Some((_, stored)) = store.list_local(SIGNER_KEY).await?.into_iter().next() {
+    if let Some(stored) = store.local(SIGNER_KEY.to_owned()).await? {
         let sealed = BASE64.decode(stored.as_bytes())?;
         return Ok(Signer::from_stored(sealer.open(SIGNER_KEY, 1, &sealed)?.expose())?);
     }
@@ -127,8 +130,10 @@ pub async fn run(settings: Settings) -> Result<(), Fault> {
     // Before anything is bound: what is missing is said at once.
     let program = settings.plane.as_ref().map(|plane| find(plane.program.clone())).transpose()?;
     let core = open(&settings.state).await?;
-    let endpoint = quinn::Endpoint::server(core.authority.server_config()?, settings.listen)
-        .map_err(|error| format!("cannot listen on UDP {}: {error}", settings.listen))?;
+    let endpoint = core
+        .authority
+        .listen(settings.listen)
+        .map_err(|error| format!("cannot listen on UDP {}: {}", settings.listen, chain(&error)))?;
     let address = endpoint.local_addr()?;
     let listener = api::OwnUserListener::new(bind(&settings.socket)?);
     println!(
@@ -155,7 +160,9 @@ pub async fn run(settings: Settings) -> Result<(), Fault> {
     if let Some(plane) = plane {
         plane.await??;
     }
-    endpoint.close(0u8.into(), b"");
+    endpoint.close(CLOSE_DONE.into(), b"control ends");
+    // Planes that are told so come back at once; the others would wait out the silence.
+    let _ = tokio::time::timeout(FAREWELL_TIME, endpoint.wait_idle()).await;
     let _ = std::fs::remove_file(&settings.socket);
     served
 }

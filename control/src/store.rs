@@ -137,6 +137,28 @@ impl Store {
         Ok(())
     }
 
+    /// Sets a value that planes never see, unless there is one. Whether it was set.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn add_local(&self, key: String, value: String) -> Result<bool, StoreError> {
+        let sql = "INSERT INTO local (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING";
+        let added = self.run(move |writer| writer.connection.execute(sql, params![key, value])).await??;
+        Ok(added == 1)
+    }
+
+    /// Reads a value.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub async fn local(&self, key: String) -> Result<Option<String>, StoreError> {
+        let sql = "SELECT value FROM local WHERE key = ?1";
+        let job = move |writer: &mut Writer| {
+            writer.connection.query_row(sql, params![key], |row| row.get(0)).optional()
+        };
+        Ok(self.run(job).await??)
+    }
+
     /// Reads and removes a value in one step: whoever gets it is the only one.
     ///
     /// # Errors

@@ -274,6 +274,34 @@ impl Tables {
         self.lease_facts.get(id).copied()
     }
 
+    /// The same of every sandbox that changes concern. Any may use a handler or a secret.
+    pub fn lease_facts_of(&self, changes: &[Change]) -> Vec<Option<LeaseFacts>> {
+        let everyone = changes.is_empty()
+            || changes.iter().any(|change| matches!(change, Change::Handler(..) | Change::Secret(..)));
+        if everyone {
+            return self.lease_facts.values().copied().map(Some).collect();
+        }
+        let concerned = changes.iter().flat_map(|change| match change {
+            Change::Sandbox(id, _) => vec![id.clone()],
+            Change::Template(name, _) => self.sandboxes_of_template(name),
+            Change::Handler(..) | Change::Secret(..) => Vec::new(),
+        });
+        concerned.map(|id| self.lease_facts(&id)).collect()
+    }
+
+    /// Whether a change would change nothing.
+    pub fn holds(&self, change: &Change) -> bool {
+        fn same<T: PartialEq>(rows: &BTreeMap<String, Entry<T>>, name: &str, value: Option<&T>) -> bool {
+            rows.get(name).map(|row| &*row.value) == value
+        }
+        match change {
+            Change::Template(name, value) => same(&self.templates, name, value.as_ref()),
+            Change::Sandbox(name, value) => same(&self.sandboxes, name, value.as_ref()),
+            Change::Handler(name, value) => same(&self.handlers, name, value.as_ref()),
+            Change::Secret(name, value) => same(&self.secrets, name, value.as_ref()),
+        }
+    }
+
     /// Identifiers of the sandboxes that use a template.
     pub fn sandboxes_of_template(&self, template: &str) -> Vec<String> {
         let uses =

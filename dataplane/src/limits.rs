@@ -98,7 +98,20 @@ pub const LINK_PAUSE_MAX: Duration = Duration::from_secs(2);
 pub const LINK_ARTEFACT_TIME: Duration = Duration::from_secs(60);
 /// Renewals of the lease without an answer. Larger: memory for nothing. Smaller: slow answers are taken for faults.
 pub const LINK_RENEWALS_MAX: usize = 1024;
-/// Rows of one snapshot. Larger: control can fill the plane's memory. Smaller: fleets do not fit.
+/// Shortest time between two renewals, whatever control says. Larger: short leases cannot be held. Smaller: idle links
+/// cost.
+pub const LINK_RENEW_MIN: Duration = Duration::from_millis(50);
+/// Longest time between two renewals, whatever control says. Larger: a lease ends in between. Smaller: control cannot
+/// spare a large fleet's renewals.
+pub const LINK_RENEW_MAX: Duration = Duration::from_secs(10);
+/// Versions of handlers that did not load, remembered for the next control. Larger: memory. Smaller: an operator does
+/// not see after a restart why a handler does not run.
+pub const LINK_REJECTIONS_MAX: usize = 1024;
+/// Frames that wait to become a revision. Larger: memory, up to 8 MiB each. Smaller: the stream stops more often.
+pub const LINK_FRAMES_MAX: usize = 4;
+/// Time to say why the link is closed. Larger: the next attempt comes later. Smaller: far controls are not told.
+pub const LINK_CLOSE_TIME: Duration = Duration::from_millis(500);
+/// Rows of one revision. Larger: control can fill the plane's memory. Smaller: fleets do not fit.
 pub const LINK_ROWS_MAX: usize = 2_000_000;
 /// Silence after which the link counts as lost. Larger: a dead control is noticed late. Smaller: brief stalls cut it.
 pub const LINK_SILENCE: Duration = Duration::from_secs(10);

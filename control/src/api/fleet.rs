@@ -13,12 +13,14 @@ use serde_json::{Value, json};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::rows::selected;
-use super::{Answer, Problem, Shared, WaitQuery, check_name, check_pattern, parse, shown, written};
+use super::{
+    Answer, Problem, Shared, WaitQuery, change, check_name, check_pattern, commit, parse, rejections, shown,
+    written,
+};
 use crate::files;
 use crate::limits::{JOIN_TOKEN_TIME, LOCKDOWN_MAX};
-use crate::link::make_join_token;
+use crate::link::{forget, make_join_token};
 use crate::pki::sha256;
-use crate::planes::Concern;
 use crate::tables::{Change, Entry, Handler, Secret, Tables};
 
 type Wait = Query<WaitQuery>;
@@ -34,10 +36,14 @@ pub(super) async fn list_handlers(State(core): Shared) -> Answer {
     Ok(shown(tables.revision, &json!({ "handlers": items })))
 }
 
+/// With the planes that do not take it, so that whoever published it sees why.
 pub(super) async fn get_handler(State(core): Shared, Path(name): Path<String>) -> Answer {
+    let rejected = rejections(&core, &name);
     let tables = core.store.tables();
     let row = tables.handlers.get(&name).ok_or_else(|| Problem::missing("handler", &name))?;
-    Ok(shown(row.revision, &handler_json(&name, row)))
+    let mut body = handler_json(&name, row);
+    body["rejected"] = json!(rejected);
+    Ok(shown(row.revision, &body))
 }
 
 pub(super) async fn put_handler(
@@ -48,25 +54,28 @@ pub(super) async fn put_handler(
 ) -> Answer {
     check_name("handler", &name)?;
     let module = HEXLOWER.encode(&sha256(&body));
-    let publisher = core.publisher.clone();
-    // Compiling blocks for as long as its child process takes.
-    let published = tokio::task::spawn_blocking(move || publisher(&body)).await;
-    let envelope = published.map_err(|error| Problem::internal(&error))?.map_err(Problem::invalid)?;
-    let hash = HEXLOWER.encode(&sha256(&envelope));
-    // The file is there before the row that names it.
-    files::write_private(&core.artefacts.join(&hash), &envelope)
-        .map_err(|error| Problem::internal(&error))?;
+    let publishing = core.clone();
+    // Compiling and writing block. The file is there before the row that names it.
+    let publish = move || {
+        let envelope = (publishing.publisher)(&body).map_err(Problem::invalid)?;
+        let hash = HEXLOWER.encode(&sha256(&envelope));
+        files::write_private(&publishing.artefacts.join(&hash), &envelope)
+            .map_err(|error| Problem::internal(&error))?;
+        Ok::<_, Problem>((hash, envelope.len()))
+    };
+    let published = tokio::task::spawn_blocking(publish).await;
+    let (hash, bytes) = published.map_err(|error| Problem::internal(&error))??;
+    let handler = name.clone();
     let decide = move |tables: &Tables| {
-        let now = tables.handlers.get(&name);
+        let now = tables.handlers.get(&handler);
         if now.is_some_and(|row| row.value.module == module && row.value.hash == hash) {
             return Ok(Vec::new());
         }
         let version = now.map_or(1, |row| row.value.version + 1);
-        let handler = Handler { version, hash, bytes: envelope.len(), module };
-        Ok::<_, Problem>(vec![Change::Handler(name, Some(handler))])
+        Ok(vec![Change::Handler(handler, Some(Handler { version, hash, bytes, module }))])
     };
-    let revision = core.store.change(decide).await?;
-    written(&core, &query, revision, Concern::Everyone).await
+    let committed = commit(&core, decide).await?;
+    written(&core, &query, committed, Some(&name)).await
 }
 
 fn uses_handler(document: &PolicyDocument, name: &str) -> bool {
@@ -93,8 +102,7 @@ pub(super) async fn delete_handler(
         }
         Ok(vec![Change::Handler(name, None)])
     };
-    let revision = core.store.change(decide).await?;
-    written(&core, &query, revision, Concern::Everyone).await
+    change(&core, &query, decide).await
 }
 
 /// What a caller writes of a secret. Wiped when dropped; nothing prints it.
@@ -164,10 +172,9 @@ pub(super) async fn put_secret(
         let sealed =
             sealing.sealer.seal(&name, version, &value).map_err(|error| Problem::internal(&error))?;
         let secret = Secret { version, sealed: BASE64.encode(&sealed), hosts, allow_plaintext };
-        Ok::<_, Problem>(vec![Change::Secret(name, Some(secret))])
+        Ok(vec![Change::Secret(name, Some(secret))])
     };
-    let revision = core.store.change(decide).await?;
-    written(&core, &query, revision, Concern::Everyone).await
+    change(&core, &query, decide).await
 }
 
 pub(super) async fn delete_secret(
@@ -179,20 +186,19 @@ pub(super) async fn delete_secret(
         true => Ok(vec![Change::Secret(name, None)]),
         false => Err(Problem::missing("secret", &name)),
     };
-    let revision = core.store.change(decide).await?;
-    written(&core, &query, revision, Concern::Everyone).await
+    change(&core, &query, decide).await
 }
 
 pub(super) async fn list_planes(State(core): Shared) -> Answer {
-    let revision = core.store.tables().revision;
-    Ok(shown(revision, &json!({ "revision": revision, "planes": core.planes.view() })))
+    let tables = core.store.tables();
+    let planes = core.planes.view(&tables);
+    Ok(shown(tables.revision, &json!({ "revision": tables.revision, "planes": planes })))
 }
 
 pub(super) async fn delete_plane(State(core): Shared, Path(name): Path<String>) -> Answer {
-    if core.store.take_local(format!("plane/{name}")).await?.is_none() {
+    if !forget(&core, &name).await? {
         return Err(Problem::missing("plane", &name));
     }
-    core.planes.remove(&name);
     Ok(shown(core.store.tables().revision, &json!({ "removed": name })))
 }
 
@@ -221,7 +227,6 @@ struct LockdownBody {
 pub(super) async fn post_lockdown(State(core): Shared, Query(mut query): Wait, body: Bytes) -> Answer {
     let body: LockdownBody = parse(&body)?;
     query.wait.get_or_insert_with(|| "applied".into());
-    let (told, concerned) = std::sync::mpsc::channel();
     let decide = move |tables: &Tables| {
         let ids: Vec<String> = match (body.ids, body.selector) {
             (Some(ids), None) => ids,
@@ -231,28 +236,23 @@ pub(super) async fn post_lockdown(State(core): Shared, Query(mut query): Wait, b
             }
             _ => return Err(Problem::invalid("write either \"ids\" or \"selector\"")),
         };
+        if ids.is_empty() {
+            // Whoever locks down must not believe that it is done.
+            return Err(Problem::missing("sandbox", "by these ids or labels; nothing is locked down"));
+        }
         if ids.len() > LOCKDOWN_MAX {
             return Err(Problem::invalid(format!(
                 "at most {LOCKDOWN_MAX} sandboxes are locked down by one call"
             )));
         }
-        let mut changes = Vec::with_capacity(ids.len());
-        let mut concerned = Vec::with_capacity(ids.len());
-        for id in ids {
+        let lock_down = |id: String| {
             let row = tables.sandboxes.get(&id).ok_or_else(|| Problem::missing("sandbox", &id))?;
-            concerned.push((id.clone(), tables.lease_facts(&id)));
             let mut next = (*row.value).clone();
             // Deny wins over every list, rule and handler.
             next.overrides.denied_hosts = Some(vec!["*".into()]);
-            if next != *row.value {
-                changes.push(Change::Sandbox(id, Some(next)));
-            }
-        }
-        // The receiver lives as long as this call; where it went away, nobody waits.
-        let _ = told.send(concerned);
-        Ok::<_, Problem>(changes)
+            Ok(Change::Sandbox(id, Some(next)))
+        };
+        ids.into_iter().map(lock_down).collect()
     };
-    let revision = core.store.change(decide).await?;
-    let concerned = concerned.try_iter().next().unwrap_or_default();
-    written(&core, &query, revision, Concern::Sandboxes(concerned)).await
+    change(&core, &query, decide).await
 }

@@ -4,7 +4,7 @@ mod fleet;
 mod problem;
 mod rows;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
@@ -18,12 +18,13 @@ use control_wire::pattern::HostPattern;
 use control_wire::policy::PolicyDocument;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::limits::{BODY_BYTES_MAX, WAIT_DEFAULT, WAIT_MAX};
 use crate::link::Core;
-use crate::planes::Concern;
-use crate::tables::Tables;
+use crate::planes::Fence;
+use crate::tables::{Change, Tables};
 pub use problem::Problem;
 
 type Shared = State<Arc<Core>>;
@@ -215,24 +216,66 @@ fn shown(revision: u64, value: &serde_json::Value) -> Response {
     with_etag(Json(value).into_response(), revision)
 }
 
-/// Answers a write: at once with 200, or when it is enforced with 200, or at the end of the wait with 202 and the
-/// planes that are behind.
-async fn written(core: &Core, query: &WaitQuery, revision: u64, concern: Concern) -> Answer {
-    let behind = match query.wait()? {
-        None => None,
-        Some(within) => Some(core.planes.wait(&core.store, revision, &concern, within).await),
+/// Decides and commits in one step of the store, so that no other change lies between. Answers the revision, and when
+/// planes that no longer hear control surely refuse all whom the change concerns.
+async fn commit<F>(core: &Core, decide: F) -> Result<(u64, Option<Fence>), Problem>
+where
+    F: FnOnce(&Tables) -> Result<Vec<Change>, Problem> + Send + 'static,
+{
+    let noted = Arc::new(OnceLock::new());
+    let fence = noted.clone();
+    let decide = move |tables: &Tables| {
+        let mut changes = decide(tables)?;
+        // Of what was asked for, not of what is new: a call that is repeated waits for the same as the first one.
+        let _first = fence.set(Fence::of(tables.lease_facts_of(&changes)));
+        changes.retain(|change| !tables.holds(change));
+        Ok(changes)
     };
-    let (status, body) = match behind {
-        None => (StatusCode::OK, serde_json::json!({ "revision": revision })),
-        Some(behind) if behind.is_empty() => {
-            (StatusCode::OK, serde_json::json!({ "revision": revision, "applied": true }))
-        }
-        Some(behind) => (
-            StatusCode::ACCEPTED,
-            serde_json::json!({ "revision": revision, "applied": false, "planesBehind": behind }),
-        ),
+    let revision = core.store.change(decide).await?;
+    Ok((revision, noted.get().copied().flatten()))
+}
+
+/// Commits, and answers the write.
+async fn change<F>(core: &Core, query: &WaitQuery, decide: F) -> Answer
+where
+    F: FnOnce(&Tables) -> Result<Vec<Change>, Problem> + Send + 'static,
+{
+    let (revision, fence) = commit(core, decide).await?;
+    written(core, query, (revision, fence), None).await
+}
+
+/// Answers a write: at once with 200, or when it is enforced with 200 and the number of planes, or at the end of the
+/// wait with 202 and the planes that are behind. A version of a handler that a plane does not take is not enforced
+/// there, whatever the plane acknowledges.
+async fn written(
+    core: &Core,
+    query: &WaitQuery,
+    (revision, fence): (u64, Option<Fence>),
+    handler: Option<&str>,
+) -> Answer {
+    let Some(within) = query.wait()? else {
+        return Ok(with_etag(Json(json!({ "revision": revision })).into_response(), revision));
     };
+    let behind = core.planes.wait(revision, fence, within).await;
+    let rejected = handler.map(|name| rejections(core, name)).unwrap_or_default();
+    let planes = core.planes.view(&core.store.tables()).len();
+    let applied = behind.is_empty() && rejected.is_empty();
+    let mut body = json!({ "revision": revision, "applied": applied, "planes": planes });
+    if !behind.is_empty() {
+        body["planesBehind"] = json!(behind);
+    }
+    if !rejected.is_empty() {
+        body["rejected"] = json!(rejected);
+    }
+    let status = if applied { StatusCode::OK } else { StatusCode::ACCEPTED };
     Ok(with_etag((status, Json(body)).into_response(), revision))
+}
+
+/// Planes that do not take the version of a handler that is in force, and why.
+fn rejections(core: &Core, name: &str) -> Vec<Value> {
+    let version = core.store.tables().handlers.get(name).map(|row| row.value.version);
+    let known = version.map(|version| core.planes.rejections(name, version)).unwrap_or_default();
+    known.into_iter().map(|(plane, reason)| json!({ "plane": plane, "reason": reason })).collect()
 }
 
 #[cfg(test)]

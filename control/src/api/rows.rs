@@ -1,7 +1,5 @@
 //! Calls about templates and sandboxes.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, header};
@@ -13,11 +11,10 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Answer, Problem, Shared, WaitQuery, check_document, check_match, check_name, check_pattern, if_match,
-    parse, shown, with_etag, written,
+    Answer, Problem, Shared, WaitQuery, change, check_document, check_match, check_name, check_pattern,
+    if_match, parse, shown, with_etag,
 };
 use crate::link::Core;
-use crate::planes::Concern;
 use crate::tables::{Change, Sandbox, Tables};
 
 pub(super) async fn list_templates(State(core): Shared) -> Answer {
@@ -46,27 +43,13 @@ pub(super) async fn put_template(
     check_name("template", &id)?;
     let document: PolicyDocument = parse(&body)?;
     let wanted = if_match(&headers)?;
-    let concern = concern_of_template(&core.store.tables(), &id);
     let decide = move |tables: &Tables| {
         let now = tables.templates.get(&id);
         check_match(wanted.as_deref(), now.map(|row| row.revision))?;
         check_document(&document, tables)?;
-        if now.is_some_and(|row| *row.value == document) {
-            return Ok(Vec::new());
-        }
-        Ok::<_, Problem>(vec![Change::Template(id, Some(document))])
+        Ok(vec![Change::Template(id, Some(document))])
     };
-    let revision = core.store.change(decide).await?;
-    written(&core, &query, revision, concern).await
-}
-
-/// Sandboxes of a template, as they behave before the change.
-fn concern_of_template(tables: &Tables, template: &str) -> Concern {
-    let with_facts = |id: String| {
-        let facts = tables.lease_facts(&id);
-        (id, facts)
-    };
-    Concern::Sandboxes(tables.sandboxes_of_template(template).into_iter().map(with_facts).collect())
+    change(&core, &query, decide).await
 }
 
 pub(super) async fn delete_template(
@@ -83,8 +66,7 @@ pub(super) async fn delete_template(
         }
         Ok(vec![Change::Template(id, None)])
     };
-    let revision = core.store.change(decide).await?;
-    written(&core, &query, revision, Concern::Sandboxes(Vec::new())).await
+    change(&core, &query, decide).await
 }
 
 /// What a caller writes of a sandbox; salt and certificate are not theirs.
@@ -186,33 +168,23 @@ pub(super) async fn delete_sandbox(
 }
 
 /// Reads one sandbox, decides what it becomes, and commits that, all in one step of the store.
-async fn change_sandbox<F>(core: &Arc<Core>, id: String, query: &WaitQuery, decide: F) -> Answer
+async fn change_sandbox<F>(core: &Core, id: String, query: &WaitQuery, decide: F) -> Answer
 where
     F: FnOnce(Option<(u64, &Sandbox)>, &Tables) -> Result<Option<Sandbox>, Problem> + Send + 'static,
 {
-    let before = Arc::new(Mutex::new(None));
-    let noted = before.clone();
-    let name = id.clone();
     let decide = move |tables: &Tables| {
-        // Taken in the same step as the change, so no other one lies between.
-        *noted.lock().unwrap_or_else(PoisonError::into_inner) = tables.lease_facts(&name);
-        let now = tables.sandboxes.get(&name);
+        let now = tables.sandboxes.get(&id);
         let next = decide(now.map(|row| (row.revision, &*row.value)), tables)?;
         if let Some(next) = &next {
             check_document(&next.overrides, tables)?;
         }
-        match (now, &next) {
-            (Some(row), Some(next)) if *row.value == *next => Ok(Vec::new()),
-            _ => Ok::<_, Problem>(vec![Change::Sandbox(name, next)]),
-        }
+        Ok(vec![Change::Sandbox(id, next)])
     };
-    let revision = core.store.change(decide).await?;
-    let before = *before.lock().unwrap_or_else(PoisonError::into_inner);
-    written(core, query, revision, Concern::Sandboxes(vec![(id, before)])).await
+    change(core, query, decide).await
 }
 
 /// Changes only the overrides of a sandbox that exists.
-async fn change_overrides<F>(core: &Arc<Core>, id: String, query: &WaitQuery, change: F) -> Answer
+async fn change_overrides<F>(core: &Core, id: String, query: &WaitQuery, change: F) -> Answer
 where
     F: FnOnce(&mut PolicyDocument) -> Result<(), Problem> + Send + 'static,
 {

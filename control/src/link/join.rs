@@ -10,6 +10,10 @@ use zeroize::Zeroizing;
 use super::{Core, LinkError, unix_seconds};
 use crate::limits::JOIN_TOKENS_MAX;
 use crate::pki::{join_token, sha256};
+use crate::store::StoreError;
+
+/// What the keys of planes begin with; the name of the plane follows. The value is its certificate's fingerprint.
+pub const PLANE_KEYS: &str = "plane/";
 
 /// Makes a token with which one plane may join, once, within `life`. Answers it with its end in Unix seconds.
 ///
@@ -52,21 +56,40 @@ pub(super) async fn join(
         return refused("a plane's name has 1 to 255 of a-z A-Z 0-9 - _ .");
     }
     // Taken before anything else: whatever follows, the token has had its one use.
-    match core.store.take_local(token_key(secret)).await? {
-        Some(end) if end.parse::<u64>().is_ok_and(|end| end > unix_seconds()) => {}
+    let end = match core.store.take_local(token_key(secret)).await? {
+        Some(end) if end.parse::<u64>().is_ok_and(|end| end > unix_seconds()) => end,
         Some(_) => return refused("the join token has ended; make a new one: outgate plane token"),
         None => return refused("the join token is unknown or was used; make a new one: outgate plane token"),
-    }
+    };
     let certificate = match core.authority.sign_plane(plane, csr) {
         Ok(certificate) => certificate,
         Err(_) => return refused("the signing request cannot be read"),
     };
     let fingerprint = HEXLOWER.encode(&sha256(&certificate));
-    core.store.put_local(format!("plane/{plane}"), fingerprint).await?;
-    core.planes.add(plane);
+    if !core.store.add_local(format!("{PLANE_KEYS}{plane}"), fingerprint).await? {
+        // A plane that was silently replaced would go on by old policy while nobody waits for it.
+        core.store.put_local(token_key(secret), end).await?;
+        return refused(&format!(
+            "there is a plane named {plane}; give this one another name, or remove that one: \
+             outgate plane rm {plane}"
+        ));
+    }
+    // It holds nothing yet, so there is nothing that it must enforce before it is renewed.
+    core.planes.add(plane, 0);
     Ok(ToPlane::Joined {
         certificate: certificate.to_vec(),
         authority: core.authority.certificate().to_vec(),
         handler_key: core.handler_key,
     })
+}
+
+/// Removes a plane: its link closes at once, and it must join again. False where there is none of that name.
+///
+/// # Errors
+/// When the store fails.
+pub async fn forget(core: &Core, plane: &str) -> Result<bool, StoreError> {
+    // The store first: a link that opens meanwhile finds its certificate gone, or itself removed.
+    let known = core.store.take_local(format!("{PLANE_KEYS}{plane}")).await?.is_some();
+    core.planes.remove(plane);
+    Ok(known)
 }

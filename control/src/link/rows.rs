@@ -15,8 +15,10 @@ pub(super) fn fault(what: &Key, source: impl Into<Box<dyn std::error::Error + Se
     LinkError::Row { what: format!("{} {}", what.kind.name(), what.name), source: source.into() }
 }
 
-pub(super) fn read_artefact(core: &Core, hash: &str) -> Result<Vec<u8>, LinkError> {
-    std::fs::read(core.artefacts.join(hash))
+/// An envelope that is too large for its operation.
+pub(super) async fn read_artefact(core: &Core, hash: &str) -> Result<Vec<u8>, LinkError> {
+    tokio::fs::read(core.artefacts.join(hash))
+        .await
         .map_err(|source| LinkError::Row { what: format!("envelope {hash}"), source: source.into() })
 }
 
@@ -51,7 +53,8 @@ pub(super) fn op(core: &Core, tables: &Tables, key: &Key) -> Result<Op, LinkErro
                 let hash = decoded.try_into().map_err(|_| fault(key, "its hash has another length"))?;
                 let bytes = entry.value.bytes;
                 let envelope = if bytes <= ENVELOPE_INLINE_BYTES_MAX {
-                    Envelope::Here(read_artefact(core, &entry.value.hash)?.into())
+                    let small = std::fs::read(core.artefacts.join(&entry.value.hash));
+                    Envelope::Here(small.map_err(|source| fault(key, source))?.into())
                 } else {
                     Envelope::Apart { bytes }
                 };

@@ -4,6 +4,10 @@
 /// large documents does not fit one revision.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 
+/// Bytes of one frame's body from a plane, whose largest word is its list of CPU features. Larger: strangers make
+/// control buffer more before it knows them. Smaller: a hello or a certificate does not fit.
+pub const PLANE_FRAME_BYTES_MAX: usize = 128 << 10;
+
 /// Operations in one frame. Larger: a small frame unfolds into much memory. Smaller: a batch does not fit.
 pub const OPS_MAX: usize = 4_096;
 

@@ -2,7 +2,9 @@
 //!
 //! A body may grow at its end: what a reader does not know there is skipped. A tag that a reader does not know closes
 //! the link, unless the tag has [`IGNORABLE`] set. A plane opens one bidirectional stream for everything here; each
-//! handler too large for its operation comes on a unidirectional stream that begins with [`ToPlane::Artefact`].
+//! handler too large for its operation comes on a unidirectional stream that begins with [`ToPlane::Artefact`]. These
+//! streams are opened after the message that names the handlers, in the order in which it names them, and before any
+//! later message: the reader always knows which one is next and never holds one that it did not ask for.
 //!
 //! Leases: the plane sends [`ToControl::Renew`] and notes when. If [`ToPlane::Renewed`] with that number comes back,
 //! the lease runs from the noted moment, so nothing that was delayed on the way can lengthen it.
@@ -31,6 +33,16 @@ pub const IGNORABLE: u16 = 0x8000;
 
 /// Bytes of the secret in a join token.
 pub const JOIN_SECRET_BYTES: usize = 32;
+
+/// Code with which a side closes the link when it has nothing more to say.
+pub const CLOSE_DONE: u32 = 0;
+
+/// Code with which a side closes the link over a fault; the reason says which.
+pub const CLOSE_FAULT: u32 = 1;
+
+/// Code with which control closes the link of a plane that it does not know, or no longer. The plane enforces nothing
+/// of what it holds any more: it refuses everything until it has joined again.
+pub const CLOSE_REMOVED: u32 = 2;
 
 /// Identity of a store. Revisions of different stores are not comparable.
 pub type StoreId = [u8; 16];
@@ -146,11 +158,16 @@ pub enum ToPlane {
         /// Number of rows, as a check.
         rows: u64,
     },
-    /// One revision.
+    /// Changes that do not fit the [`ToPlane::Delta`] which follows, and take effect with it.
+    DeltaRows {
+        /// The changes.
+        ops: Vec<Op>,
+    },
+    /// One revision, or several at once.
     Delta {
         /// The revision.
         revision: u64,
-        /// Its changes.
+        /// Its changes, or the last of them.
         ops: Vec<Op>,
     },
     /// Answer to [`ToControl::Renew`].
@@ -183,6 +200,7 @@ const SNAPSHOT_END: u16 = 69;
 const DELTA: u16 = 70;
 const RENEWED: u16 = 71;
 const ARTEFACT: u16 = 72;
+const DELTA_ROWS: u16 = 73;
 
 fn unknown<T>(tag: u16) -> Result<Option<T>, WireError> {
     if tag & IGNORABLE == 0 { Err(WireError::UnknownTag { tag }) } else { Ok(None) }
@@ -290,6 +308,7 @@ impl ToPlane {
                 out.u64(*revision);
                 out.u64(*rows);
             }),
+            Self::DeltaRows { ops } => out.frame(DELTA_ROWS, |out| write_ops(out, ops)),
             Self::Delta { revision, ops } => out.frame(DELTA, |out| {
                 out.u64(*revision);
                 write_ops(out, ops);
@@ -324,6 +343,7 @@ impl ToPlane {
             SNAPSHOT_BEGIN => Self::SnapshotBegin { revision: body.u64("revision")? },
             SNAPSHOT_ROWS => Self::SnapshotRows { ops: read_ops(body)? },
             SNAPSHOT_END => Self::SnapshotEnd { revision: body.u64("revision")?, rows: body.u64("rows")? },
+            DELTA_ROWS => Self::DeltaRows { ops: read_ops(body)? },
             DELTA => Self::Delta { revision: body.u64("revision")?, ops: read_ops(body)? },
             RENEWED => Self::Renewed { number: body.u64("renewal")? },
             ARTEFACT => Self::Artefact {

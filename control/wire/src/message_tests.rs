@@ -73,6 +73,7 @@ fn from_control() -> Vec<ToPlane> {
         ToPlane::Delta { revision: 6, ops: ops() },
         ToPlane::Renewed { number: 8 },
         ToPlane::Artefact { hash: [4; 32], bytes: 77 },
+        ToPlane::DeltaRows { ops: ops() },
     ]
 }
 
@@ -148,7 +149,7 @@ const PLANES: [u64; 6] = [
     4094282423082908085,
     17581337303975545770,
 ];
-const CONTROL: [u64; 9] = [
+const CONTROL: [u64; 10] = [
     12006622282288830231,
     923786920131623824,
     6480828641453694996,
@@ -158,6 +159,7 @@ const CONTROL: [u64; 9] = [
     4109262945933546694,
     18301856298881875209,
     4901934188861380775,
+    287146556466930097,
 ];
 
 #[test]

@@ -49,6 +49,11 @@ impl Token {
         let secret = <[u8; JOIN_SECRET_BYTES]>::try_from(secret).map_err(|_| LinkError::BadToken)?;
         Ok(Self { authority: *authority, secret: Zeroizing::new(secret) })
     }
+
+    /// Whether it is of the control that gave this identity.
+    pub(super) fn is_of(&self, identity: &Identity) -> bool {
+        digest(&SHA256, &identity.authority).as_ref() == self.authority
+    }
 }
 
 /// A key made for joining, and the request to sign it.
@@ -93,6 +98,11 @@ impl Identity {
 
     pub(super) fn store(&self, folder: &Path) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        // A former key goes first, so that no crash leaves it beside a certificate that is not its own.
+        match fs::remove_file(folder.join("plane.key")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         write(folder, "plane.der", &self.certificate)?;
         write(folder, "control.der", &self.authority)?;
         write(folder, "handler.pub", &self.handler_key)?;
@@ -142,6 +152,7 @@ fn over_quic(mut tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, Error
     tls.alpn_protocols = vec![ALPN.to_vec()];
     let crypto = QuicClientConfig::try_from(tls).map_err(|error| Error::General(error.to_string()))?;
     let mut transport = quinn::TransportConfig::default();
+    transport.datagram_receive_buffer_size(None);
     transport.max_concurrent_bidi_streams(0u8.into());
     // Envelopes come one after the other.
     transport.max_concurrent_uni_streams(4u8.into());

@@ -5,8 +5,11 @@
 //! revision that could not be applied ends the connection, and the next one begins with a whole snapshot.
 
 mod connect;
+mod held;
 mod identity;
+mod session;
 
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +17,7 @@ use std::thread;
 use std::{fmt, io};
 
 use control_wire::codec::WireError;
-use control_wire::message::{StoreId, ToControl};
+use control_wire::message::ToControl;
 use control_wire::row::Op;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
@@ -22,6 +25,9 @@ use zeroize::Zeroizing;
 use crate::clock::Lease;
 use crate::limits::LINK_OUTGOING_MAX;
 use crate::snapshot::ApplyError;
+use held::Held;
+use identity::Identity;
+use session::Rejections;
 
 /// What the link is told at start.
 pub struct LinkConfig {
@@ -31,7 +37,8 @@ pub struct LinkConfig {
     pub plane: String,
     /// Folder of the plane's key and certificate; made with mode 0700.
     pub identity: PathBuf,
-    /// One-time token, needed while the folder holds no identity.
+    /// One-time token: needed while the folder holds no identity, and to join again after a removal or at another
+    /// control.
     pub join_token: Option<Zeroizing<String>>,
     /// Target triple, for which control compiles handlers.
     pub triple: String,
@@ -46,7 +53,7 @@ pub struct LinkConfig {
 /// What control said, or what became of the link.
 #[derive(Debug)]
 pub enum LinkEvent {
-    /// The plane has an identity. Comes once, before everything else.
+    /// The plane has an identity. Comes before everything else, and again when it had to join anew.
     Joined {
         /// Public key, Ed25519, by which envelopes of handlers are checked.
         handler_key: [u8; 32],
@@ -54,18 +61,19 @@ pub enum LinkEvent {
     /// The link is open.
     Connected,
     /// All rows of one revision: whatever was held before is replaced. Every envelope is [`Envelope::Here`] and has
-    /// the hash that its row names.
+    /// the hash that its row names. One without rows comes when control has removed this plane, which is to refuse
+    /// everything then.
     ///
     /// [`Envelope::Here`]: control_wire::row::Envelope::Here
     Snapshot {
-        /// The revision.
+        /// The plane's number of the revision: larger than any before, or 0 while there are no rows at all.
         revision: u64,
         /// Upserts only.
         ops: Vec<Op>,
     },
     /// The changes from the revision delivered before to this one.
     Delta {
-        /// The revision.
+        /// The plane's number of the revision: larger than any before.
         revision: u64,
         /// Its changes.
         ops: Vec<Op>,
@@ -100,7 +108,31 @@ pub enum LinkError {
         /// What control said.
         reason: String,
     },
-    /// The connection could not be made. An authority other than the token's or the identity's ends here too.
+    /// Control closed the link and said why.
+    #[error("control closed the link: {reason}")]
+    Closed {
+        /// What control said.
+        reason: String,
+    },
+    /// Control does not know this plane, or no longer.
+    #[error(
+        "control has removed this plane, which refuses everything now; to join again, make a token with \
+         `outgate plane token`, put it into the file that control.joinTokenFile names and start the plane again"
+    )]
+    Removed,
+    /// Whoever answers has no certificate of the authority that the token or the identity names.
+    #[error(
+        "who answers at {address} is not the control that this plane's token or identity names; correct \
+         control.address, or set control.joinTokenFile to a token of that control"
+    )]
+    Stranger {
+        /// Where.
+        address: SocketAddr,
+        /// What TLS said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The connection could not be made.
     #[error("cannot connect to control at {address}")]
     Connect {
         /// Where.
@@ -127,6 +159,10 @@ pub enum LinkError {
     Apply(#[from] ApplyError),
 }
 
+fn ended(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LinkError {
+    LinkError::Ended { source: source.into() }
+}
+
 /// Speaks to control. Clones share the link; it ends when the last is dropped.
 #[derive(Clone)]
 pub struct LinkHandle {
@@ -141,7 +177,8 @@ impl fmt::Debug for LinkHandle {
 }
 
 impl LinkHandle {
-    /// Every shard enforces this revision. Kept and said again after a loss, so it cannot get lost.
+    /// Every shard enforces the revision that the plane knows by this number. Kept and said again after a loss, so it
+    /// cannot get lost.
     pub fn acknowledge(&self, revision: u64) {
         self.acknowledged.send_if_modified(|held| {
             let newer = revision > *held;
@@ -156,7 +193,8 @@ impl LinkHandle {
         self.outgoing.try_send(ToControl::CaCertificate { sandbox, der }).is_ok()
     }
 
-    /// Tells control that a handler did not pass the checks. False when it could not be said.
+    /// Tells control that a handler did not pass the checks; to be called before the revision that brought it is
+    /// acknowledged. False when it could not be said.
     pub fn reject_handler(&self, name: String, version: u64, reason: String) -> bool {
         self.outgoing.try_send(ToControl::HandlerRejected { name, version, reason }).is_ok()
     }
@@ -168,8 +206,11 @@ struct Worker<S> {
     sink: S,
     outgoing: mpsc::Receiver<ToControl>,
     acknowledged: tokio::sync::watch::Receiver<u64>,
-    /// Store and revision of what was delivered last.
-    delivered: (StoreId, u64),
+    held: Cell<Held>,
+    identity: Option<Identity>,
+    /// Control does not know the identity any more.
+    removed: bool,
+    rejected: RefCell<Rejections>,
 }
 
 /// Starts the link's thread. Events go to `sink` there; it fails only on revisions that do not hold.
@@ -188,7 +229,10 @@ pub fn start(
         sink,
         outgoing: queue,
         acknowledged: acknowledgements,
-        delivered: (StoreId::default(), 0),
+        held: Cell::default(),
+        identity: None,
+        removed: false,
+        rejected: RefCell::default(),
     };
     thread::Builder::new().name("link".into()).spawn(move || runtime.block_on(worker.run()))?;
     Ok(LinkHandle { outgoing, acknowledged })
