@@ -35,7 +35,21 @@ pub struct Record {
     pub verdict: &'static str,
     pub code: Option<&'static str>,
     pub rule: Option<String>,
+    /// Why it was refused, with every cause. More than the sandbox is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     pub handler: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler_version: Option<u64>,
+    /// Why the handler did not decide, where the request went on all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handler_error: Option<String>,
+    /// What the handler wrote.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<LogLine>,
+    /// Where the request went instead, where the handler changed that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sent_to: Option<String>,
     pub status: Option<u16>,
     pub bytes_up: u64,
     pub bytes_down: u64,
@@ -51,12 +65,24 @@ impl Record {
             &mut self.host,
             &mut self.path,
             &mut self.rule,
+            &mut self.reason,
             &mut self.handler,
+            &mut self.handler_error,
+            &mut self.sent_to,
         ];
         for text in texts.into_iter().flatten() {
             text.truncate(text.floor_char_boundary(RECORD_TEXT_BYTES_MAX));
         }
     }
+}
+
+/// One line of a handler's log. The contract bounds lines and bytes of one request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LogLine {
+    /// `error`, `warn`, `info` or `debug`.
+    pub level: &'static str,
+    /// The text.
+    pub text: String,
 }
 
 /// Where records go.

@@ -47,7 +47,7 @@ pub const PROXY_CREDENTIALS_BYTES_MAX: usize = 1024;
 /// A policy lease that names no length. Larger: a sandbox of `deny` outlives control by that. Smaller: a restart of
 /// control refuses traffic.
 pub const LEASE_TIME: Duration = Duration::from_secs(10);
-/// Records waiting for the writer. Larger: a stopped disk hoards memory, at most 8 KiB each. Smaller: a short stall
+/// Records waiting for the writer. Larger: a stopped disk hoards memory, at most 24 KiB each. Smaller: a short stall
 /// of the disk refuses traffic.
 pub const RECORDS_QUEUED_MAX: usize = 8_192;
 /// Bytes of one text in a record. Larger: a hostile host name or path fills the disk. Smaller: real ones are cut.

@@ -21,6 +21,7 @@ use crate::{
     identity::{IdentityError, SandboxId},
     inject::Secret,
     policy::{RuleError, Rules},
+    respond::chain,
 };
 
 pub use table::Table;

@@ -16,7 +16,7 @@ pub struct Outcome(Kind);
 #[derive(Debug)]
 enum Kind {
     Forward(Box<Request>),
-    Refuse { status: Option<u16>, reason: String },
+    Refuse { status: Option<u16>, fields: Vec<(String, String)>, reason: String },
     Respond { status: u16, fields: Vec<(String, String)>, body: Vec<u8> },
     Error(String),
 }
@@ -34,12 +34,12 @@ impl Outcome {
     #[track_caller]
     pub fn refuse(status: u16, reason: impl Into<String>) -> Self {
         assert!((400..=599).contains(&status), "a refusal has a status from 400 to 599, not {status}");
-        Self(Kind::Refuse { status: Some(status), reason: reason.into() })
+        Self(Kind::Refuse { status: Some(status), fields: Vec::new(), reason: reason.into() })
     }
 
     /// The request is refused with the status that policy gives; the reason is shown to the sandbox.
     pub fn deny(reason: impl Into<String>) -> Self {
-        Self(Kind::Refuse { status: None, reason: reason.into() })
+        Self(Kind::Refuse { status: None, fields: Vec::new(), reason: reason.into() })
     }
 
     /// The handler answers in the upstream's place.
@@ -52,18 +52,20 @@ impl Outcome {
         Self(Kind::Respond { status, fields: Vec::new(), body: body.into() })
     }
 
-    /// Adds a header to the handler's own answer.
+    /// Adds a header to the handler's own answer or refusal.
     ///
     /// # Panics
-    /// Where this is not an answer, or the header cannot be sent.
+    /// Where this is neither, or the header cannot be sent.
     #[track_caller]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         if let Err(error) = check_name(name).and_then(|()| check_value(name, value)) {
             panic!("{error}");
         }
         match &mut self.0 {
-            Kind::Respond { fields, .. } => fields.push((name.to_owned(), value.to_owned())),
-            _ => panic!("only an answer of the handler's own has headers"),
+            Kind::Respond { fields, .. } | Kind::Refuse { fields, .. } => {
+                fields.push((name.to_owned(), value.to_owned()));
+            }
+            _ => panic!("only an answer or a refusal of the handler's own has headers"),
         }
         self
     }
@@ -76,14 +78,21 @@ impl Outcome {
     pub(crate) fn write(&self, list: &mut ActionWriter) {
         match &self.0 {
             Kind::Forward(request) => request.write(list),
-            Kind::Refuse { status, reason } => list.deny(*status, clip(reason, REASON_BYTES_MAX)),
+            Kind::Refuse { status, fields, reason } => {
+                append(fields, list);
+                list.deny(*status, clip(reason, REASON_BYTES_MAX));
+            }
             Kind::Respond { status, fields, body } => {
-                fields.iter().for_each(|(name, value)| list.append(name.as_bytes(), value.as_bytes()));
+                append(fields, list);
                 list.respond(*status, body);
             }
             Kind::Error(message) => list.error(clip(message, REASON_BYTES_MAX)),
         }
     }
+}
+
+fn append(fields: &[(String, String)], list: &mut ActionWriter) {
+    fields.iter().for_each(|(name, value)| list.append(name.as_bytes(), value.as_bytes()));
 }
 
 /// The front of a text that fits a bound, cut between characters.

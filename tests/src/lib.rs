@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 pub mod gateway;
+pub mod guests;
 pub mod origin;
 
 /// The root of the checkout.

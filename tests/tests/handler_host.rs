@@ -13,40 +13,9 @@ use dataplane::handler::{
 use handlers_sdk_abi::ABI_VERSION;
 use handlers_sdk_abi::action::{Action, ActionFault};
 use handlers_sdk_abi::view::{Field, RequestView};
+use tests::guests::{answering, entry, guest};
 
 const LIMIT: Duration = Duration::from_millis(5);
-
-/// A guest whose `og_event` has this body, and whose list of actions lies at 4096.
-fn guest(more: &str, event: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(module
-        (import "outgate" "panic" (func $panic (param i32 i32)))
-        (memory (export "memory") 1)
-        {more}
-        (func (export "og_alloc") (param i32) (result i32) i32.const 16384)
-        (func (export "og_init") (param i32 i32) (result i64) i64.const 0)
-        (func (export "og_event") (param $kind i32) (param $at i32) (param $len i32) (result i64) {event})
-        (@custom "outgate" "{{\22abi\22:1,\22name\22:\22h\22,\22hooks\22:[\22request\22]}}"))"#
-    );
-    wat::parse_str(text).expect("text of a module")
-}
-
-/// One entry of an action list.
-fn entry(op: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![op, 0];
-    bytes.extend_from_slice(&(name.len() as u16).to_le_bytes());
-    bytes.extend_from_slice(&(value.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(name);
-    bytes.extend_from_slice(value);
-    bytes
-}
-
-/// A guest that answers with this list.
-fn answering(list: &[u8]) -> Vec<u8> {
-    let data: String = list.iter().map(|byte| format!("\\{byte:02x}")).collect();
-    let answer = (4096i64 << 32) | list.len() as i64;
-    guest(&format!(r#"(data (i32.const 4096) "{data}")"#), &format!("i64.const {answer}"))
-}
 
 struct Bench {
     signer: Signer,

@@ -62,6 +62,7 @@ pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
         let mut record = begin(sandbox.as_ref());
         record.verdict = "refused";
         record.code = Some(refusal.code);
+        record.reason = Some(refusal.reason().to_owned());
         // The audit counts what it cannot take; the connection has ended either way.
         let _counted = core.common.audit.record(record);
     }
@@ -283,7 +284,7 @@ async fn terminate(
 ) -> Result<(Rc<Wire>, ConnectionFacts), Refusal> {
     let refused = |error: &tls::TlsError| {
         let remedy = "let the client trust http://outgate.internal/ca.pem and offer TLS 1.2 or 1.3";
-        Refusal::new(400, "tls_failed", Blame::Sandbox, &error.to_string(), remedy)
+        Refusal::new(400, "tls_failed", Blame::Sandbox, &error.to_string(), remedy).because(error)
     };
     let opened = async {
         let (hello, replay) = tls::read_hello(&stream, first).await.map_err(|error| refused(&error))?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use handlers_sdk_abi::{Action, Field, Label, RequestView, view::flags};
 
 use crate::{
+    audit::LogLine,
     clock,
     handler::{Actions, HandlerError, Host as Guests, Loaded},
     http::{
@@ -37,6 +38,8 @@ pub enum Verdict {
     Refuse {
         /// Status, or the policy's.
         status: Option<u16>,
+        /// Fields of the refusal.
+        fields: Vec<(FieldName, FieldValue)>,
         /// Told to the sandbox.
         reason: String,
     },
@@ -62,15 +65,6 @@ pub struct Wanted {
     pub secret: String,
 }
 
-/// One line of a handler's log.
-#[derive(Debug)]
-pub struct LogLine {
-    /// `error`, `warn`, `info` or `debug`.
-    pub level: &'static str,
-    /// The text.
-    pub text: String,
-}
-
 /// Why what a handler asked for is not done.
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
@@ -94,19 +88,20 @@ pub enum GuestError {
     NotServed(&'static str),
 }
 
-/// A handler's verdict, its log, and the authority that it chose, if it chose one.
+/// A handler's verdict, and the authority that it chose, if it chose one.
 pub struct Consulted {
     /// What is to be done.
     pub verdict: Verdict,
-    /// What it wrote.
-    pub log: Vec<LogLine>,
     /// Whether anything changed that policy judges; then policy is asked again.
     pub judged_changed: bool,
+    /// Whether it named the host.
+    pub host_changed: bool,
     /// Where the request goes now.
     pub authority: Authority,
 }
 
-/// Runs the handler on one request, and edits the request as it asks.
+/// Runs the handler on one request, and edits the request as it asks. What it wrote goes into `log`, whatever it
+/// decided.
 ///
 /// # Errors
 /// Every failure of the handler by its own name; the request must not be forwarded then unless policy says so.
@@ -116,9 +111,10 @@ pub fn consult(
     params: &[u8],
     shown: &Shown<'_>,
     request: &mut OutgoingRequest<'_>,
+    log: &mut Vec<LogLine>,
 ) -> Result<Consulted, GuestError> {
     let actions = call(guests, loaded, params, shown, request)?;
-    apply(&actions, shown.authority, request)
+    apply(&actions, shown.authority, request, log)
 }
 
 fn call(
@@ -184,18 +180,19 @@ fn apply(
     actions: &Actions,
     authority: &Authority,
     request: &mut OutgoingRequest<'_>,
+    log: &mut Vec<LogLine>,
 ) -> Result<Consulted, GuestError> {
     let mut done = Consulted {
         verdict: Verdict::Forward(Vec::new()),
-        log: Vec::new(),
         judged_changed: false,
+        host_changed: false,
         authority: authority.clone(),
     };
-    let answers = matches!(actions.outcome(), Some(Action::Respond { .. }));
+    let answers = matches!(actions.outcome(), Some(Action::Respond { .. } | Action::Deny { .. }));
     let (mut wanted, mut fields) = (Vec::new(), Vec::new());
     for action in actions.iter() {
         match action {
-            // Before an answer, `set` and `append` speak of the answer's fields.
+            // Before an answer or a refusal, `set` and `append` speak of the answer's fields.
             Action::Set { name, value } | Action::Append { name, value } if answers => {
                 fields.push((FieldName::new(name)?, FieldValue::new(value)?));
             }
@@ -215,15 +212,13 @@ fn apply(
                 done.authority.host = Host::parse(host)?;
                 done.authority.port = port.unwrap_or(done.authority.port);
                 request.set_authority(&done.authority);
-                done.judged_changed = true;
+                (done.judged_changed, done.host_changed) = (true, true);
             }
-            Action::Log { level, text } => {
-                done.log.push(LogLine { level: level.as_str(), text: text.to_owned() })
-            }
+            Action::Log { level, text } => log.push(LogLine { level: level.as_str(), text: text.to_owned() }),
             // Counters are read where metrics are served; a handler's own are dropped until then.
             Action::Metric { .. } => {}
             Action::Deny { status, reason } => {
-                done.verdict = Verdict::Refuse { status, reason: reason.to_owned() };
+                done.verdict = Verdict::Refuse { status, fields, reason: reason.to_owned() };
                 return Ok(done);
             }
             Action::Respond { status, body } => {

@@ -27,8 +27,10 @@ pub struct Judged {
     pub port: u16,
     /// Path as it was sent.
     pub path: Box<[u8]>,
-    /// Whether the sandbox named the host.
+    /// Whether the host was named, by the sandbox or a handler.
     pub name_proven: bool,
+    /// What the sandbox asked for, where a handler sent it elsewhere: both must stay allowed.
+    pub before: Option<Box<Judged>>,
 }
 
 impl Judged {
@@ -42,6 +44,16 @@ impl Judged {
             path: &self.path,
             name_proven: self.name_proven,
         }
+    }
+
+    /// What goes out in the place of what was asked for.
+    pub fn instead_of(mut self, before: Self) -> Self {
+        self.before = Some(Box::new(before));
+        self
+    }
+
+    fn stays(&self, allowed: &impl Fn(&Asked<'_>) -> bool) -> bool {
+        allowed(&self.asked()) && self.before.as_ref().is_none_or(|before| before.stays(allowed))
     }
 }
 
@@ -101,12 +113,11 @@ impl Open {
         Hold { open: Rc::clone(self), place, entry }
     }
 
-    /// Cuts every exchange that `stays` does not keep. Answers how many.
-    pub fn cut_unless(&self, stays: impl Fn(&Asked<'_>) -> bool) -> usize {
+    /// Cuts every exchange that is no longer `allowed`. Answers how many.
+    pub fn cut_unless(&self, allowed: impl Fn(&Asked<'_>) -> bool) -> usize {
         let places = self.places.borrow();
-        let lost =
-            places.entries.iter().flatten().filter(|entry| !entry.is_cut() && !stays(&entry.judged.asked()));
-        lost.map(|entry| entry.cut()).count()
+        let open = places.entries.iter().flatten();
+        open.filter(|entry| !entry.is_cut() && !entry.judged.stays(&allowed)).map(|entry| entry.cut()).count()
     }
 
     /// Number of open exchanges.

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::{
     core::{Core, Resident},
-    guest::{self, GuestError, Shown, Verdict, Wanted},
+    guest::{self, Consulted, GuestError, Shown, Verdict, Wanted},
     open::Judged,
 };
 use crate::{
@@ -20,8 +20,8 @@ use crate::{
         Version, authority_of,
     },
     inject,
-    policy::{Asked, Decision, HandlerUse, Permit, Rules, decide},
-    respond::{Blame, Refusal},
+    policy::{Decision, HandlerUse, Permit, Rules, decide},
+    respond::{Blame, Refusal, chain},
     snapshot::{Sandbox, Tables},
 };
 use control_wire::policy::OnError;
@@ -112,60 +112,67 @@ impl Judge<'_> {
         record: &mut Record,
     ) -> Result<Step, Refusal> {
         let mut outgoing = OutgoingRequest::new(head, &authority);
-        let mut permit = self.decide(&authority, &outgoing)?;
+        let mut judged = self.judged(&authority, &outgoing, self.name_proven());
+        let mut permit = self.decide(&judged)?;
         record.rule = Some(permit.rule().to_string());
-        let mut authority = authority;
         let mut wanted = Vec::new();
         if let Some(used) = permit.handler().cloned() {
             record.handler = Some(used.name.to_string());
-            match self.consult(&used, &authority, head.version(), &mut outgoing) {
-                Ok(consulted) => {
-                    if consulted.judged_changed {
-                        authority = consulted.authority;
-                        permit = self.decide(&authority, &outgoing)?;
-                    }
-                    match consulted.verdict {
-                        Verdict::Forward(secrets) => wanted = secrets,
-                        Verdict::Refuse { status, reason } => {
-                            return Err(self.refused_by(&used, status, &reason));
-                        }
-                        Verdict::Respond { status, fields, body } => {
-                            return Ok(Step::Answer { status, fields, body });
-                        }
+            match self.consult(&used, &authority, head.version(), &mut outgoing, record) {
+                Ok(Consulted { verdict: Verdict::Respond { status, fields, body }, .. }) => {
+                    return Ok(Step::Answer { status, fields, body });
+                }
+                Ok(Consulted { verdict: Verdict::Refuse { status, fields, reason }, .. }) => {
+                    return Err(self.refused_by(&used, status, fields, &reason));
+                }
+                Ok(Consulted {
+                    verdict: Verdict::Forward(secrets),
+                    authority,
+                    judged_changed,
+                    host_changed,
+                }) => {
+                    wanted = secrets;
+                    if judged_changed {
+                        record.sent_to =
+                            Some(format!("{}://{authority}{}", authority.scheme, outgoing.path()));
+                        let again = self.judged(&authority, &outgoing, host_changed || self.name_proven());
+                        permit = self.decide(&again)?;
+                        record.rule = Some(permit.rule().to_string());
+                        judged = again.instead_of(judged);
                     }
                 }
-                // The edits of a handler that failed half-way must not be sent.
-                Err(_) if used.on_error == OnError::Next => outgoing = OutgoingRequest::new(head, &authority),
+                // A name that stands for nothing is a mistake of the operator's, not a failure of a handler.
+                Err(error) if used.on_error == OnError::Next && !matches!(error, GuestError::Missing) => {
+                    record.handler_error = Some(chain(&error));
+                    // The edits of a handler that failed half-way must not be sent.
+                    outgoing = OutgoingRequest::new(head, &authority);
+                }
                 Err(error) => return Err(failed(&used, &error)),
             }
         }
         self.inject(&permit, &wanted, &mut outgoing)?;
         let mut bytes = Zeroizing::new(Vec::with_capacity(HEAD_BYTES_USUAL));
         outgoing.write_to(&mut bytes).map_err(|error| Refusal::from(&error))?;
-        let judged = Judged {
+        let (method, framing) = (outgoing.method().to_owned(), outgoing.framing());
+        Ok(Step::Send(Box::new(Outbound { permit, head: bytes, method, framing, judged })))
+    }
+
+    fn judged(&self, authority: &Authority, outgoing: &OutgoingRequest<'_>, name_proven: bool) -> Judged {
+        Judged {
             method: outgoing.method().into(),
             scheme: authority.scheme,
             host: authority.host.clone(),
             port: authority.port,
             path: outgoing.path().as_bytes().into(),
-            name_proven: self.name_proven(),
-        };
-        let (method, framing) = (outgoing.method().to_owned(), outgoing.framing());
-        Ok(Step::Send(Box::new(Outbound { permit, head: bytes, method, framing, judged })))
+            name_proven,
+            before: None,
+        }
     }
 
-    fn decide(&self, authority: &Authority, outgoing: &OutgoingRequest<'_>) -> Result<Permit, Refusal> {
-        let asked = Asked {
-            method: outgoing.method(),
-            scheme: authority.scheme,
-            host: &authority.host,
-            port: authority.port,
-            path: outgoing.path().as_bytes(),
-            name_proven: self.name_proven(),
-        };
-        match decide(self.rules, &self.sandbox.id, &asked) {
+    fn decide(&self, judged: &Judged) -> Result<Permit, Refusal> {
+        match decide(self.rules, &self.sandbox.id, &judged.asked()) {
             Decision::Allow(permit) => Ok(permit),
-            Decision::Deny(denial) => Err(Refusal::denied(&denial, &authority.host.to_string())),
+            Decision::Deny(denial) => Err(Refusal::denied(&denial, &judged.host.to_string())),
         }
     }
 
@@ -184,8 +191,10 @@ impl Judge<'_> {
         authority: &Authority,
         version: Version,
         outgoing: &mut OutgoingRequest<'_>,
-    ) -> Result<guest::Consulted, GuestError> {
+        record: &mut Record,
+    ) -> Result<Consulted, GuestError> {
         let handler = self.tables.handler(&used.name).ok_or(GuestError::Missing)?;
+        record.handler_version = Some(handler.row.version);
         let shown = Shown {
             sandbox: self.sandbox,
             authority,
@@ -194,7 +203,7 @@ impl Judge<'_> {
             revision: self.tables.revision,
         };
         let mut guests = self.arrived.core.guests.borrow_mut();
-        guest::consult(&mut guests, &handler.loaded, &used.params, &shown, outgoing)
+        guest::consult(&mut guests, &handler.loaded, &used.params, &shown, outgoing, &mut record.log)
     }
 
     fn inject(
@@ -212,33 +221,37 @@ impl Judge<'_> {
         Ok(())
     }
 
-    fn refused_by(&self, used: &HandlerUse, status: Option<u16>, reason: &str) -> Refusal {
-        let status = status.unwrap_or(self.rules.deny_status());
-        let mut refusal = Refusal::new(
-            status,
-            "handler_refused",
-            Blame::Policy,
-            reason,
-            "ask the operator about this handler",
-        );
-        refusal.rule = Some(used.rule.to_string());
-        refusal
+    fn refused_by(
+        &self,
+        used: &HandlerUse,
+        status: Option<u16>,
+        fields: Vec<(FieldName, FieldValue)>,
+        reason: &str,
+    ) -> Refusal {
+        let (status, remedy) =
+            (status.unwrap_or(self.rules.deny_status()), "ask the operator about this handler");
+        let mut refusal = Refusal::new(status, "handler_refused", Blame::Policy, reason, remedy);
+        refusal.fields = fields.into();
+        refusal.by_rule(&used.rule)
     }
 }
 
 /// Room for a usual head; a longer one grows once or twice.
 const HEAD_BYTES_USUAL: usize = 1024;
 
+/// The sandbox is told which handler and what kind of failure; the words of the guest are for the record.
 fn failed(used: &HandlerUse, error: &GuestError) -> Refusal {
     let code = match error {
+        GuestError::Failed(error) => Refusal::from(error).code,
+        GuestError::Edit(error) => Refusal::from(error).code,
         GuestError::Missing => "handler_missing",
-        _ => "handler_failed",
+        GuestError::GaveUp(_) => "handler_gave_up",
+        GuestError::Host(_) => "handler_host",
+        GuestError::NotServed(_) => "handler_not_served",
     };
     let detail = format!("the handler `{}` did not decide", used.name);
-    let mut refusal =
-        Refusal::new(502, code, Blame::Gateway, &detail, "ask the operator to look at the handler's records");
-    refusal.rule = Some(used.rule.to_string());
-    refusal
+    let remedy = "ask the operator to look at the handler's records";
+    Refusal::new(502, code, Blame::Gateway, &detail, remedy).by_rule(&used.rule).because(error)
 }
 
 fn lease_ended() -> Refusal {

@@ -12,7 +12,7 @@ use crate::{
     audit::Record,
     http::{FieldName, FieldValue, Framing, Host, Version},
     policy::Permit,
-    respond::{Blame, Refusal},
+    respond::{Blame, Refusal, chain},
     tls::Wire,
     upstream::{dial_any, pool::Key},
 };
@@ -36,6 +36,7 @@ pub(super) async fn refuse(wire: &Wire, about: &About, refusal: &Refusal, record
     record.code = Some(refusal.code);
     record.status = Some(refusal.status);
     record.rule = refusal.rule.clone().or(record.rule.take());
+    record.reason = Some(refusal.reason().to_owned());
     let sent = wire.send(&refusal.to_http(about.keep_alive, about.head_only)).await;
     if sent.is_ok() && about.keep_alive { After::GoesOn } else { After::Ends }
 }
@@ -164,12 +165,13 @@ async fn unfinished(wire: &Wire, about: &About, error: &ExchangeError, record: &
         ExchangeError::Broken(_) => (502, "answer_broken", Blame::Upstream),
     };
     if error.can_be_told() {
-        let refusal = Refusal::new(status, code, blame, &error.to_string(), "try again");
+        let refusal = Refusal::new(status, code, blame, &error.to_string(), "try again").because(error);
         let about = About { keep_alive: false, ..*about };
         return refuse(wire, &about, &refusal, record).await;
     }
     wire.reset();
     record.verdict = "broken";
     record.code = Some(code);
+    record.reason = Some(chain(error));
     After::Ends
 }

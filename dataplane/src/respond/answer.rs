@@ -12,16 +12,27 @@ impl Refusal {
             if self.status == 407 { "Proxy-Authenticate: Basic realm=\"outgate\"\r\n" } else { "" };
         let mut answer = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\n{challenge}Connection: {connection}\r\n\r\n",
+             Cache-Control: no-store\r\n{challenge}Connection: {connection}\r\n",
             self.status,
             reason_phrase(self.status),
             body.len(),
         )
         .into_bytes();
+        for (name, value) in self.own_fields() {
+            answer.extend_from_slice(&[name, b": ", value, b"\r\n"].concat());
+        }
+        answer.extend_from_slice(b"\r\n");
         if !head_only {
             answer.extend_from_slice(&body);
         }
         answer
+    }
+
+    /// What a handler put on its refusal, without what every refusal has.
+    fn own_fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let ours = ["content-type", "cache-control"];
+        let fields = self.fields.iter().map(|(name, value)| (name.bytes(), value.bytes()));
+        fields.filter(move |(name, _)| !ours.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes())))
     }
 }
 

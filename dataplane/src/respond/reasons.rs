@@ -25,6 +25,7 @@ impl From<&InjectError> for Refusal {
             &error.to_string(),
             "ask the operator to mend the secret or the rule",
         )
+        .because(error)
     }
 }
 
@@ -35,6 +36,7 @@ impl From<&IdentityError> for Refusal {
             _ => (403, "sandbox_unknown"),
         };
         Self::new(status, code, Blame::Sandbox, &error.to_string(), "connect as an attached sandbox")
+            .because(error)
     }
 }
 
@@ -60,6 +62,7 @@ impl From<&HeadError> for Refusal {
             E::StatusLine | E::SwitchedProtocols => (502, "upstream_head"),
         };
         Self::new(status, code, Blame::Sandbox, &error.to_string(), "send a request that keeps to RFC 9112")
+            .because(error)
     }
 }
 
@@ -67,7 +70,7 @@ impl Refusal {
     /// An upstream whose answer cannot be understood.
     pub fn upstream_head(error: &HeadError) -> Self {
         let remedy = "the upstream has to keep to RFC 9112";
-        Self::new(502, "upstream_head", Blame::Upstream, &error.to_string(), remedy)
+        Self::new(502, "upstream_head", Blame::Upstream, &error.to_string(), remedy).because(error)
     }
 }
 
@@ -83,7 +86,7 @@ impl From<&AuthorityError> for Refusal {
             E::Misdirected { .. } => (421, "misdirected_host", "open a connection to that host"),
             E::MisdirectedPort { .. } => (421, "misdirected_port", "open a connection to that port"),
         };
-        Self::new(status, code, Blame::Sandbox, &error.to_string(), remedy)
+        Self::new(status, code, Blame::Sandbox, &error.to_string(), remedy).because(error)
     }
 }
 
@@ -105,6 +108,7 @@ impl From<&EditError> for Refusal {
             &error.to_string(),
             "ask the operator to mend the handler or rule",
         )
+        .because(error)
     }
 }
 
@@ -129,6 +133,7 @@ impl From<&HandlerError> for Refusal {
         };
         let detail = "the handler of this host gave no usable outcome";
         Self::new(502, code, blame, detail, "ask the operator to look at the handler's records")
+            .because(error)
     }
 }
 
@@ -147,45 +152,67 @@ impl From<&ResolveError> for Refusal {
             }
             E::Busy { .. } => (503, "resolver_busy", Blame::Gateway, "try later"),
         };
-        Self::new(status, code, blame, &error.to_string(), remedy)
+        Self::new(status, code, blame, &error.to_string(), remedy).because(error)
     }
 }
 
 impl From<&GuardError> for Refusal {
+    /// The address is for the record: to a sandbox it would draw a map of the network behind the gateway.
     fn from(error: &GuardError) -> Self {
-        let (code, remedy) = match error {
-            GuardError::Special { .. } => {
-                ("address_special", "ask the operator to name the range in allowedAddresses for this host")
-            }
-            GuardError::Denied { .. } => ("address_denied", "ask the operator to change deniedHosts"),
-            GuardError::Other { .. } => ("address_other", "name the host by the address that is meant"),
+        let (code, host, what, remedy) = match error {
+            GuardError::Special { host, .. } => (
+                "address_special",
+                host,
+                "has an address of a special-purpose range",
+                "ask the operator to name the range in allowedAddresses for this host",
+            ),
+            GuardError::Denied { host, .. } => (
+                "address_denied",
+                host,
+                "has an address that is denied",
+                "ask the operator to change deniedHosts",
+            ),
+            GuardError::Other { host, .. } => (
+                "address_other",
+                host,
+                "is not the address that would be dialled",
+                "name the host by the address that is meant",
+            ),
         };
-        Self::new(403, code, Blame::Policy, &error.to_string(), remedy)
+        Self::new(403, code, Blame::Policy, &format!("{host} {what}"), remedy).because(error)
     }
 }
 
 impl From<&DialError> for Refusal {
+    /// Addresses are for the record, as with [`GuardError`].
     fn from(error: &DialError) -> Self {
-        let (status, code, blame) = match error {
-            DialError::Guard(error) => return Self::from(error),
-            DialError::Tls { source, .. } => return Self::from(source),
-            DialError::NoAddress { .. } => (502, "host_without_address", Blame::Upstream),
-            DialError::Refused { .. } => (502, "upstream_refused", Blame::Upstream),
-            DialError::Unreachable { .. } => (502, "upstream_unreachable", Blame::Upstream),
-            DialError::ConnectTimedOut { .. } | DialError::TimedOut { .. } => {
-                (504, "upstream_connect_timeout", Blame::Upstream)
+        use Blame::{Gateway, Policy, Upstream};
+        use DialError as E;
+        let (status, code, blame, host, what) = match error {
+            E::Guard(error) => return Self::from(error),
+            E::Tls { source, .. } => return Self::from(source).because(error),
+            E::NoAddress { host } => (502, "host_without_address", Upstream, host, "has no address"),
+            E::Refused { host, .. } => (502, "upstream_refused", Upstream, host, "refuses connections"),
+            E::Unreachable { host, .. } => (502, "upstream_unreachable", Upstream, host, "cannot be reached"),
+            E::ConnectTimedOut { host, .. } | E::TimedOut { host } => {
+                (504, "upstream_connect_timeout", Upstream, host, "does not answer")
             }
-            DialError::HandshakeTimedOut { .. } => (504, "upstream_tls_timeout", Blame::Upstream),
-            DialError::Exhausted { .. } | DialError::Connect { .. } => {
-                (503, "gateway_exhausted", Blame::Gateway)
+            E::HandshakeTimedOut { host, .. } => {
+                (504, "upstream_tls_timeout", Upstream, host, "does not end its TLS handshake")
             }
-            DialError::Name { .. } | DialError::Roots { .. } => (502, "upstream_settings", Blame::Policy),
+            E::Exhausted { host, .. } | E::Connect { host, .. } => {
+                (503, "gateway_exhausted", Gateway, host, "cannot be connected to by the gateway now")
+            }
+            E::Name { host } => (502, "upstream_settings", Policy, host, "is no name for a certificate"),
+            E::Roots { host, .. } => {
+                (502, "upstream_settings", Policy, host, "has roots that cannot be used")
+            }
         };
         let remedy = match blame {
-            Blame::Policy => "ask the operator to look at upstreamRoots for this host",
+            Policy => "ask the operator to look at upstreamRoots for this host",
             _ => "try again later, or ask the operator of the upstream",
         };
-        Self::new(status, code, blame, &error.to_string(), remedy)
+        Self::new(status, code, blame, &format!("{host} {what}"), remedy).because(error)
     }
 }
 
@@ -213,7 +240,7 @@ impl From<&TlsError> for Refusal {
                 ("tls_setup", Blame::Gateway, "ask the operator to look at the gateway's log")
             }
         };
-        Self::new(502, code, blame, &error.to_string(), remedy)
+        Self::new(502, code, blame, &error.to_string(), remedy).because(error)
     }
 }
 
@@ -233,12 +260,13 @@ fn certificate(fault: &CertificateFault) -> Refusal {
         F::WrongPurpose => ("upstream_certificate_purpose", renew),
         F::Other(_) => ("upstream_certificate", renew),
     };
-    Refusal::new(502, code, Blame::Upstream, &fault.to_string(), remedy)
+    Refusal::new(502, code, Blame::Upstream, &fault.to_string(), remedy).because(fault)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::Host;
 
     #[test]
     fn a_handlers_words_never_reach_the_sandbox() {
@@ -252,6 +280,26 @@ mod tests {
             assert_eq!(refusal.status, 502);
             assert!(refusal.code.starts_with("handler_"));
             assert!(!String::from_utf8(refusal.to_http(true, false)).unwrap().contains("hunter2"));
+        }
+    }
+
+    #[test]
+    fn no_address_behind_the_gateway_reaches_the_sandbox() {
+        let host = Host::parse("db.example").expect("a host");
+        let address = "10.1.2.3:5432".parse().expect("an address");
+        let source = || std::io::Error::from_raw_os_error(101);
+        for error in [
+            DialError::Refused { host: host.clone(), address },
+            DialError::Unreachable { host: host.clone(), address, source: source() },
+            DialError::ConnectTimedOut { host: host.clone(), address },
+            DialError::Connect { host: host.clone(), address, source: source() },
+            DialError::HandshakeTimedOut { host: host.clone(), address },
+            DialError::Tls { host, address, source: TlsError::Truncated },
+        ] {
+            let refusal = Refusal::from(&error);
+            assert!(refusal.reason().contains("10.1.2.3"), "{}", refusal.reason());
+            let told = String::from_utf8(refusal.to_http(true, false)).unwrap();
+            assert!(!told.contains("10.1.2.3"), "{told}");
         }
     }
 

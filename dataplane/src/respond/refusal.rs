@@ -1,8 +1,11 @@
 //! A refusal and its form, `application/problem+json` (RFC 9457); the table of reasons is in `reasons`.
 
+use std::{error::Error, fmt::Write as _};
+
 use serde::Serialize;
 
 use crate::{
+    http::{FieldName, FieldValue},
     limits::REFUSAL_TEXT_BYTES_MAX,
     policy::{Denial, DenyReason},
 };
@@ -22,7 +25,7 @@ pub enum Blame {
 }
 
 /// One refusal.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Refusal {
     /// HTTP status.
     pub status: u16,
@@ -33,9 +36,13 @@ pub struct Refusal {
     /// Which part of the policy, where it was one.
     pub rule: Option<String>,
     /// What was refused, in a sentence.
-    pub detail: String,
+    pub detail: Box<str>,
     /// What would allow it.
-    pub remedy: String,
+    pub remedy: Box<str>,
+    /// Fields beside those of every refusal.
+    pub fields: Box<[(FieldName, FieldValue)]>,
+    /// Why, with every cause: for the record alone.
+    cause: Option<Box<str>>,
 }
 
 #[derive(Serialize)]
@@ -53,12 +60,24 @@ struct Problem<'a> {
 impl Refusal {
     /// Any refusal; texts are cut to [`REFUSAL_TEXT_BYTES_MAX`].
     pub fn new(status: u16, code: &'static str, blame: Blame, detail: &str, remedy: &str) -> Self {
-        Self { status, code, blame, rule: None, detail: cut(detail), remedy: cut(remedy) }
+        let (detail, remedy) = (cut(detail).into(), cut(remedy).into());
+        Self { status, code, blame, rule: None, detail, remedy, fields: Box::default(), cause: None }
+    }
+
+    /// Keeps an error with all its causes for the record; the sandbox is not told.
+    pub fn because(mut self, error: &dyn Error) -> Self {
+        self.cause = Some(chain(error).into());
+        self
+    }
+
+    /// Why, as the record has it.
+    pub fn reason(&self) -> &str {
+        self.cause.as_deref().unwrap_or(&self.detail)
     }
 
     /// Names the part of the policy that led here.
     pub fn by_rule(mut self, rule: &str) -> Self {
-        self.rule = Some(cut(rule));
+        self.rule = Some(cut(rule).to_owned());
         self
     }
 
@@ -112,6 +131,18 @@ impl Refusal {
     }
 }
 
-fn cut(text: &str) -> String {
-    text[..text.floor_char_boundary(REFUSAL_TEXT_BYTES_MAX)].to_owned()
+/// An error and its causes in one line. An error never repeats its source, so nothing is said twice.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        // Writing to a string does not fail.
+        let _written = write!(text, ": {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(REFUSAL_TEXT_BYTES_MAX)]
 }

@@ -11,7 +11,7 @@
 //! | 5 set path and query | – | – | path | same host |
 //! | 6 set host | – | – | `host` or `host:port` | needs a new permit |
 //! | 7 log | level | – | text | |
-//! | 8 deny | – | empty or status u16 | reason | final |
+//! | 8 deny | – | empty or status u16 | reason | final; its headers by 1 and 4 before it |
 //! | 9 respond | – | status u16 | body | final; its headers by 1 and 4 before it |
 //! | 10 error | – | – | message | final |
 //! | 11 ask for the body | 1 look, 2 change | – | – | |

@@ -7,7 +7,8 @@ use handlers_sdk::prelude::*;
 async fn get_only(request: Request, _: Context) -> Outcome {
     info!("{} {}", request.method(), request.url());
     if request.method() != Method::GET {
-        return Outcome::refuse(405, "only GET is allowed");
+        // RFC 9110 §15.5.6: 405 names the methods that are allowed.
+        return Outcome::refuse(405, "only GET is allowed").header("Allow", "GET");
     }
     request.forward()
 }
@@ -30,6 +31,6 @@ mod tests {
     fn writing_is_refused_and_logged() {
         let ran = Host::new().run::<get_only>(&Request::new("POST", "http://example.com/"));
         let refused = Verdict::Refused { status: Some(405), reason: "only GET is allowed".to_owned() };
-        assert_eq!((ran.verdict, ran.logs.len()), (refused, 1));
+        assert_eq!((&ran.verdict, ran.logs.len(), ran.header("allow")), (&refused, 1, Some("GET")));
     }
 }
