@@ -21,7 +21,6 @@ use crate::{
     identity::{IdentityError, SandboxId},
     inject::Secret,
     policy::{RuleError, Rules},
-    respond::chain,
 };
 
 pub use table::Table;

@@ -90,10 +90,8 @@ impl Gateway {
         let lines = Lines::default();
         let (audit, _writer) = Audit::start(Box::new(lines.clone())).expect("a thread");
         let mut roots = RootCertStore::empty();
-        if !origin.root_pem.is_empty() {
-            let root = CertificateDer::from_pem_slice(origin.root_pem.as_bytes()).expect("a certificate");
-            roots.add(root).expect("a root");
-        }
+        let root = CertificateDer::from_pem_slice(origin.root_pem.as_bytes()).expect("a certificate");
+        roots.add(root).expect("a root");
         let (told, enforced) = mpsc::channel();
         let shards = Shards::start(Settings {
             shards,

@@ -45,6 +45,16 @@ pub trait Duplex: Read + Write + Send {}
 impl<T: Read + Write + Send> Duplex for T {}
 
 type Script = dyn Fn(&Seen, &mut dyn Write) -> io::Result<()> + Send + Sync;
+type Wire = dyn Fn(&mut dyn Duplex) -> io::Result<()> + Send + Sync;
+
+/// What a connection of an origin does.
+#[derive(Clone)]
+enum Part {
+    /// Answers each whole request.
+    Requests(Arc<Script>),
+    /// Plays the bytes itself.
+    Bytes(Arc<Wire>),
+}
 
 #[derive(Default)]
 struct Log {
@@ -57,7 +67,7 @@ struct Log {
 pub struct Origin {
     /// Where it listens.
     pub address: SocketAddr,
-    /// The root that its certificate is signed by; empty without TLS.
+    /// The root that its certificate is signed by; one that signed nothing without TLS.
     pub root_pem: String,
     log: Arc<Log>,
 }
@@ -68,7 +78,7 @@ impl Origin {
     /// # Panics
     /// When loopback cannot be bound.
     pub fn plain(script: impl Fn(&Seen, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Self::start(free_port(), None, String::new(), Arc::new(script))
+        Self::start(free_port(), None, credentials(&[]).1, Part::Requests(Arc::new(script)))
     }
 
     /// A TLS origin with a certificate for these names.
@@ -92,15 +102,24 @@ impl Origin {
         script: impl Fn(&Seen, &mut dyn Write) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let (config, root_pem) = credentials(names);
-        Self::start(listener, Some(config), root_pem, Arc::new(script))
+        Self::start(listener, Some(config), root_pem, Part::Requests(Arc::new(script)))
     }
 
-    fn start(
-        listener: TcpListener,
-        tls: Option<Arc<ServerConfig>>,
-        root_pem: String,
-        script: Arc<Script>,
+    /// An origin that plays each connection byte by byte; with names it opens TLS first. Nothing of it is logged but
+    /// that it came.
+    ///
+    /// # Panics
+    /// When loopback cannot be bound or a name is not one.
+    pub fn wire(
+        names: &[&str],
+        script: impl Fn(&mut dyn Duplex) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
+        let (config, root_pem) = credentials(names);
+        let tls = (!names.is_empty()).then_some(config);
+        Self::start(free_port(), tls, root_pem, Part::Bytes(Arc::new(script)))
+    }
+
+    fn start(listener: TcpListener, tls: Option<Arc<ServerConfig>>, root_pem: String, part: Part) -> Self {
         let address = listener.local_addr().expect("a bound socket has an address");
         let log = Arc::new(Log::default());
         let shared = Arc::clone(&log);
@@ -108,10 +127,10 @@ impl Origin {
             while let Ok((socket, _)) = listener.accept() {
                 *shared.connections.lock().expect("no thread panicked holding it") += 1;
                 shared.changed.notify_all();
-                let (tls, log, script) = (tls.clone(), Arc::clone(&shared), Arc::clone(&script));
+                let (tls, log, part) = (tls.clone(), Arc::clone(&shared), part.clone());
                 thread::spawn(move || {
                     // A connection that breaks is what many tests are about; the log says what came before.
-                    let _ = serve(socket, tls, &log, &*script);
+                    let _ = serve(socket, tls, &log, &part);
                 });
             }
         });
@@ -164,15 +183,19 @@ pub fn respond(out: &mut dyn Write, body: &[u8]) -> io::Result<()> {
     out.flush()
 }
 
-fn serve(socket: TcpStream, tls: Option<Arc<ServerConfig>>, log: &Log, script: &Script) -> io::Result<()> {
+fn serve(socket: TcpStream, tls: Option<Arc<ServerConfig>>, log: &Log, part: &Part) -> io::Result<()> {
     socket.set_nodelay(true)?;
     socket.set_read_timeout(Some(PATIENCE * 3))?;
-    let stream: Box<dyn Duplex> = match tls {
+    let mut stream: Box<dyn Duplex> = match tls {
         Some(config) => {
             let connection = ServerConnection::new(config).map_err(io::Error::other)?;
             Box::new(StreamOwned::new(connection, socket))
         }
         None => Box::new(socket),
+    };
+    let script = match part {
+        Part::Requests(script) => script,
+        Part::Bytes(wire) => return wire(&mut *stream),
     };
     let mut reader = BufReader::new(stream);
     while let Some(seen) = read_request(&mut reader)? {

@@ -1,22 +1,16 @@
-//! One connection: who speaks, what it speaks, and its requests one after the other.
+//! One connection up to its first request: who speaks, and what is spoken.
 
 use std::{net::SocketAddr, rc::Rc};
 
 use super::{
     core::{Admission, Core, HandOver},
-    relay::Inbound,
-    request::{Arrived, Step, prepare},
-    send::{About, After, answer, refuse, send},
+    request::Proof,
+    requests::{begin, client_error, detached, requests, slow},
 };
 use crate::{
-    audit::Record,
-    clock::unix_millis,
-    http::{
-        ConnectionFacts, Found, Framing, HeadReader, Host, Parsed, Scheme, TargetForm, Version,
-        connect_target, parse_request,
-    },
+    http::{ConnectionFacts, Host, Parsed, Scheme, TargetForm, connect_target, parse_request},
     identity::{IdentityError, ListenerId, SandboxId},
-    limits::{HANDSHAKE_TIME, HEAD_BYTES_MAX, HEAD_TIME, IDLE_TIME, LINGER_TIME},
+    limits::{HANDSHAKE_TIME, HEAD_BYTES_MAX, HEAD_TIME, LINGER_TIME},
     listen::sniff::{Opening, sniff},
     respond::{Blame, Refusal},
     ring::{Stream, timeout},
@@ -71,23 +65,6 @@ pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
 /// Why a connection ended before its first request, and whose it was as far as that is known.
 type Refused = (Option<SandboxId>, Refusal);
 
-fn begin(sandbox: Option<&SandboxId>) -> Record {
-    Record { unix_ms: unix_millis(), sandbox: sandbox.map(ToString::to_string), ..Record::default() }
-}
-
-fn slow(what: &str) -> Refusal {
-    Refusal::new(408, "too_slow", Blame::Sandbox, what, "send the whole of it at once")
-}
-
-fn detached() -> Refusal {
-    let detail = "the sandbox was detached from this plane";
-    Refusal::new(503, "detached", Blame::Gateway, detail, "ask the operator to attach the sandbox")
-}
-
-fn client_error(error: &std::io::Error) -> Refusal {
-    Refusal::new(400, "client_gone", Blame::Sandbox, &error.to_string(), "keep the connection open")
-}
-
 /// Asked as late as can be: a listener may be gone by the time its connection has its turn.
 fn by_listener(core: &Core, listener: ListenerId) -> Result<SandboxId, Refusal> {
     let attachments = core.attachments();
@@ -137,10 +114,12 @@ async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Resu
         Err(_) => return Err((None, tell(&stream, slow("the request head did not arrive in time")).await)),
     };
     let home = core.home_of(&sandbox);
+    let (way, proof) = match own {
+        Some(listener) => (Way::OwnProxy { listener }, Proof::Connection),
+        None => (Way::Proxy, Proof::Credentials),
+    };
     if home != core.index {
-        return move_home(core, stream, bytes, home, Way::Proxy)
-            .await
-            .map_err(|refusal| (Some(sandbox), refusal));
+        return move_home(core, stream, bytes, home, way).await.map_err(|refusal| (Some(sandbox), refusal));
     }
     let admission = match core.admit(&sandbox) {
         Ok(admission) => admission,
@@ -156,7 +135,7 @@ async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Resu
     };
     if facts.connect_target.is_none() {
         stream.unread(bytes);
-        requests(core, &admission, Rc::new(Wire::Plain(stream)), facts).await;
+        requests(core, &admission, Rc::new(Wire::Plain(stream)), facts, proof).await;
         return Ok(());
     }
     stream.unread(bytes.split_off(consumed));
@@ -224,6 +203,9 @@ async fn tell(stream: &Stream, refusal: Refusal) -> Refusal {
     // The client may be gone; the record says what it would have been told.
     let _sent = stream.send(&refusal.to_http(false, false)).await;
     let _ended = stream.shutdown_write();
+    // As with `end`: unread bytes would reset the connection, and the client could lose the answer.
+    let drained = async { while let Ok(Some(_)) = stream.receive_body().await {} };
+    let _in_time = timeout(LINGER_TIME, drained).await;
     refusal
 }
 
@@ -246,12 +228,12 @@ async fn open(
     };
     match opening {
         Opening::Tls => match terminate(core, admission, stream, &first, facts).await {
-            Ok((wire, facts)) => requests(core, admission, wire, facts).await,
+            Ok((wire, facts)) => requests(core, admission, wire, facts, Proof::Connection).await,
             Err(refusal) => return Err((id(), refusal)),
         },
         Opening::Http1 | Opening::Http2 => {
             stream.unread(first);
-            requests(core, admission, Rc::new(Wire::Plain(stream)), facts).await;
+            requests(core, admission, Rc::new(Wire::Plain(stream)), facts, Proof::Connection).await;
         }
         Opening::Other => {
             stream.reset();
@@ -308,71 +290,5 @@ async fn terminate(
     match admission.tie().hold(timeout(HANDSHAKE_TIME, opened)).await {
         Some(in_time) => in_time.unwrap_or_else(|_| Err(slow("the TLS handshake did not end in time"))),
         None => Err(detached()),
-    }
-}
-
-/// Serves requests in their order, until the connection ends.
-async fn requests(core: &Rc<Core>, admission: &Admission, wire: Rc<Wire>, facts: ConnectionFacts) {
-    let mut client = Inbound::new(Rc::clone(&wire));
-    let mut reader = HeadReader::new();
-    let arrived = Arrived { core, resident: admission.resident(), facts: &facts };
-    loop {
-        let patience = if reader.is_started() { HEAD_TIME } else { IDLE_TIME };
-        let next = admission.tie().hold(timeout(patience, client.next())).await;
-        let Some(Ok(Ok(Some(mut chunk)))) = next else { break };
-        let mut record = begin(Some(&admission.resident().id));
-        let mut about = About { version: Version::Http11, keep_alive: false, head_only: false };
-        let step = match reader.push(&chunk) {
-            Ok(Found::Partial) => continue,
-            Ok(Found::Complete { head, taken, gathered }) => {
-                let step = head.request().map_err(|error| Refusal::from(&error)).and_then(|head| {
-                    about = About {
-                        version: head.version(),
-                        keep_alive: head.keep_alive(),
-                        head_only: head.method() == "HEAD",
-                    };
-                    about.keep_alive &=
-                        head.framing() == Framing::None || head.framing() == Framing::Length(0);
-                    let keep_alive = head.keep_alive();
-                    prepare(&arrived, &head, &mut record).map(|step| (step, keep_alive))
-                });
-                if gathered {
-                    reader.take();
-                }
-                chunk.advance(taken);
-                client.put_back(chunk);
-                step
-            }
-            Err(error) => Err(Refusal::from(&error)),
-        };
-        let after = match step {
-            Ok((Step::Send(outbound), keep_alive)) => {
-                send(&arrived, &mut client, *outbound, &about, keep_alive, &mut record).await
-            }
-            Ok((Step::Answer { status, fields, body }, _)) => {
-                record.verdict = "answered";
-                record.status = Some(status);
-                answer(&wire, &about, status, &fields, &body).await
-            }
-            Err(refusal) => refuse(&wire, &about, &refusal, &mut record).await,
-        };
-        let recorded = core.common.audit.record(record);
-        if after == After::Ends || recorded.is_err() {
-            break;
-        }
-    }
-    if admission.tie().is_cut() {
-        wire.reset();
-    } else {
-        end(&wire, &mut client).await;
-    }
-}
-
-/// Says that we are done and reads what still comes for a while: closing over unread bytes would reset the
-/// connection, and the client could lose the answer (RFC 9112 §9.6).
-async fn end(wire: &Wire, client: &mut Inbound) {
-    if wire.close().await.is_ok() {
-        let drained = async { while let Ok(Some(_)) = client.next_of_body().await {} };
-        let _in_time = timeout(LINGER_TIME, drained).await;
     }
 }

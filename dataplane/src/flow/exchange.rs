@@ -171,7 +171,9 @@ async fn download<G: Gate>(
             Ok(Ok(None)) => return Err(ExchangeError::Unanswered(None)),
             Ok(Ok(Some(chunk))) => chunk,
         };
-        let Some(passed) = pass_head(&mut reader, &chunk, &answer)? else { continue };
+        // What the client still sends of a body that nobody wants cannot be told from its next request.
+        let keep_alive = answer.keep_alive && progress.uploaded.get();
+        let Some(passed) = pass_head(&mut reader, &chunk, &answer, keep_alive)? else { continue };
         chunk.advance(passed.taken);
         upstream.put_back(chunk);
         if passed.interim {
@@ -190,8 +192,7 @@ async fn download<G: Gate>(
             status,
             request_bytes: progress.request_bytes.get(),
             response_bytes: progress.response_bytes.get(),
-            // What the client still sends of a body that nobody wants cannot be told from its next request.
-            client_goes_on: client_goes_on && uploaded,
+            client_goes_on,
             upstream_goes_on: upstream_goes_on && uploaded,
         });
     }
@@ -214,10 +215,11 @@ fn pass_head<G>(
     reader: &mut HeadReader,
     chunk: &[u8],
     answer: &Answer<'_, G>,
+    keep_alive: bool,
 ) -> Result<Option<Passed>, ExchangeError> {
     let Found::Complete { head, taken, gathered } = reader.push(chunk)? else { return Ok(None) };
     let head = head.response(answer.method)?;
-    let outgoing = OutgoingResponse::new(&head, answer.version, answer.keep_alive);
+    let outgoing = OutgoingResponse::new(&head, answer.version, keep_alive);
     let mut bytes = Vec::with_capacity(512);
     outgoing.write_to(&mut bytes)?;
     let passed = Passed {

@@ -9,4 +9,5 @@ pub mod guest;
 pub mod core;
 pub mod request;
 pub mod send;
+mod requests;
 pub mod connection;

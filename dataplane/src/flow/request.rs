@@ -15,13 +15,15 @@ use super::{
 use crate::{
     admin,
     audit::Record,
+    causes::chain,
     http::{
         Authority, ConnectionFacts, FieldName, FieldValue, Framing, OutgoingRequest, RequestHead, Scheme,
-        Version, authority_of,
+        TargetForm, Version, authority_of,
     },
+    identity::IdentityError,
     inject,
     policy::{Decision, HandlerUse, Permit, Rules, decide},
-    respond::{Blame, Refusal, chain},
+    respond::{Blame, Refusal},
     snapshot::{Sandbox, Tables},
 };
 use control_wire::policy::OnError;
@@ -63,6 +65,33 @@ pub struct Arrived<'a> {
     pub resident: &'a Resident,
     /// What its connection says about whom it is for.
     pub facts: &'a ConnectionFacts,
+    /// By what its sandbox is known.
+    pub proof: Proof,
+}
+
+/// By what the sandbox of a connection is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Where the connection came from, or the tunnel that it asked for: the same for all its requests.
+    Connection,
+    /// Credentials, which each request to a proxy brings along.
+    Credentials,
+}
+
+impl Arrived<'_> {
+    /// Whether the request is of the sandbox to which the connection belongs: whoever shares a proxy's connection
+    /// among sandboxes must not have one speak for another.
+    fn check_speaker<B: Deref<Target = [u8]>>(&self, head: &RequestHead<B>) -> Result<(), Refusal> {
+        if self.proof == Proof::Connection {
+            return Ok(());
+        }
+        let attachments = self.core.attachments();
+        match attachments.by_credentials(head.field("proxy-authorization")) {
+            Ok(sandbox) if *sandbox == self.resident.id => Ok(()),
+            Ok(_) => Err(Refusal::from(&IdentityError::BadCredentials)),
+            Err(error) => Err(Refusal::from(&error)),
+        }
+    }
 }
 
 /// Decides everything about a request. What is learnt on the way goes into the record, also when it is refused.
@@ -76,6 +105,12 @@ pub fn prepare<B: Deref<Target = [u8]>>(
 ) -> Result<Step, Refusal> {
     record.method = Some(head.method().to_owned());
     record.path = Some(head.path().to_owned());
+    arrived.check_speaker(head)?;
+    if head.form() == TargetForm::Authority {
+        let remedy = "ask the proxy for a tunnel on a connection of its own";
+        let detail = "a tunnel is asked for where requests are served";
+        return Err(Refusal::new(501, "connect_nested", Blame::Sandbox, detail, remedy));
+    }
     let authority = authority_of(head, arrived.facts).map_err(|error| Refusal::from(&error))?;
     record.scheme = Some(authority.scheme.as_str());
     record.host = Some(authority.host.to_string());

@@ -10,9 +10,10 @@ use super::{
 };
 use crate::{
     audit::Record,
+    causes::chain,
     http::{FieldName, FieldValue, Framing, Host, Version},
     policy::Permit,
-    respond::{Blame, Refusal, chain},
+    respond::{Blame, Refusal},
     tls::Wire,
     upstream::{dial_any, pool::Key},
 };

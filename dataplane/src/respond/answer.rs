@@ -10,9 +10,15 @@ impl Refusal {
         // RFC 9110 §15.5.8: 407 names a challenge.
         let challenge =
             if self.status == 407 { "Proxy-Authenticate: Basic realm=\"outgate\"\r\n" } else { "" };
+        // RFC 9110 §15.5.6: 405 names what is allowed.
+        let allow = if self.code == "method_refused" {
+            "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+        } else {
+            ""
+        };
         let mut answer = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\n{challenge}Connection: {connection}\r\n",
+             Cache-Control: no-store\r\n{challenge}{allow}Connection: {connection}\r\n",
             self.status,
             reason_phrase(self.status),
             body.len(),

@@ -4,4 +4,4 @@ mod answer;
 pub mod refusal;
 mod reasons;
 
-pub use refusal::{Blame, Refusal, chain};
+pub use refusal::{Blame, Refusal};

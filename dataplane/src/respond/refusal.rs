@@ -1,10 +1,11 @@
 //! A refusal and its form, `application/problem+json` (RFC 9457); the table of reasons is in `reasons`.
 
-use std::{error::Error, fmt::Write as _};
+use std::error::Error;
 
 use serde::Serialize;
 
 use crate::{
+    causes::chain,
     http::{FieldName, FieldValue},
     limits::REFUSAL_TEXT_BYTES_MAX,
     policy::{Denial, DenyReason},
@@ -129,18 +130,6 @@ impl Refusal {
         // Numbers and text always serialise.
         serde_json::to_vec(&problem).unwrap_or_default()
     }
-}
-
-/// An error and its causes in one line. An error never repeats its source, so nothing is said twice.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        // Writing to a string does not fail.
-        let _written = write!(text, ": {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 fn cut(text: &str) -> &str {
