@@ -1,5 +1,6 @@
 //! The state of one shard's ring: what is queued, what is on its way, what has come.
 
+mod close;
 mod stats;
 
 use std::{
@@ -21,7 +22,7 @@ use super::{
     sys::{Completed, Kept, Request, Uring, adopt},
     timer::Wheel,
 };
-use crate::limits::{ACCEPTED_QUEUE_MAX, RECEIVED_QUEUE_MAX, RING_SHUTDOWN_TIME};
+use crate::limits::{ACCEPTED_QUEUE_MAX, RECEIVED_QUEUE_MAX};
 
 /// Group of the small buffers: heads, idle connections.
 pub(super) const HEADS: u16 = 0;
@@ -358,60 +359,6 @@ impl Core {
         drop((waiting, waker, freed));
         if cancel {
             self.queue(Late::Cancel(key));
-        }
-    }
-
-    /// Ends the ring: no new operation, everything cancelled, the kernel drained, then the memory is given back.
-    ///
-    /// Blocks the shard, at most [`RING_SHUTDOWN_TIME`]. Where the kernel does not finish in time the pools are
-    /// leaked on purpose: a late receive must not write into memory that belongs to somebody else by then.
-    pub fn close(self: &Rc<Self>) {
-        if self.closing.replace(true) {
-            return;
-        }
-        let wakers = self.slab.borrow_mut().take_wakers();
-        wakers.into_iter().for_each(Waker::wake);
-        self.forget_late();
-        self.with_uring(Uring::cancel_all);
-        let end = Instant::now() + RING_SHUTDOWN_TIME;
-        while self.in_flight.get() > 0 && Instant::now() < end {
-            self.block(Duration::from_millis(1));
-        }
-        let ring = self.uring.borrow_mut().take();
-        if let Some(ring) = &ring {
-            self.pools.iter().for_each(|pool| ring.unregister_pool(pool));
-        }
-        drop(ring);
-        drop(self.retired.take());
-        if self.in_flight.get() > 0 {
-            self.pools.iter().cloned().for_each(std::mem::forget);
-        }
-        self.bell.ring();
-    }
-
-    /// Operations that never reached the kernel need no completion.
-    fn forget_late(&self) {
-        for work in self.late.take() {
-            if let Late::Start(key) = work {
-                self.in_flight.set(self.in_flight.get() - 1);
-                let orphan = self.with(key, |busy| {
-                    busy.live = false;
-                    busy.orphan
-                });
-                if orphan == Some(true) {
-                    let freed = self.slab.borrow_mut().remove(key);
-                    drop(freed);
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Core {
-    /// A ring that nobody shut down leaks its pools while the kernel may still write into them.
-    fn drop(&mut self) {
-        if self.uring.get_mut().is_some() && self.in_flight.get() > 0 {
-            self.pools.iter().cloned().for_each(std::mem::forget);
         }
     }
 }

@@ -14,6 +14,7 @@ mod listener;
 pub mod mailbox;
 mod operation;
 mod packet;
+mod scope;
 mod slab;
 mod stream;
 mod sys;
@@ -38,6 +39,7 @@ pub use buffers::Buf;
 pub use datagram::Datagram;
 pub use error::RingError;
 pub use listener::Listener;
+pub use scope::Scope;
 pub use stream::Stream;
 pub use timer::{Elapsed, Sleep, Timeout, sleep, timeout};
 

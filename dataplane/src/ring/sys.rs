@@ -279,3 +279,28 @@ pub(super) fn awaitable(signal: &OwnedFd) -> io::Result<glommio::net::TcpStream>
     // SAFETY: the duplicate was made in the line above and is owned by nobody else; the wrapper closes it.
     Ok(unsafe { glommio::net::TcpStream::from_raw_fd(duplicate) })
 }
+
+/// For tests: refuses io_uring to the calling thread, as a container's seccomp profile does.
+#[cfg(test)]
+pub(super) fn forbid_ring() {
+    let instruction = |code: u32, jump: (u8, u8), value: u32| libc::sock_filter {
+        code: u16::try_from(code).expect("a BPF code"),
+        jt: jump.0,
+        jf: jump.1,
+        k: value,
+    };
+    let mut filter = [
+        // The number of the system call is the first word of what a filter sees (seccomp(2)).
+        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, (0, 0), 0),
+        instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, (0, 1), libc::SYS_io_uring_setup as u32),
+        instruction(libc::BPF_RET | libc::BPF_K, (0, 0), libc::SECCOMP_RET_ERRNO | libc::EPERM as u32),
+        instruction(libc::BPF_RET | libc::BPF_K, (0, 0), libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: sets a flag of the thread. No crate of ours offers filters.
+    let unprivileged = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    // SAFETY: the program lives on this stack for the call, which copies it.
+    let filtered =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!((unprivileged, filtered), (0, 0), "{}", io::Error::last_os_error());
+}

@@ -276,3 +276,70 @@ impl<F: Future> Future for Timeout<F> {
         Pin::new(this.sleep).poll(cx).map(|()| Err(Elapsed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        },
+        task::Wake,
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(AtomicU32);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn random(state: &mut u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state >> 33
+    }
+
+    #[test]
+    fn the_wheel_agrees_with_a_sorted_list() {
+        let (start, mut seed) = (Instant::now(), 7);
+        let (mut wheel, mut now) = (Wheel::new(start), start);
+        let mut armed: Vec<(Instant, TimerKey, Arc<Woken>)> = Vec::new();
+        for step in 0..4_000 {
+            for _ in 0..random(&mut seed) % 4 {
+                // From within a tick to beyond the third level.
+                let bound = [3, 300, 20_000, 2_000_000][(random(&mut seed) % 4) as usize];
+                let deadline = now + Duration::from_millis(random(&mut seed) % bound);
+                let woken = Arc::new(Woken::default());
+                let key = wheel.insert(deadline, Waker::from(Arc::clone(&woken)));
+                armed.push((deadline, key, woken));
+            }
+            if random(&mut seed) % 3 == 0 && !armed.is_empty() {
+                let (_, key, woken) = armed.swap_remove(random(&mut seed) as usize % armed.len());
+                drop(wheel.remove(key));
+                assert_eq!((woken.0.load(Ordering::Relaxed), Arc::strong_count(&woken)), (0, 1));
+            }
+            let first = armed.iter().map(|(deadline, ..)| *deadline).min();
+            assert!(wheel.next().is_none_or(|next| next <= first.unwrap() + TICK), "step {step}");
+            assert_eq!(wheel.next().is_none(), armed.is_empty(), "step {step}");
+            now +=
+                Duration::from_millis(random(&mut seed) % [2, 50, 5_000][(random(&mut seed) % 3) as usize]);
+            wheel.advance(now).into_iter().for_each(Waker::wake);
+            armed.retain(|(deadline, key, woken)| {
+                let fired = woken.0.load(Ordering::Relaxed);
+                assert!(fired <= 1 && (fired == 0 || *deadline <= now), "step {step}: early");
+                assert!(fired == 1 || *deadline + TICK > now, "step {step}: late");
+                let waker = Waker::from(Arc::clone(woken));
+                assert_eq!(wheel.poll(*key, &waker).is_ready(), fired == 1);
+                if fired == 1 {
+                    drop(wheel.remove(*key));
+                }
+                fired == 0
+            });
+            assert_eq!(wheel.len(), armed.len());
+        }
+    }
+}
