@@ -29,7 +29,7 @@ use crate::{
     handler::{Host as Guests, HostConfig, Watchdog},
     identity::{Attachments, ListenerId, SandboxId},
     limits::{HANDLER_TIME, HANDOVER_QUEUE_MAX, SWEEP_TIME},
-    ring::{self, Ring, RingConfig, RingError, mailbox, sleep},
+    ring::{self, Ring, RingConfig, RingError, Scope, mailbox, sleep, yield_now},
     snapshot::{Concerned, Tables},
     tls::{PoolMaster, RootsError, UpstreamTls},
     upstream::{Resolver, RingTransport, Settings as NameSettings},
@@ -317,8 +317,9 @@ async fn serve_shard(
     mut inbox: mailbox::Receiver<Command>,
     updates: mailbox::Slot<Update>,
 ) {
+    let (services, connections) = (Scope::default(), Scope::default());
     let applying = Rc::clone(&core);
-    ring.spawn_urgent(async move {
+    services.spawn(async move {
         loop {
             let Update { tables, concerned } = updates.take().await;
             let revision = tables.revision;
@@ -327,24 +328,40 @@ async fn serve_shard(
         }
     });
     let sweeping = Rc::clone(&core);
-    glommio::spawn_local(async move {
+    services.spawn(async move {
         loop {
             sleep(SWEEP_TIME).await;
             sweeping.pool.sweep(Ring::current().now());
             sweeping.guests.borrow_mut().sweep();
         }
-    })
-    .detach();
-    // Listeners and connections run in this queue, whoever starts them; the mailbox is served before them.
-    let listeners = Listeners::new(core, glommio::executor().current_task_queue());
-    let (stop, stopped) = glommio::channels::local_channel::new_bounded(1);
-    ring.spawn_urgent(async move {
-        while let Some(command) = inbox.recv().await {
-            if !listeners.obey(command) {
-                break;
-            }
-        }
-        let _stopping = stop.try_send(());
     });
-    let _stop = glommio::channels::local_channel::LocalReceiver::recv(&stopped).await;
+    let listeners = Listeners::new(Rc::clone(&core), connections.clone());
+    while let Some(command) = inbox.recv().await {
+        if !listeners.obey(command) {
+            break;
+        }
+    }
+    listeners.end().await;
+    services.end().await;
+    // Those that another shard handed over meanwhile leave their records like all others.
+    for command in inbox.close() {
+        if matches!(command, Command::Arrive(_)) {
+            listeners.obey(command);
+        }
+    }
+    end(ring, &core, &connections).await;
+}
+
+/// Ends all connections, each with its record. A task that was left when its executor ends would be leaked, and with
+/// it the sender for whose end the writer of records waits.
+async fn end(ring: &Ring, core: &Core, connections: &Scope) {
+    core.cut();
+    // Who waits for a socket outside any sandbox is told, and ends as it would if its client had left.
+    ring.close();
+    let mut before = usize::MAX;
+    while connections.len() < before {
+        before = connections.len();
+        yield_now().await;
+    }
+    connections.end().await;
 }

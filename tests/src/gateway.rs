@@ -15,7 +15,7 @@ use control_wire::{
 };
 use data_encoding::BASE64;
 use dataplane::{
-    audit::{Audit, Record},
+    audit::Audit,
     clock::Lease,
     handler::{VerifyingKey, load, target},
     identity::{Attachments, CredentialHash, SandboxId},
@@ -38,9 +38,6 @@ pub const SECRET: &str = "s3cret-value-that-no-sandbox-may-see";
 
 /// A peer of a test that says nothing for this long has failed it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Verdict of the record behind all others.
-const LAST: &str = "last";
 
 /// A TLS connection of a sandbox, opened by the gateway.
 pub type Tls = StreamOwned<ClientConnection, TcpStream>;
@@ -74,6 +71,7 @@ pub struct Gateway {
     tables: Tables,
     lines: Lines,
     audit: Audit,
+    writer: std::thread::JoinHandle<()>,
     enforced: mpsc::Receiver<u64>,
     _folder: tempfile::TempDir,
 }
@@ -88,7 +86,7 @@ impl Gateway {
         let hosts_file = folder.path().join("hosts");
         std::fs::write(&hosts_file, "127.0.0.1 origin.test second.test\n").expect("a file is written");
         let lines = Lines::default();
-        let (audit, _writer) = Audit::start(Box::new(lines.clone())).expect("a thread");
+        let (audit, writer) = Audit::start(Box::new(lines.clone())).expect("a thread");
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(origin.root_pem.as_bytes()).expect("a certificate");
         roots.add(root).expect("a root");
@@ -119,6 +117,7 @@ impl Gateway {
             tables: Tables::default(),
             lines,
             audit,
+            writer,
             enforced,
             _folder: folder,
         };
@@ -295,18 +294,24 @@ impl Gateway {
     /// When there are fewer or more.
     pub fn records(self, count: usize) -> Vec<serde_json::Value> {
         self.recorded(count);
-        self.shards.stop();
-        // What shards recorded before they ended stands before this one.
-        self.audit.record(Record { verdict: LAST, ..Record::default() }).expect("the writer lives");
-        let (lines, written) = &*self.lines.0;
-        let going_on = |bytes: &mut Vec<u8>| parse(bytes).last().is_none_or(|last| last["verdict"] != LAST);
-        let bytes = lines.lock().expect("no thread panicked holding it");
-        let waited =
-            written.wait_timeout_while(bytes, PATIENCE, going_on).expect("no thread panicked holding it");
-        let mut records = parse(&waited.0);
-        assert_eq!(records.pop().expect("the last one")["verdict"], LAST, "the writer of records writes");
+        let records = self.stop();
         assert_eq!(records.len(), count, "{records:#?}");
         records
+    }
+
+    /// Stops everything, and gives all records.
+    ///
+    /// # Panics
+    /// When the writer of records does not end: then something of the shards lives on.
+    pub fn stop(self) -> Vec<serde_json::Value> {
+        self.shards.stop();
+        let Self { audit, writer, lines, .. } = self;
+        drop(audit);
+        let (ended, waited) = mpsc::channel();
+        let joining = std::thread::spawn(move || ended.send(writer.join().is_ok()));
+        assert_eq!(waited.recv_timeout(PATIENCE), Ok(true), "the writer of records ends");
+        joining.join().expect("it has sent").expect("somebody waited");
+        parse(&lines.0.0.lock().expect("no thread panicked holding it"))
     }
 }
 

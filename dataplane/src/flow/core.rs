@@ -202,6 +202,14 @@ impl Core {
         resident.ties.cut()
     }
 
+    /// Ends every connection of every sandbox, because the shard ends.
+    pub fn cut(&self) {
+        let residents: Vec<SandboxId> = self.residents.borrow().keys().cloned().collect();
+        residents.iter().for_each(|sandbox| {
+            self.detach(sandbox);
+        });
+    }
+
     /// Whether policy lets a sandbox go on while control is out of reach.
     pub fn lease_runs(&self, rules: &Rules) -> bool {
         match rules.on_control_loss() {

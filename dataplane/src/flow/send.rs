@@ -112,7 +112,7 @@ pub(super) async fn send(
             Sending { head: head.to_vec(), method: &method, framing, version: about.version, keep_alive };
         let gate = Open { arrived, hold: &hold };
         let outcome = { exchange(client, &mut inbound, sending, &gate).await };
-        let stale = inbound.has_left();
+        let (stale, revoked) = (inbound.has_left(), hold.is_cut());
         drop((inbound, hold));
         match outcome {
             Ok(done) => {
@@ -125,6 +125,8 @@ pub(super) async fn send(
                 }
                 return if done.client_goes_on { After::GoesOn } else { After::Ends };
             }
+            // Both legs were reset, and which of them the relay met first says nothing.
+            Err(_) if revoked => return cut(&wire, record),
             Err(ExchangeError::Unanswered(_)) if reused && repeatable => {}
             Err(error) => {
                 upstream.reset();

@@ -185,11 +185,6 @@ impl Ring {
             .expect("sockets, timers and mailboxes are used on a shard, after its ring was started")
     }
 
-    /// Runs a task that other threads wake through a mailbox: its turn comes before that of the connections.
-    pub fn spawn_urgent<F: Future<Output = ()> + 'static>(&self, task: F) {
-        glommio::spawn_local(task).detach();
-    }
-
     /// Cancels every operation, waits for the kernel and gives the memory back. Who awaits a socket gets
     /// `ESHUTDOWN`, now and from now on; no timer fires any more. Takes at most a second.
     pub fn close(&self) {

@@ -339,7 +339,8 @@ fn a_shutdown_ends_what_is_in_flight() {
                     errors.borrow_mut().push((name, error.raw_os_error()));
                 })
             };
-            let (client, server) = pair().await;
+            let (_silent, server) = pair().await;
+            let (client, _deaf) = pair().await;
             let (other, body) = pair().await;
             let (idle, address) = listener();
             let datagram = Datagram::connect(address).unwrap();

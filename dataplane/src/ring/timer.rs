@@ -317,7 +317,7 @@ mod tests {
                 let key = wheel.insert(deadline, Waker::from(Arc::clone(&woken)));
                 armed.push((deadline, key, woken));
             }
-            if random(&mut seed) % 3 == 0 && !armed.is_empty() {
+            if random(&mut seed).is_multiple_of(3) && !armed.is_empty() {
                 let (_, key, woken) = armed.swap_remove(random(&mut seed) as usize % armed.len());
                 drop(wheel.remove(key));
                 assert_eq!((woken.0.load(Ordering::Relaxed), Arc::strong_count(&woken)), (0, 1));

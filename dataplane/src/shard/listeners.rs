@@ -5,7 +5,7 @@ use std::{
 };
 
 use futures_lite::FutureExt as _;
-use glommio::{Task, TaskQueueHandle};
+use glommio::Task;
 
 use super::{Command, names};
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     },
     identity::{ListenerId, SandboxId},
     listen::{ListenerKind, socket},
-    ring::{Datagram, Listener, Stream},
+    ring::{Datagram, Listener, Scope, Stream},
 };
 
 /// A socket that a shard is to serve.
@@ -37,15 +37,24 @@ pub(super) enum Of {
 /// What a shard listens on.
 pub(super) struct Listeners {
     core: Rc<Core>,
-    queue: TaskQueueHandle,
+    connections: Scope,
     /// Those of sandboxes. A task that is dropped takes no more connections, and closes its socket.
     open: RefCell<HashMap<ListenerId, (SandboxId, Task<()>)>>,
+    shared: RefCell<Vec<Task<()>>>,
 }
 
 impl Listeners {
-    /// None yet. Tasks run in `queue`.
-    pub(super) fn new(core: Rc<Core>, queue: TaskQueueHandle) -> Self {
-        Self { core, queue, open: RefCell::default() }
+    /// None yet. What they accept is served in `connections`.
+    pub(super) fn new(core: Rc<Core>, connections: Scope) -> Self {
+        Self { core, connections, open: RefCell::default(), shared: RefCell::default() }
+    }
+
+    /// Closes all of them.
+    pub(super) async fn end(&self) {
+        let open = self.open.take().into_values().map(|(_, task)| task);
+        for task in open.chain(self.shared.take()) {
+            task.cancel().await;
+        }
     }
 
     /// Does what the shard is told. False: it is to stop.
@@ -54,7 +63,7 @@ impl Listeners {
         match command {
             Command::Arrive(moved) => {
                 if let Ok(stream) = Stream::from_parts(moved.socket, moved.bytes) {
-                    spawn(&self.core, self.queue, stream, moved.way);
+                    spawn(&self.core, &self.connections, stream, moved.way);
                 }
             }
             Command::Attach(attachments, done) => {
@@ -74,8 +83,7 @@ impl Listeners {
                 let _gone = done.send(self.core.detach(&sandbox));
             }
             Command::Certify(sandbox, done) => {
-                // Where the queue is gone the shard is ending, and nobody needs a certificate.
-                let _ending = self.spawn(certify(Rc::clone(&self.core), sandbox, done)).map(Task::detach);
+                self.connections.spawn(certify(Rc::clone(&self.core), sandbox, done));
             }
             Command::Stop => return false,
         }
@@ -83,30 +91,26 @@ impl Listeners {
     }
 
     fn open(&self, Socket { socket, kind, of }: Socket) -> io::Result<()> {
-        let core = Rc::clone(&self.core);
+        let (core, connections) = (Rc::clone(&self.core), self.connections.clone());
         let task = match (kind, of.clone()) {
             (ListenerKind::DnsUdp, Of::Sandbox(_, sandbox)) => {
                 let socket = Datagram::from_fd(socket)?;
-                self.spawn(names::serve_datagrams(core, socket, sandbox))?
+                glommio::spawn_local(names::serve_datagrams(core, socket, sandbox))
             }
             (ListenerKind::DnsTcp, Of::Sandbox(_, sandbox)) => {
                 let listener = Listener::from_fd(socket)?;
-                self.spawn(names::serve_listener(core, self.queue, listener, sandbox))?
+                glommio::spawn_local(names::serve_listener(core, connections, listener, sandbox))
             }
             (ListenerKind::DnsUdp | ListenerKind::DnsTcp, Of::Everyone) => {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, "name queries are of one sandbox"));
             }
-            (_, of) => self.spawn(accept(core, self.queue, Listener::from_fd(socket)?, kind, of))?,
+            (_, of) => glommio::spawn_local(accept(core, connections, Listener::from_fd(socket)?, kind, of)),
         };
         match of {
             Of::Sandbox(listener, sandbox) => drop(self.open.borrow_mut().insert(listener, (sandbox, task))),
-            Of::Everyone => drop(task.detach()),
+            Of::Everyone => self.shared.borrow_mut().push(task),
         }
         Ok(())
-    }
-
-    fn spawn(&self, task: impl Future<Output = ()> + 'static) -> io::Result<Task<()>> {
-        glommio::spawn_local_into(task, self.queue).map_err(|error| io::Error::other(error.to_string()))
     }
 }
 
@@ -120,7 +124,7 @@ async fn certify(core: Rc<Core>, sandbox: SandboxId, done: mpsc::Sender<()>) {
 }
 
 /// Takes connections from one listener until it fails for good.
-async fn accept(core: Rc<Core>, queue: TaskQueueHandle, listener: Listener, kind: ListenerKind, of: Of) {
+async fn accept(core: Rc<Core>, connections: Scope, listener: Listener, kind: ListenerKind, of: Of) {
     // A Unix socket has none, and needs none.
     let bound = listener.local_addr();
     while let Ok(stream) = listener.accept().await {
@@ -141,20 +145,16 @@ async fn accept(core: Rc<Core>, queue: TaskQueueHandle, listener: Listener, kind
                 }
             }
         };
-        spawn(&core, queue, stream, way);
+        spawn(&core, &connections, stream, way);
     }
 }
 
 /// Serves a connection in a task of its own. A panic ends that task alone.
-fn spawn(core: &Rc<Core>, queue: TaskQueueHandle, stream: Stream, way: Way) {
+fn spawn(core: &Rc<Core>, connections: &Scope, stream: Stream, way: Way) {
     let core = Rc::clone(core);
-    let served = async move {
+    connections.spawn(async move {
         if AssertUnwindSafe(serve(&core, stream, way)).catch_unwind().await.is_err() {
             eprintln!("outgate-dataplane: a connection ended by a mistake of ours; the others go on");
         }
-    };
-    // The queue is the shard's first and is never removed.
-    if let Ok(task) = glommio::spawn_local_into(served, queue) {
-        task.detach();
-    }
+    });
 }

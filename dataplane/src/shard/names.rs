@@ -7,8 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use glommio::TaskQueueHandle;
-
 use crate::{
     flow::core::Core,
     identity::SandboxId,
@@ -16,7 +14,7 @@ use crate::{
         DNS_ANSWERS_BYTES_MAX, DNS_CONNECTIONS_MAX, DNS_IDLE_S, DNS_PAUSE, DNS_QUERY_BYTES_MAX,
         DNS_UNANSWERED_MAX,
     },
-    ring::{Datagram, Listener, Stream, sleep, timeout, yield_now},
+    ring::{Datagram, Listener, Scope, Stream, sleep, timeout, yield_now},
 };
 
 /// Errors in a row after which a socket counts as broken. One that passes (a peer's closed port) is followed by data.
@@ -58,7 +56,7 @@ pub(super) async fn serve_datagrams(core: Rc<Core>, socket: Datagram, sandbox: S
 /// Takes connections for queries until the listener fails for good.
 pub(super) async fn serve_listener(
     core: Rc<Core>,
-    queue: TaskQueueHandle,
+    connections: Scope,
     listener: Listener,
     sandbox: SandboxId,
 ) {
@@ -70,7 +68,7 @@ pub(super) async fn serve_listener(
         }
         let place = Place::take(&open);
         let (core, sandbox) = (Rc::clone(&core), sandbox.clone());
-        let served = async move {
+        connections.spawn(async move {
             let _place = place;
             // Counted in like any other connection, and ended with them when the sandbox leaves.
             let Ok(admission) = core.admit(&sandbox) else { return stream.reset() };
@@ -78,10 +76,7 @@ pub(super) async fn serve_listener(
             if !matches!(ended, Some(Ok(()))) {
                 stream.reset();
             }
-        };
-        if let Ok(task) = glommio::spawn_local_into(served, queue) {
-            task.detach();
-        }
+        });
     }
 }
 
