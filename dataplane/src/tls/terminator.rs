@@ -93,8 +93,11 @@ impl Terminator {
     }
 
     /// The settings that answer for `name`. `offers_http11` is what the hello says: without it no protocol is
-    /// chosen, where rustls alone would end the handshake (RFC 7301 §3.2).
-    pub(super) fn settings(
+    /// chosen, where rustls alone would end the handshake (RFC 7301 §3.2). The leaf is minted where none is kept.
+    ///
+    /// # Errors
+    /// The authority is not valid at `now`, or the machine gave no random bytes.
+    pub fn settings(
         &self,
         name: &CertName,
         offers_http11: bool,

@@ -1,0 +1,125 @@
+//! One call of a real handler, with isolation and without, for guests of 64 and 128 KiB.
+
+mod guest;
+
+use std::{hint::black_box, sync::Arc, time::Duration};
+
+use benches::{
+    heads::{LIBRARY, request},
+    processor_time::ProcessorTime,
+};
+use criterion::BenchmarkId;
+use dataplane::{
+    handler::{Host, HostConfig, Loaded, Restore, Watchdog},
+    limits::HANDLER_TIME,
+};
+use handlers_sdk_abi::{
+    action::Action,
+    view::{Field, RequestView},
+};
+
+/// Nothing is put back: what isolation costs is the difference.
+const NOTHING: Restore = Restore { memory: false, size: false, globals: false };
+
+/// Calls in a row without restoring. More: the guest, whose allocator relies on being restored, asks for pages.
+/// Fewer: the reading of the clock is seen in the figure.
+const UNRESTORED_CALLS: u64 = 16;
+
+/// Section of a module that holds its memories (WebAssembly core specification 5.5.8).
+const MEMORY_SECTION: u8 = 5;
+
+/// The same module with twice the memory: the minimum in its memory section goes from one page to two.
+fn of_two_pages(wasm: &[u8]) -> Vec<u8> {
+    let mut wide = wasm.to_vec();
+    let mut at = 8;
+    while at < wasm.len() {
+        let (section, mut length, mut shift) = (wasm[at], 0usize, 0);
+        loop {
+            at += 1;
+            length |= usize::from(wasm[at] & 0x7f) << shift;
+            shift += 7;
+            if wasm[at] < 0x80 {
+                break;
+            }
+        }
+        at += 1;
+        if section == MEMORY_SECTION {
+            assert_eq!(wasm[at..at + 3], [1, 0, 1], "one memory, without a maximum, of one page");
+            wide[at + 2] = 2;
+            return wide;
+        }
+        at += length;
+    }
+    panic!("the module has no memory section");
+}
+
+fn view<'a>(fields: &'a [Field<'a>]) -> RequestView<'a> {
+    RequestView {
+        flags: 0,
+        port: 443,
+        http_version: 11,
+        status: 0,
+        body_bytes: Some(1834),
+        now_ms: 1_763_740_800_000,
+        random: [7; 16],
+        method: "POST",
+        host: "api.github.com",
+        path: "/v1/chat/completions",
+        query: None,
+        container_id: "box-0",
+        class_name: "coding-agent",
+        request_id: "",
+        traceparent: "",
+        handler: "inject-token",
+        revision: 1,
+        suspensions_left: 0,
+        labels: &[],
+        fields,
+    }
+}
+
+/// The time of calls without restoring. Between short runs of them one call that restores puts the guest back, unseen
+/// by the clock.
+fn unisolated(host: &mut Option<Host>, loaded: &Arc<Loaded>, view: &RequestView<'_>, calls: u64) -> Duration {
+    let (mut left, mut spent) = (calls, Duration::ZERO);
+    while left > 0 {
+        let run = left.min(UNRESTORED_CALLS);
+        let mut bare = host.take().expect("given back below").with_restore(NOTHING);
+        let began = ProcessorTime::spent();
+        for _ in 0..run {
+            black_box(bare.call(loaded, b"null", black_box(view)).expect("actions"));
+        }
+        spent += ProcessorTime::spent() - began;
+        let mut whole = bare.with_restore(Restore::ALL);
+        whole.call(loaded, b"null", view).expect("actions");
+        *host = Some(whole);
+        left -= run;
+    }
+    spent
+}
+
+fn handler_call(criterion: &mut benches::Criterion) {
+    let watchdog = Watchdog::start(HANDLER_TIME).expect("a thread");
+    let head = request(LIBRARY);
+    let fields: Vec<Field<'_>> =
+        head.fields().map(|field| Field { name: field.name, value: field.value }).collect();
+    let view = view(&fields);
+    let module = guest::module();
+    let mut group = criterion.benchmark_group("handler_call");
+    for (size, wasm) in [("64KiB", module.clone()), ("128KiB", of_two_pages(&module))] {
+        let loaded = guest::loaded(&wasm);
+        let mut host = Host::new(HostConfig::default(), &watchdog).expect("a host");
+        let actions = host.call(&loaded, b"null", &view).expect("actions");
+        assert!(actions.iter().any(|action| matches!(action, Action::SetSecret { .. })));
+        group.bench_function(BenchmarkId::new("isolated", size), |bencher| {
+            bencher.iter(|| host.call(&loaded, b"null", black_box(&view)).expect("actions"));
+        });
+        let mut host = Some(host);
+        group.bench_function(BenchmarkId::new("without_isolation", size), |bencher| {
+            bencher.iter_custom(|calls| unisolated(&mut host, &loaded, &view, calls));
+        });
+    }
+    group.finish();
+}
+
+benches::main!(handler_call);

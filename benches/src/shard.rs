@@ -1,0 +1,96 @@
+//! A shard without its ring: everything that decides about a request, nothing that sends one.
+
+use std::{hash::RandomState, sync::Arc, time::SystemTime};
+
+use dataplane::{
+    audit::{Audit, Record},
+    clock::Lease,
+    flow::{
+        core::{Admission, Common, Core},
+        request::{Arrived, Proof, Step, prepare},
+    },
+    handler::{Host as Guests, HostConfig, Watchdog},
+    http::{ConnectionFacts, Host, Scheme},
+    identity::SandboxId,
+    limits::HANDLER_TIME,
+    respond::Refusal,
+    snapshot::{Concerned, Tables},
+    tls::{Authority, PoolMaster, SandboxSalt, UpstreamTls},
+    upstream::{Resolver, RingTransport, Settings},
+};
+
+use rustls::RootCertStore;
+
+use crate::heads;
+
+/// A shard that is home of the sandbox `box-0`, which has one connection open.
+pub struct Shard {
+    core: Core,
+    admission: Admission,
+    _watchdog: Watchdog,
+}
+
+impl Shard {
+    /// A shard that enforces these tables.
+    ///
+    /// # Panics
+    /// When the machine refuses what a shard needs, or the tables do not hold `box-0`.
+    pub fn new(tables: Tables) -> Self {
+        let (audit, _writer) = Audit::start(Box::new(std::io::sink())).expect("a thread");
+        let master = PoolMaster::ephemeral().expect("a master");
+        let upstream_tls = UpstreamTls::new(some_root(&master)).expect("settings");
+        let common = Common {
+            shards: 1,
+            hasher: RandomState::new(),
+            master,
+            lease: Arc::new(Lease::default()),
+            audit,
+            system_roots: String::new(),
+            offer_certificate: Box::new(|_, _| true),
+            hand_over: Box::new(Err),
+        };
+        let names = Settings { name_servers: Vec::new(), hosts_file: "/dev/null".into() };
+        let resolver = Resolver::new(&names, RingTransport).expect("no hosts");
+        let watchdog = Watchdog::start(HANDLER_TIME).expect("a thread");
+        let guests = Guests::new(HostConfig::default(), &watchdog).expect("a handler host");
+        let core = Core::new(0, Arc::new(common), resolver, upstream_tls, guests);
+        core.apply(Arc::new(tables), &Concerned::default());
+        let admission = core.admit(&SandboxId::new("box-0").expect("an id"));
+        let admission = admission.unwrap_or_else(|refusal| panic!("not admitted: {refusal:?}"));
+        Self { core, admission, _watchdog: watchdog }
+    }
+
+    /// What a connection says that opened TLS to this host.
+    ///
+    /// # Panics
+    /// When it is no host.
+    pub fn facts(host: &str) -> ConnectionFacts {
+        ConnectionFacts {
+            scheme: Scheme::Https,
+            connect_target: None,
+            sni: Some(Host::parse(host).expect("a host")),
+            destination: Some("203.0.113.7:443".parse().expect("an address")),
+            destination_name: None,
+            explicit_proxy: false,
+        }
+    }
+
+    /// Reads a request and decides everything about it, up to the head that would be sent.
+    ///
+    /// # Errors
+    /// The refusal that the sandbox would be told.
+    pub fn prepare(&self, bytes: &[u8], facts: &ConnectionFacts) -> Result<Step, Refusal> {
+        let resident = self.admission.resident();
+        let arrived = Arrived { core: &self.core, resident, facts, proof: Proof::Connection };
+        prepare(&arrived, &heads::request(bytes), &mut Record::default())
+    }
+}
+
+/// Nothing is dialled here, so any root does.
+fn some_root(master: &PoolMaster) -> RootCertStore {
+    let authority = Authority::derive(master, &SandboxSalt([0; 32])).expect("an authority");
+    let certificate = authority.issue_certificate("root", SystemTime::now(), 30).expect("a certificate");
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate.into()).expect("a root");
+    roots
+}
