@@ -13,7 +13,6 @@ use control_wire::{
     envelope::ArtefactKey,
     row::{Envelope, HandlerRow, Op, SandboxRow, SecretRow, SecretValue, TemplateRow},
 };
-use data_encoding::BASE64;
 use dataplane::{
     audit::Audit,
     clock::Lease,
@@ -27,11 +26,11 @@ use dataplane::{
 };
 use handlers_sdk_abi::ABI_VERSION;
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
+    ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::origin::Origin;
+use crate::{client, origin::Origin};
 
 /// Value of the secret `token`.
 pub const SECRET: &str = "s3cret-value-that-no-sandbox-may-see";
@@ -206,15 +205,7 @@ impl Gateway {
     /// # Panics
     /// When it is not given.
     pub fn tunnel_as(&self, credentials: &str, host: &str, port: u16) -> TcpStream {
-        let mut socket = self.socket();
-        let credentials = BASE64.encode(credentials.as_bytes());
-        let head = format!(
-            "CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\nProxy-Authorization: Basic {credentials}\r\n\r\n"
-        );
-        socket.write_all(head.as_bytes()).expect("the gateway reads");
-        let answer = read_head(&mut socket);
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        socket
+        client::tunnel(self.proxy, credentials, host, port)
     }
 
     /// A connection to the explicit proxy.
@@ -222,11 +213,7 @@ impl Gateway {
     /// # Panics
     /// When it is refused.
     pub fn socket(&self) -> TcpStream {
-        let socket = TcpStream::connect(self.proxy).expect("the gateway listens");
-        socket.set_read_timeout(Some(PATIENCE)).expect("an option");
-        socket.set_write_timeout(Some(PATIENCE)).expect("an option");
-        socket.set_nodelay(true).expect("an option");
-        socket
+        client::socket(self.proxy)
     }
 
     /// The certificate of a sandbox's authority, in DER form.
@@ -243,17 +230,7 @@ impl Gateway {
     /// # Panics
     /// When there is no such sandbox or the name is none.
     pub fn client(&self, sandbox: &str, host: &str, alpn: &[&[u8]]) -> ClientConnection {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(self.authority(sandbox).to_vec())).expect("a root");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-        let name = ServerName::try_from(host.to_owned()).expect("a name");
-        ClientConnection::new(Arc::new(config), name).expect("a client")
+        client::trusting(self.authority(sandbox), host, alpn)
     }
 
     /// A TLS connection of `box` to `host:port`, opened by the gateway.

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+pub mod client;
 pub mod gateway;
 pub mod guests;
 pub mod origin;
+pub mod process;
+pub mod stage;
 
 /// The root of the checkout.
 ///

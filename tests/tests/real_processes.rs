@@ -1,0 +1,143 @@
+//! The whole product as real processes: control, the shipped plane, and clients that other people wrote.
+
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
+
+use tests::{
+    gateway::SECRET,
+    origin::{Origin, respond},
+    process::{attach_proxy, detach, records, run},
+    stage::{SANDBOX, Stage, policy},
+};
+
+fn echo() -> Origin {
+    Origin::tls(&["origin.test"], |seen, out| respond(out, &seen.body))
+}
+
+#[test]
+fn curl_gets_and_posts_and_its_requests_carry_the_credential() {
+    for shards in [1, 4] {
+        let origin = echo();
+        let stage = Stage::set(&origin, shards);
+        let url = format!("https://origin.test:{}/p?q=1", origin.address.port());
+        let (went, text) = run(stage.curl().args(["--include", &url]));
+        assert!(went && text.contains("HTTP/1.1 200"), "{text}");
+        let (went, body) = run(stage.curl().args(["--data", "hello", &url]));
+        assert!(went && body == "hello", "{body}");
+        for seen in origin.wait_for(2) {
+            let values: Vec<_> = seen.fields("authorization").collect();
+            assert_eq!(values, [format!("Bearer {SECRET}")]);
+        }
+        let written = serde_json::to_string(&records(&stage.plane.folder, 2)).unwrap();
+        assert!(
+            !written.contains(SECRET)
+                && !text.contains(SECRET)
+                && !stage.plane.process.said().contains(SECRET)
+        );
+    }
+}
+
+#[test]
+fn refused_host_is_told_inside_tls_by_which_rule_and_what_would_allow_it() {
+    let origin = echo();
+    let stage = Stage::set(&origin, 2);
+    let url = format!("https://other.test:{}/", origin.address.port());
+    let (went, text) = run(stage.curl().args(["--include", &url]));
+    assert!(went && text.contains("HTTP/1.1 403") && text.contains("host_not_allowed"), "{text}");
+    assert!(text.contains("allowedHosts"), "{text}");
+    assert_eq!(origin.connections(), 0);
+    assert_eq!(records(&stage.plane.folder, 1)[0]["verdict"], "refused");
+}
+
+#[test]
+fn openssl_accepts_the_certificates_at_its_strictest() {
+    let origin = echo();
+    let stage = Stage::set(&origin, 1);
+    let target = format!("origin.test:{}", origin.address.port());
+    let mut command = Command::new("openssl");
+    command
+        .args(["s_client", "-x509_strict", "-verify_return_error", "-verify_hostname", "origin.test"])
+        .args(["-servername", "origin.test", "-connect", &target, "-proxy", &stage.plane.proxy.to_string()])
+        .args(["-proxy_user", SANDBOX, "-proxy_pass", &format!("pass:{}", stage.password), "-CAfile"])
+        .arg(stage.authority())
+        .stdin(Stdio::null());
+    let (went, text) = run(&mut command);
+    assert!(went && text.contains("Verify return code: 0 (ok)"), "{text}");
+}
+
+#[test]
+fn python_accepts_the_certificate_and_reads_the_answer() {
+    let origin = Origin::tls(&["origin.test"], |_, out| respond(out, b"from the origin"));
+    let stage = Stage::set(&origin, 1);
+    let script = "import os, ssl, urllib.request as r\n\
+        context = ssl.create_default_context(cafile=os.environ['CA'])\n\
+        context.verify_flags |= ssl.VERIFY_X509_STRICT\n\
+        opener = r.build_opener(r.ProxyHandler({'https': os.environ['PROXY']}), r.HTTPSHandler(context=context))\n\
+        print(opener.open(os.environ['URL'], timeout=20).read().decode())\n";
+    let mut command = Command::new("python3");
+    command
+        .args(["-c", script])
+        .env("CA", stage.authority())
+        .env("PROXY", stage.proxy_url())
+        .env("URL", format!("https://origin.test:{}/", origin.address.port()));
+    let (went, text) = run(&mut command);
+    assert!(went && text.trim() == "from the origin", "{text}");
+}
+
+#[test]
+fn authority_is_the_same_after_plane_and_control_were_restarted() {
+    let origin = echo();
+    let mut stage = Stage::set(&origin, 2);
+    let url = format!("https://origin.test:{}/", origin.address.port());
+    let before = fs::read(stage.authority()).unwrap();
+    stage.plane.restart();
+    stage.password = attach_proxy(&stage.plane.folder, SANDBOX);
+    assert!(
+        run(stage.curl().arg(&url)).0,
+        "a client that trusts the authority goes on after the plane's restart"
+    );
+    stage.control.restart();
+    assert_eq!(fs::read(stage.authority()).unwrap(), before);
+    let own = run(stage.curl().arg("http://outgate.internal/ca.pem")).1;
+    assert_eq!(own.trim().as_bytes(), before.trim_ascii());
+    assert!(run(stage.curl().arg(&url)).0);
+}
+
+#[test]
+fn detached_sandbox_is_refused_and_its_password_is_worth_nothing() {
+    let origin = echo();
+    let stage = Stage::set(&origin, 4);
+    let url = format!("https://origin.test:{}/", origin.address.port());
+    assert!(run(stage.curl().arg(&url)).0);
+    detach(&stage.plane.folder, SANDBOX);
+    let (went, text) = run(stage.curl().arg(&url));
+    assert!(!went && text.contains("407"), "{text}");
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[test]
+fn list_change_and_rotated_secret_hold_for_the_next_request_after_applied() {
+    let origin = echo();
+    let stage = Stage::set(&origin, 4);
+    let url = format!("https://origin.test:{}/", origin.address.port());
+    let ask = |expected: &str| {
+        let (_, text) = run(stage.curl().args(["--include", &url]));
+        assert!(text.contains(expected), "{text}");
+    };
+    ask("HTTP/1.1 200");
+    stage
+        .control
+        .put("secrets/token", &serde_json::json!({ "value": "rotated-value", "hosts": ["origin.test"] }));
+    ask("HTTP/1.1 200");
+    let seen = origin.wait_for(2);
+    assert_eq!(seen[1].fields("authorization").collect::<Vec<_>>(), ["Bearer rotated-value"]);
+    stage.control.put("sandboxes/box/deniedHosts", &serde_json::json!(["origin.test"]));
+    ask("HTTP/1.1 403");
+    stage.control.put("sandboxes/box/deniedHosts", &serde_json::json!([]));
+    ask("HTTP/1.1 200");
+    stage.control.put("templates/t", &policy(&[]));
+    ask("HTTP/1.1 403");
+    assert_eq!(origin.seen().len(), 3, "nothing that was refused reached the upstream");
+}
