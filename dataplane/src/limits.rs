@@ -332,3 +332,7 @@ pub const DNS_PAUSE: Duration = Duration::from_millis(10);
 /// Bytes of answers to pipelined queries that are collected before they are sent. Larger: a client that asks and does
 /// not read fills memory. Smaller: more system calls.
 pub const DNS_ANSWERS_BYTES_MAX: usize = 16 << 10;
+
+/// Receive buffers of one kind that a shard's ring offers to the kernel at first. Larger: more memory is touched in
+/// turn, and leaves the caches. Smaller: more bursts find none and widen the offer.
+pub const BUFFERS_OFFERED: u16 = 16;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)] // The memory is shared with the kernel: mapped pages, an atomic tail, slices into the pool.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     fmt, io,
     ops::{Deref, DerefMut},
     ptr::NonNull,
@@ -13,6 +13,7 @@ use std::{
 use io_uring::types::BufRingEntry;
 
 use super::driver::Bell;
+use crate::limits::BUFFERS_OFFERED;
 
 /// Anonymous pages, unmapped on drop.
 struct Pages {
@@ -50,6 +51,10 @@ impl Drop for Pages {
 }
 
 /// A pool of equal buffers and the ring by which they are lent to the kernel.
+///
+/// The kernel takes buffers in the order in which they were offered. Were all of them on offer, every one would be
+/// touched in turn: the whole pool would be in memory and out of the caches for one busy connection. So a few are on
+/// offer, and the one that came back last is offered next; a burst that finds none widens the offer for good.
 pub(super) struct Pool {
     ring: Pages,
     data: Pages,
@@ -58,22 +63,40 @@ pub(super) struct Pool {
     bytes: u32,
     tail: Cell<u16>,
     out: Cell<u16>,
+    /// Buffers in the ring.
+    offered: Cell<u16>,
+    /// Buffers that are to be in the ring while there are any.
+    offer: Cell<u16>,
+    /// Neither in the ring nor lent, the one that came back last on top.
+    spare: RefCell<Vec<u16>>,
     /// Set while receives wait for a buffer: then giving one back rings the driver.
     hungry: Cell<bool>,
     bell: Rc<Bell>,
 }
 
 impl Pool {
-    /// Maps a pool with all buffers in the ring. `count` is a power of two up to 32,768.
+    /// Maps a pool and offers its first buffers. `count` is a power of two up to 32,768.
     ///
     /// # Errors
     /// `ENOMEM` from the mapping.
     pub fn new(group: u16, count: u16, bytes: u32, bell: Rc<Bell>) -> io::Result<Rc<Self>> {
         let ring = Pages::map(usize::from(count) * size_of::<BufRingEntry>())?;
         let data = Pages::map(usize::from(count) * bytes as usize)?;
-        let (tail, out, hungry) = (Cell::new(0), Cell::new(count), Cell::new(false));
-        let pool = Self { ring, data, group, count, bytes, tail, out, hungry, bell };
-        (0..count).for_each(|id| pool.give(id));
+        let pool = Self {
+            ring,
+            data,
+            group,
+            count,
+            bytes,
+            tail: Cell::new(0),
+            out: Cell::new(0),
+            offered: Cell::new(0),
+            offer: Cell::new(BUFFERS_OFFERED.min(count)),
+            spare: RefCell::new((0..count).rev().collect()),
+            hungry: Cell::new(false),
+            bell,
+        };
+        pool.fill();
         Ok(Rc::new(pool))
     }
 
@@ -97,7 +120,7 @@ impl Pool {
         self.out.get()
     }
 
-    /// Buffers that the kernel may take.
+    /// Buffers that are not lent to tasks.
     pub fn free(&self) -> u16 {
         self.count - self.out.get()
     }
@@ -105,6 +128,12 @@ impl Pool {
     /// Free buffers at which starved receives are armed again: an eighth, so that they do not fail by turns.
     pub fn low_water(&self) -> u16 {
         (self.count / 8).max(1)
+    }
+
+    /// A receive found no buffer: where there are any, more are offered from now on.
+    pub fn widen(&self) {
+        self.offer.set(self.offer.get().saturating_mul(2).min(self.count));
+        self.fill();
     }
 
     /// Says whether receives wait for a buffer.
@@ -116,11 +145,31 @@ impl Pool {
     pub fn take(self: &Rc<Self>, id: u16, length: u32) -> Buf {
         assert!(id < self.count && length <= self.bytes, "the kernel names a buffer of the pool");
         self.out.set(self.out.get() + 1);
+        self.offered.set(self.offered.get() - 1);
+        self.fill();
         Buf(Memory::Pool { pool: Rc::clone(self), id, length })
     }
 
-    /// Writes a buffer back into the ring: the entry first, then the tail with release order.
+    /// Takes a buffer back.
     fn give(&self, id: u16) {
+        self.spare.borrow_mut().push(id);
+        self.fill();
+        self.out.set(self.out.get() - 1);
+        if self.hungry.get() && self.free() >= self.low_water() {
+            self.bell.ring();
+        }
+    }
+
+    /// Offers spare buffers until as many are in the ring as should be.
+    fn fill(&self) {
+        while self.offered.get() < self.offer.get() {
+            let Some(id) = self.spare.borrow_mut().pop() else { return };
+            self.offer_one(id);
+        }
+    }
+
+    /// Writes a buffer into the ring: the entry first, then the tail with release order.
+    fn offer_one(&self, id: u16) {
         let tail = self.tail.get();
         let base: *mut BufRingEntry = self.ring.start.as_ptr().cast();
         // SAFETY: the index is masked below the number of entries that the mapping was made for.
@@ -138,10 +187,7 @@ impl Pool {
         // SAFETY: the tail is two bytes, aligned, mapped as long as `self`, and written only here by this thread.
         let shared = unsafe { AtomicU16::from_ptr(shared.cast_mut()) };
         shared.store(next, Ordering::Release);
-        self.out.set(self.out.get() - 1);
-        if self.hungry.get() && self.free() >= self.low_water() {
-            self.bell.ring();
-        }
+        self.offered.set(self.offered.get() + 1);
     }
 
     fn address(&self, id: u16) -> NonNull<u8> {

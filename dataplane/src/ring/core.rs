@@ -236,7 +236,9 @@ impl Core {
                 if !busy.cancelling {
                     busy.starved = true;
                     self.starved[usize::from(group)].borrow_mut().push_back(key);
-                    self.pools[usize::from(group)].set_hungry(true);
+                    let pool = &self.pools[usize::from(group)];
+                    pool.widen();
+                    pool.set_hungry(true);
                     return None;
                 }
                 Outcome::Failed(libc::ECANCELED)
