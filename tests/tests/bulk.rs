@@ -105,7 +105,7 @@ fn download_arrives_whole_and_a_slow_reader_holds_the_origin_back() {
     let progress = Progress::default();
     let (finished, sent) = mpsc::channel();
     let (pushing, finished) = (progress.clone(), Mutex::new(finished));
-    let origin = Origin::raw(&["origin.test"], move |stream: &mut dyn Duplex| {
+    let origin = Origin::wire(&["origin.test"], move |stream: &mut dyn Duplex| {
         let warm = read_head(&mut &mut *stream).starts_with("GET /warm");
         let length = if warm { 0 } else { BODY_BYTES };
         write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
@@ -135,7 +135,7 @@ fn upload_arrives_whole_and_a_slow_origin_holds_the_sandbox_back() {
     let opened = Arc::clone(&gate);
     let (finished, taken) = mpsc::channel();
     let finished = Mutex::new(finished);
-    let origin = Origin::raw(&["origin.test"], move |stream: &mut dyn Duplex| {
+    let origin = Origin::wire(&["origin.test"], move |stream: &mut dyn Duplex| {
         if !read_head(&mut &mut *stream).starts_with("GET /warm") {
             drop(opened.1.wait_while(opened.0.lock().unwrap(), |open| !*open).unwrap());
             finished.lock().unwrap().send(receive(stream)?).unwrap();
