@@ -31,6 +31,8 @@ pub struct Stage {
     pub control: Control,
     /// The sandbox's proxy password.
     pub password: String,
+    /// The certificate of the sandbox's authority, in a file.
+    pub authority: PathBuf,
     /// The folder of everything.
     pub folder: tempfile::TempDir,
 }
@@ -49,7 +51,9 @@ impl Stage {
         control.put("templates/t", &policy(&["origin.test"]));
         control.put("sandboxes/box", &json!({ "template": "t" }));
         let password = attach_proxy(&plane.folder, SANDBOX);
-        Self { plane, control, password, folder }
+        let authority = folder.path().join("ca.pem");
+        fs::write(&authority, authority_pem(&control, SANDBOX)).expect("a temporary folder takes files");
+        Self { plane, control, password, authority, folder }
     }
 
     /// Another plane for the same control.
@@ -68,24 +72,12 @@ impl Stage {
         proxy_url(self.plane.proxy, SANDBOX, &self.password)
     }
 
-    /// The certificate of the sandbox's authority, in a file.
-    ///
-    /// # Panics
-    /// When control has none.
-    pub fn authority(&self) -> PathBuf {
-        let path = self.folder.path().join("ca.pem");
-        let (status, pem) = self.control.call("GET", "/v1/sandboxes/box/ca.pem", b"");
-        assert_eq!(status, 200, "{pem}");
-        fs::write(&path, pem).expect("a temporary folder takes files");
-        path
-    }
-
     /// A TLS connection of the sandbox to `host:port`, opened by the gateway.
     ///
     /// # Panics
     /// When the tunnel is not given.
     pub fn tls(&self, host: &str, port: u16) -> Tls {
-        let authority = CertificateDer::from_pem_file(self.authority()).expect("a certificate");
+        let authority = CertificateDer::from_pem_file(&self.authority).expect("a certificate");
         let socket = client::tunnel(self.plane.proxy, &format!("{SANDBOX}:{}", self.password), host, port);
         StreamOwned::new(client::trusting(&authority, host, &[]), socket)
     }
@@ -94,7 +86,7 @@ impl Stage {
     pub fn curl(&self) -> Command {
         let mut command = Command::new("curl");
         command.args(["--silent", "--show-error", "--max-time", "20", "--noproxy", ""]);
-        command.args(["--proxy", &self.proxy_url(), "--cacert"]).arg(self.authority());
+        command.args(["--proxy", &self.proxy_url(), "--cacert"]).arg(&self.authority);
         command
     }
 }
@@ -111,4 +103,14 @@ pub fn policy(allowed: &[&str]) -> Value {
         "allowedAddresses": [{ "host": "origin.test", "cidrs": ["127.0.0.0/8"] }],
         "rules": [{ "host": "origin.test", "actions": [{ "bearer": { "secret": "token" } }] }],
     })
+}
+
+/// The certificate of a sandbox's authority, as control has it.
+///
+/// # Panics
+/// When it has none.
+pub fn authority_pem(control: &Control, sandbox: &str) -> String {
+    let (status, pem) = control.call("GET", &format!("/v1/sandboxes/{sandbox}/ca.pem"), b"");
+    assert_eq!(status, 200, "{pem}");
+    pem
 }

@@ -9,7 +9,7 @@ use tests::{
     gateway::SECRET,
     origin::{Origin, respond},
     process::{attach_proxy, detach, records, run},
-    stage::{SANDBOX, Stage, policy},
+    stage::{SANDBOX, Stage, authority_pem, policy},
 };
 
 fn echo() -> Origin {
@@ -61,7 +61,7 @@ fn openssl_accepts_the_certificates_at_its_strictest() {
         .args(["s_client", "-x509_strict", "-verify_return_error", "-verify_hostname", "origin.test"])
         .args(["-servername", "origin.test", "-connect", &target, "-proxy", &stage.plane.proxy.to_string()])
         .args(["-proxy_user", SANDBOX, "-proxy_pass", &format!("pass:{}", stage.password), "-CAfile"])
-        .arg(stage.authority())
+        .arg(&stage.authority)
         .stdin(Stdio::null());
     let (went, text) = run(&mut command);
     assert!(went && text.contains("Verify return code: 0 (ok)"), "{text}");
@@ -79,7 +79,7 @@ fn python_accepts_the_certificate_and_reads_the_answer() {
     let mut command = Command::new("python3");
     command
         .args(["-c", script])
-        .env("CA", stage.authority())
+        .env("CA", &stage.authority)
         .env("PROXY", stage.proxy_url())
         .env("URL", format!("https://origin.test:{}/", origin.address.port()));
     let (went, text) = run(&mut command);
@@ -91,7 +91,7 @@ fn authority_is_the_same_after_plane_and_control_were_restarted() {
     let origin = echo();
     let mut stage = Stage::set(&origin, 2);
     let url = format!("https://origin.test:{}/", origin.address.port());
-    let before = fs::read(stage.authority()).unwrap();
+    let before = fs::read_to_string(&stage.authority).unwrap();
     stage.plane.restart();
     stage.password = attach_proxy(&stage.plane.folder, SANDBOX);
     assert!(
@@ -99,9 +99,9 @@ fn authority_is_the_same_after_plane_and_control_were_restarted() {
         "a client that trusts the authority goes on after the plane's restart"
     );
     stage.control.restart();
-    assert_eq!(fs::read(stage.authority()).unwrap(), before);
+    assert_eq!(authority_pem(&stage.control, SANDBOX), before);
     let own = run(stage.curl().arg("http://outgate.internal/ca.pem")).1;
-    assert_eq!(own.trim().as_bytes(), before.trim_ascii());
+    assert_eq!(own.trim(), before.trim());
     assert!(run(stage.curl().arg(&url)).0);
 }
 
