@@ -89,12 +89,41 @@ enum Sandbox {
         id: String,
         hosts: Vec<String>,
     },
+    /// Replaces the list of denied hosts, which wins over everything else.
+    SetDeniedHosts {
+        id: String,
+        hosts: Vec<String>,
+    },
     /// Sets the handler of every request that no host names.
     SetOutbound {
         id: String,
         handler: String,
+        /// What it is told, as JSON.
         #[arg(long)]
         params: Option<String>,
+    },
+    /// Sets the handler of requests to hosts of a pattern.
+    SetOutboundByHost {
+        id: String,
+        host: String,
+        handler: String,
+        /// What it is told, as JSON.
+        #[arg(long)]
+        params: Option<String>,
+    },
+    /// Removes the handler that `set-outbound` has set.
+    RmOutbound {
+        id: String,
+    },
+    /// Removes the handler that `set-outbound-by-host` has set for this pattern.
+    RmOutboundByHost {
+        id: String,
+        host: String,
+    },
+    /// Denies everything for these, and waits until that is enforced.
+    Lockdown {
+        #[arg(required = true)]
+        ids: Vec<String>,
     },
     /// Prints the certificate of its authority.
     Ca {
@@ -204,9 +233,18 @@ impl Api {
         let path =
             if self.wait && method != "GET" { format!("{path}?wait=applied") } else { path.to_owned() };
         let reply = self.client.call(method, &path, body).await?;
-        match serde_json::from_slice::<Value>(&reply.body) {
-            Ok(value) => println!("{}", serde_json::to_string_pretty(&value)?),
-            Err(_) => print!("{}", String::from_utf8_lossy(&reply.body)),
+        let Ok(value) = serde_json::from_slice::<Value>(&reply.body) else {
+            print!("{}", String::from_utf8_lossy(&reply.body));
+            return Ok(());
+        };
+        println!("{}", serde_json::to_string_pretty(&value)?);
+        // A script that asked to wait must not go on as if it were so.
+        if value["applied"] == false {
+            return Err(
+                "it is written, but not every plane enforces it; look at `outgate plane list`, and repeat \
+                        the command to wait again"
+                    .into(),
+            );
         }
         Ok(())
     }
@@ -245,13 +283,34 @@ async fn sandbox(api: &Api, command: Sandbox) -> Result<(), Fault> {
         Sandbox::SetAllowedHosts { id, hosts } => {
             api.put(&format!("{}/allowedHosts", of(&id)), json!(hosts)).await
         }
+        Sandbox::SetDeniedHosts { id, hosts } => {
+            api.put(&format!("{}/deniedHosts", of(&id)), json!(hosts)).await
+        }
         Sandbox::SetOutbound { id, handler, params } => {
-            let params: Value =
-                params.map(|text| serde_json::from_str(&text)).transpose()?.unwrap_or_default();
-            api.put(&format!("{}/outbound", of(&id)), json!({ "handler": handler, "params": params })).await
+            api.put(&format!("{}/outbound", of(&id)), outbound(&handler, params)?).await
+        }
+        Sandbox::SetOutboundByHost { id, host, handler, params } => {
+            api.put(&by_host(&of(&id), &host), outbound(&handler, params)?).await
+        }
+        Sandbox::RmOutbound { id } => api.remove(&format!("{}/outbound", of(&id))).await,
+        Sandbox::RmOutboundByHost { id, host } => api.remove(&by_host(&of(&id), &host)).await,
+        Sandbox::Lockdown { ids } => {
+            api.show("POST", "/v1/lockdown", json!({ "ids": ids }).to_string().into_bytes()).await
         }
         Sandbox::Ca { id } => api.get(&format!("{}/ca.pem", of(&id))).await,
     }
+}
+
+fn by_host(sandbox: &str, host: &str) -> String {
+    format!("{sandbox}/outboundByHost/{}", segment(host))
+}
+
+fn outbound(handler: &str, params: Option<String>) -> Result<Value, Fault> {
+    let read = |text: String| {
+        serde_json::from_str(&text).map_err(|error| format!("--params takes JSON, not `{text}`: {error}"))
+    };
+    let params: Value = params.map(read).transpose()?.unwrap_or_default();
+    Ok(json!({ "handler": handler, "params": params }))
 }
 
 async fn template(api: &Api, command: Template) -> Result<(), Fault> {
@@ -267,6 +326,10 @@ async fn handler(api: &Api, command: Handler) -> Result<(), Fault> {
     match command {
         Handler::Put { name, file } => api.show("PUT", &at("handlers", &name), read(&file)?).await,
         Handler::Build { dir } => {
+            if !dir.join("Cargo.toml").is_file() {
+                let dir = dir.display();
+                return Err(format!("{dir} holds no Cargo.toml; give the folder of a handler's crate").into());
+            }
             let target_dir = dir.join("target/outgate");
             let build = handlers_sdk_guests::GuestBuild { manifest_dir: dir, target_dir };
             println!("{}", handlers_sdk_guests::build(&build)?.display());
@@ -292,13 +355,12 @@ async fn secret(api: &Api, command: Secret) -> Result<(), Fault> {
 fn read_value(path: &Path) -> Result<Zeroizing<String>, Fault> {
     let mut value = Zeroizing::new(String::new());
     let bytes_max = SECRET_BYTES_MAX as u64 + 2;
-    if path == Path::new("-") {
-        std::io::stdin().lock().take(bytes_max).read_to_string(&mut value)?;
+    let done = if path == Path::new("-") {
+        std::io::stdin().lock().take(bytes_max).read_to_string(&mut value)
     } else {
-        let file =
-            std::fs::File::open(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        file.take(bytes_max).read_to_string(&mut value)?;
-    }
+        std::fs::File::open(path).and_then(|file| file.take(bytes_max).read_to_string(&mut value))
+    };
+    done.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     if value.ends_with('\n') {
         value.pop();
     }
@@ -309,6 +371,15 @@ async fn plane(api: &Api, command: Plane) -> Result<(), Fault> {
     match command {
         Plane::List => api.get("/v1/planes").await,
         Plane::Rm { name } => api.remove(&at("planes", &name)).await,
-        Plane::Token => api.show("POST", "/v1/join-tokens", Vec::new()).await,
+        Plane::Token => {
+            let reply = api.client.call("POST", "/v1/join-tokens", Vec::new()).await?;
+            let made: Value = serde_json::from_slice(&reply.body)?;
+            // Alone on its line, as the plane's file takes it.
+            println!("{}", made["token"].as_str().unwrap_or_default());
+            eprintln!(
+                "one plane may join with it, once, within an hour; control.joinTokenFile names its file"
+            );
+            Ok(())
+        }
     }
 }

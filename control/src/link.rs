@@ -77,8 +77,11 @@ pub enum LinkError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The plane's certificate is not the one of its name.
-    #[error("this plane was removed, or has joined anew elsewhere")]
-    Removed,
+    #[error("plane {0} was removed, or has joined anew elsewhere")]
+    Removed(String),
+    /// Another link of the plane came.
+    #[error("a newer link of the same plane has opened; two processes with one identity?")]
+    Superseded,
     /// The peer did what the protocol does not allow.
     #[error("{0}")]
     Protocol(&'static str),
@@ -103,7 +106,8 @@ pub async fn serve(core: Arc<Core>, endpoint: Endpoint) {
     }
 }
 
-/// A plane that goes away is no fault, and the API shows who is connected; one that says why it goes is heard.
+/// A plane that goes away, or comes back before it was missed, is no fault, and the API shows who is connected; one
+/// that says why it goes is heard.
 fn log(from: SocketAddr, error: &LinkError) {
     if let LinkError::Connection(ConnectionError::ApplicationClosed(ApplicationClose {
         error_code,
@@ -113,7 +117,10 @@ fn log(from: SocketAddr, error: &LinkError) {
         if *error_code == CLOSE_FAULT.into() {
             eprintln!("the plane at {from} closed the link: {}", String::from_utf8_lossy(reason));
         }
-    } else if !matches!(error, LinkError::Connection(_) | LinkError::Read(_) | LinkError::Write(_)) {
+    } else if !matches!(
+        error,
+        LinkError::Connection(_) | LinkError::Read(_) | LinkError::Write(_) | LinkError::Superseded
+    ) {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
         eprintln!("the link from {from} was closed: {error}{cause}");
     }
@@ -125,7 +132,7 @@ async fn speak(core: &Arc<Core>, incoming: quinn::Incoming) -> Result<(), LinkEr
     let connection = tokio::time::timeout(HELLO_TIME, handshake).await.map_err(silent)??;
     let ended = converse(core, &connection).await;
     if let Err(error) = &ended {
-        let code = if matches!(error, LinkError::Removed) { CLOSE_REMOVED } else { CLOSE_FAULT };
+        let code = if matches!(error, LinkError::Removed(_)) { CLOSE_REMOVED } else { CLOSE_FAULT };
         connection.close(code.into(), error.to_string().as_bytes());
     }
     // What the plane said at its end tells more than that a stream broke.
@@ -150,7 +157,7 @@ async fn converse(core: &Arc<Core>, connection: &Connection) -> Result<(), LinkE
         }
         Some(ToControl::Hello { plane, store, revision, triple, .. }) => {
             check_certificate(core, connection, &plane).await?;
-            let link = core.planes.opened(&plane, triple).ok_or(LinkError::Removed)?;
+            let link = core.planes.opened(&plane, triple).ok_or_else(|| LinkError::Removed(plane.clone()))?;
             let session = Session { core, name: &plane, link, connection };
             let ended = session.run(send, receive, (store, revision)).await;
             core.planes.closed(&plane, link);
@@ -179,7 +186,7 @@ async fn check_certificate(core: &Core, connection: &Connection, plane: &str) ->
     if known.is_some_and(|known| known == HEXLOWER.encode(&sha256(leaf))) {
         return Ok(());
     }
-    Err(LinkError::Removed)
+    Err(LinkError::Removed(plane.to_owned()))
 }
 
 fn unix_seconds() -> u64 {

@@ -48,7 +48,7 @@ pub enum PkiError {
     #[error("control's certificate authority failed")]
     Certificate(#[from] rcgen::Error),
     /// The link's socket.
-    #[error("the socket of the link")]
+    #[error("the address cannot be bound; choose another with --listen")]
     Socket(#[source] io::Error),
     /// TLS did not take what was made.
     #[error("TLS of the link could not be set up")]

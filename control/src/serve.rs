@@ -1,5 +1,6 @@
 //! `outgate serve`: everything that control is, from its state folder to its sockets, until a signal ends it.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -70,9 +71,23 @@ pub async fn open(state: &Path) -> Result<Arc<Core>, Fault> {
     for (key, _) in store.list_local(PLANE_KEYS).await? {
         planes.add(&key[PLANE_KEYS.len()..], revision);
     }
+    sweep(&artefacts, &store)?;
     let handler_key = signer.public_key();
     let publisher = publisher(signer, std::env::current_exe()?);
     Ok(Arc::new(Core { store, planes, authority, sealer, artefacts, handler_key, publisher }))
+}
+
+/// Removes envelopes of versions that were replaced, which no plane is sent any more.
+fn sweep(artefacts: &Path, store: &Store) -> std::io::Result<()> {
+    let tables = store.tables();
+    let used: HashSet<&str> = tables.handlers.values().map(|row| &*row.value.hash).collect();
+    for entry in std::fs::read_dir(artefacts)? {
+        let entry = entry?;
+        if !entry.file_name().to_str().is_some_and(|name| used.contains(name)) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 async fn open_signer(store: &Store, sealer: &Sealer) -> Result<Signer, Fault> {

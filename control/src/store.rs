@@ -4,6 +4,8 @@
 //! revision, then makes it visible; so a decision and its commit never have another change between them, and a caller
 //! that goes away leaves nothing half done.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, mpsc};
 use std::thread;
@@ -21,6 +23,15 @@ pub enum StoreError {
     /// SQLite refused.
     #[error("the store refused")]
     Sqlite(#[from] rusqlite::Error),
+    /// Its file.
+    #[error("cannot use {path}")]
+    File {
+        /// Where it is.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A stored value is not of its shape.
     #[error("the stored {key} cannot be read; it was written by a newer version or changed by hand")]
     Value {
@@ -31,7 +42,7 @@ pub enum StoreError {
         source: serde_json::Error,
     },
     /// Another process has the store.
-    #[error("{path} is in use by another control process; stop that one first")]
+    #[error("{path} is in use by another control process; stop that one first, or use another --state")]
     InUse {
         /// The file.
         path: String,
@@ -78,6 +89,9 @@ impl Store {
     /// # Errors
     /// When the file cannot be opened, is in use, or holds what cannot be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        // SQLite's other files take their mode from this one.
+        let private = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        drop(private.map_err(|source| StoreError::File { path: path.display().to_string(), source })?);
         let connection = Connection::open(path)?;
         prepare(&connection).map_err(|error| match error.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DatabaseBusy) => StoreError::InUse { path: path.display().to_string() },

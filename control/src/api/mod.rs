@@ -7,6 +7,7 @@ mod rows;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -18,6 +19,7 @@ use control_wire::pattern::HostPattern;
 use control_wire::policy::PolicyDocument;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::error::Category;
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 
@@ -72,11 +74,33 @@ pub fn router(core: Arc<Core>) -> Router {
 }
 
 /// A misspelt `?wait=aplied` must not silently answer before anything is enforced.
-async fn only_known_queries(Query(query): Query<WaitQuery>, request: Request, next: Next) -> Response {
-    match query.wait() {
-        Ok(_) => next.run(request).await,
+async fn only_known_queries(
+    query: Result<Query<WaitQuery>, QueryRejection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let known = query.map_err(|error| Problem::invalid(error.body_text()));
+    match known.and_then(|query| query.wait()) {
+        Ok(_) => in_our_form(request, next).await,
         Err(problem) => problem.into_response(),
     }
+}
+
+/// Says in our form what is refused before it reaches a call of ours.
+async fn in_our_form(request: Request, next: Next) -> Response {
+    let call = format!("{} {}", request.method(), request.uri().path());
+    let response = next.run(request).await;
+    let detail = match response.status() {
+        StatusCode::METHOD_NOT_ALLOWED => format!("{call} is no call; the field Allow names the methods"),
+        StatusCode::PAYLOAD_TOO_LARGE => format!("a body has at most {BODY_BYTES_MAX} bytes"),
+        StatusCode::BAD_REQUEST => format!("{call} cannot be read; write names in UTF-8, escaped by %"),
+        _ => return response,
+    };
+    let mut problem = Problem::refused(response.status(), detail).into_response();
+    problem
+        .headers_mut()
+        .extend(response.headers().get(header::ALLOW).map(|allow| (header::ALLOW, allow.clone())));
+    problem
 }
 
 /// A socket that takes callers of this user and of root only; the file's mode says the same, this holds it where
@@ -150,7 +174,18 @@ fn duration(text: &str) -> Result<Duration, Problem> {
 
 /// A body as JSON of a shape; what does not fit is refused with where and what would.
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::invalid(error.to_string()))
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let (path, inner) = (error.path().to_string(), error.inner());
+        match inner.classify() {
+            Category::Data if path == "." => Problem::invalid(inner.to_string()),
+            Category::Data => Problem::invalid(format!("`{path}`: {inner}")),
+            _ if body.is_empty() => Problem::invalid("the body is empty; write it as JSON"),
+            _ => Problem::invalid(format!("the body is no JSON: {inner}")),
+        }
+    })?;
+    reader.end().map_err(|error| Problem::invalid(format!("the body goes on after its value: {error}")))?;
+    Ok(value)
 }
 
 fn check_name(what: &str, name: &str) -> Result<(), Problem> {

@@ -21,6 +21,11 @@ impl Problem {
         Self { status: StatusCode::UNPROCESSABLE_ENTITY, title: "invalid", detail: detail.into() }
     }
 
+    /// The call itself is not acceptable.
+    pub fn refused(status: StatusCode, detail: String) -> Self {
+        Self { status, title: "refused", detail }
+    }
+
     /// There is no such thing.
     pub fn missing(what: &str, name: &str) -> Self {
         let detail = format!("there is no {what} named {name}");

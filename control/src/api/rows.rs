@@ -318,7 +318,9 @@ pub(super) async fn ca_pem(State(core): Shared, Path(id): Path<String>) -> Answe
     let tables = core.store.tables();
     let row = tables.sandboxes.get(&id).ok_or_else(|| Problem::missing("sandbox", &id))?;
     let der = row.value.ca_certificate.as_ref().ok_or_else(|| {
-        Problem::conflict("no plane has made this sandbox's certificate yet; it comes when one is connected")
+        Problem::conflict(
+            "no plane has made this sandbox's certificate yet; the first to which it is attached makes it",
+        )
     })?;
     let body = data_encoding::BASE64.encode(der);
     let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");

@@ -281,8 +281,8 @@ async fn a_misspelt_query_is_refused_before_anything_is_written() {
         let detail = api.refusal("PUT", &path, json!({}), 422).await;
         assert!(detail.contains("write"), "{detail}");
     }
-    let reply = api.send("PUT", "/v1/templates/t?wiat=applied", json!({})).await;
-    assert!(reply.status.is_client_error());
+    let detail = api.refusal("PUT", "/v1/templates/t?wiat=applied", json!({}), 422).await;
+    assert!(detail.contains("wiat") && detail.contains("`wait`"), "{detail}");
     assert_eq!(api.core.store.tables().revision, 0);
 }
 
@@ -295,4 +295,47 @@ async fn a_lockdown_denies_all_for_the_selected() {
     let tables = api.core.store.tables();
     assert_eq!(tables.sandboxes["x"].value.overrides.denied_hosts.as_deref(), Some(&["*".to_owned()][..]));
     assert_eq!(tables.sandboxes["s"].value.overrides.denied_hosts, None);
+}
+
+#[tokio::test]
+async fn a_value_that_does_not_fit_is_named_by_its_place() {
+    let api = start();
+    let cases = [
+        (json!({ "allowedHosts": "a.example" }), "`allowedHosts`"),
+        (json!({ "rules": [{ "host": "a.example", "actions": [{ "deny": 5 }] }] }), "`rules[0].actions[0]"),
+        (json!([1]), "expected"),
+    ];
+    for (document, place) in cases {
+        let detail = api.refusal("PUT", "/v1/templates/t", document, 422).await;
+        assert!(detail.contains(place), "{detail}");
+    }
+    for (text, words) in [("", "the body is empty"), ("nonsense", "no JSON"), ("{} {}", "goes on after")] {
+        let reply = api.client.send("PUT", "/v1/templates/t", &[], text).await.unwrap();
+        assert_eq!(reply.status, 422);
+        assert!(body(&reply)["detail"].as_str().unwrap().contains(words), "{:?}", reply.body);
+    }
+    assert_eq!(api.core.store.tables().revision, 0);
+}
+
+#[tokio::test]
+async fn what_no_call_takes_is_a_problem_too() {
+    let api = start();
+    let detail = api.refusal("POST", "/v1/templates/t", json!({}), 405).await;
+    assert!(detail.contains("Allow"), "{detail}");
+    let detail = api.refusal("PUT", "/v1/templates/%ff", json!({}), 400).await;
+    assert!(detail.contains("UTF-8"), "{detail}");
+    let large = vec![b' '; BODY_BYTES_MAX + 1];
+    let reply = api.client.send("PUT", "/v1/templates/t", &[], large).await.unwrap();
+    assert_eq!(reply.status, 413);
+    assert!(body(&reply)["detail"].as_str().unwrap().contains("16777216"));
+}
+
+#[tokio::test]
+async fn the_store_is_readable_by_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let api = Api::furnished().await;
+    for file in ["store.sqlite", "store.sqlite-wal"] {
+        let mode = std::fs::metadata(api.folder.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
 }

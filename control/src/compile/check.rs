@@ -18,6 +18,9 @@ use super::limits::{
 /// Why a module is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
+    /// Nothing like WebAssembly.
+    #[error("it is no WebAssembly module; `outgate handler build DIR` makes one of a handler's crate")]
+    NoModule,
     /// Not WebAssembly, or WebAssembly with a feature that handlers may not use; the source names it.
     #[error("the module is not valid WebAssembly within the features that handlers may use")]
     Invalid(#[from] BinaryReaderError),
@@ -116,6 +119,9 @@ const EXPORTS: [(&str, &[ValType], &[ValType], &str); 3] = [
 pub fn check(wasm: &[u8]) -> Result<Manifest, CheckError> {
     if wasm.len() > WASM_BYTES_MAX {
         return Err(CheckError::TooLarge { bytes: wasm.len() });
+    }
+    if !wasm.starts_with(b"\0asm") {
+        return Err(CheckError::NoModule);
     }
     let types = Validator::new_with_features(features()).validate_all(wasm)?;
     let mut found = Found::default();

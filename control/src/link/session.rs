@@ -58,9 +58,9 @@ impl Session<'_> {
         // The sender lives as long as the planes do.
         while self.core.planes.is_current(self.name, self.link) && changes.changed().await.is_ok() {}
         if self.core.planes.knows(self.name) {
-            LinkError::Protocol("a newer link of the same plane has opened; two processes with one identity?")
+            LinkError::Superseded
         } else {
-            LinkError::Removed
+            LinkError::Removed(self.name.to_owned())
         }
     }
 

@@ -23,23 +23,36 @@ pub(super) struct Follower {
     tables: Tables,
     target: CompileTarget,
     trust: Option<VerifyingKey>,
+    /// Why the link was lost, as it was told last.
+    lost: String,
 }
 
 impl Follower {
     pub(super) fn new(shards: Arc<Shards>, link: Arc<OnceLock<LinkHandle>>, target: CompileTarget) -> Self {
-        Self { shards, link, tables: Tables::default(), target, trust: None }
+        Self { shards, link, tables: Tables::default(), target, trust: None, lost: String::new() }
     }
 
     /// Takes in what control said.
     pub(super) fn hear(&mut self, event: LinkEvent) -> Result<(), ApplyError> {
         match event {
             LinkEvent::Joined { handler_key } => self.trust = Some(VerifyingKey(handler_key)),
-            LinkEvent::Connected => tell("connected to control"),
-            LinkEvent::Lost(error) => tell(&chain(&error)),
+            LinkEvent::Connected => {
+                self.lost.clear();
+                tell("connected to control");
+            }
+            LinkEvent::Lost(error) => self.tell_lost(chain(&error)),
             LinkEvent::Snapshot { revision, ops } => self.advance(Tables::replace, revision, ops)?,
             LinkEvent::Delta { revision, ops } => self.advance(Tables::apply, revision, ops)?,
         }
         Ok(())
+    }
+
+    /// An attempt is made every other second; what keeps it from succeeding is told once.
+    fn tell_lost(&mut self, why: String) {
+        if self.lost != why {
+            tell(&why);
+            self.lost = why;
+        }
     }
 
     fn advance(

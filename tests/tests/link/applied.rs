@@ -110,6 +110,7 @@ fn a_lost_plane_is_named_before_its_lease_has_ended() {
     let plane = Plane::joined(&control, "a");
     plane.handle.acknowledge(2);
     control.until_acknowledged("a", 2);
+    crate::until("a renewal", || plane.lease.runs(3_600_000, BootTime::from_millis(0)));
     control.cut();
     let reply = control.call("POST", "/v1/lockdown?timeout=10ms", json!({ "ids": ["s"] }).to_string());
     assert_eq!(reply.status, 202);
