@@ -9,6 +9,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
+    time::Instant,
 };
 
 use control_wire::attach::{Attach, Client, Detach, Done, Request};
@@ -120,6 +121,14 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // `outgate serve` ends its plane when it is asked to end, and cannot when it is killed.
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.signal(rustix::process::Signal::TERM);
+            let asked = Instant::now();
+            while asked.elapsed() < PATIENCE && self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+                thread::yield_now();
+            }
+        }
         self.kill();
         if thread::panicking() {
             eprintln!("--- a process said:\n{}", self.said());
@@ -292,14 +301,14 @@ impl Plane {
 /// When they do not come, or one is no JSON.
 pub fn records(folder: &Path, count: usize) -> Vec<Value> {
     let file = folder.join("records.jsonl");
-    let end = std::time::Instant::now() + PATIENCE;
+    let end = Instant::now() + PATIENCE;
     loop {
         let text = fs::read_to_string(&file).unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         if whole.lines().count() >= count {
             return whole.lines().map(|line| serde_json::from_str(line).expect("a record")).collect();
         }
-        assert!(std::time::Instant::now() < end, "{count} records did not come:\n{text}");
+        assert!(Instant::now() < end, "{count} records did not come:\n{text}");
         thread::yield_now();
     }
 }
