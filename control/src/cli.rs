@@ -33,6 +33,8 @@ struct Cli {
 enum Command {
     /// Runs control, and a plane on this machine.
     Serve(ServeArgs),
+    /// Shows on this machine, in half a minute, what the gateway does; leaves nothing behind.
+    Demo,
     /// Sandboxes.
     #[command(subcommand)]
     Sandbox(Sandbox),
@@ -194,6 +196,9 @@ enum Plane {
 /// The whole command; a fault is printed with its causes and its remedy.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Demo) {
+        return crate::demo::main();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = runtime.map_err(Fault::from).and_then(|runtime| runtime.block_on(obey(cli)));
     match done {
@@ -215,6 +220,8 @@ async fn obey(cli: Cli) -> Result<(), Fault> {
             run(Settings { state: std::path::absolute(&cli.state)?, socket, listen: args.listen, plane })
                 .await
         }
+        // Not a call, and without a runtime of its own.
+        Command::Demo => Ok(()),
         Command::Sandbox(command) => sandbox(&api, command).await,
         Command::Template(command) => template(&api, command).await,
         Command::Handler(command) => handler(&api, command).await,

@@ -15,4 +15,5 @@ pub mod client;
 pub mod keeper;
 pub mod local_plane;
 pub mod serve;
+pub mod demo;
 pub mod cli;

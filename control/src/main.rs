@@ -12,5 +12,6 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == control::compile::CHILD_COMMAND) {
         return control::compile::child_main(&arguments[1..]);
     }
-    control::cli::main()
+    // Nor do the processes of the demo, which must have one thread to leave the machine's namespaces.
+    control::demo::process(&arguments).unwrap_or_else(control::cli::main)
 }

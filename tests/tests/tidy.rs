@@ -29,6 +29,7 @@ const IGNORED: [&str; 1] = ["target"];
 const UNSAFE_FILES: &[&str] = &[
     "control/src/compile/child.rs",
     "control/src/compile/cranelift.rs",
+    "control/src/demo/sandbox/namespace.rs",
     "dataplane/src/handler/instance.rs",
     "dataplane/src/handler/loaded.rs",
     "dataplane/src/handler/memory.rs",

@@ -124,7 +124,7 @@ pub const EXAMPLES: [&str; 4] = ["allow_hosts", "get_only", "inject_token", "no_
 /// # Errors
 /// As [`build`].
 pub fn build_examples(target_dir: &Path) -> Result<Vec<(String, PathBuf)>, BuildError> {
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let examples = examples_dir();
     EXAMPLES
         .iter()
         .map(|name| {
@@ -133,6 +133,11 @@ pub fn build_examples(target_dir: &Path) -> Result<Vec<(String, PathBuf)>, Build
             Ok(((*name).to_owned(), module))
         })
         .collect()
+}
+
+/// Where this repository's examples are, on the machine that built this.
+pub fn examples_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples")
 }
 
 /// Where guests of this repository are built unless something else is said: `guests` below cargo's target folder.
