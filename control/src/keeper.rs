@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use control_wire::attach::{Kept, KeptPlaces, receive, send};
+use control_wire::attach::{Kept, KeptPlaces, Share, receive, send};
 use control_wire::limits::ATTACH_BYTES_MAX;
 
 use crate::limits::KEPT_SANDBOXES_MAX;
@@ -15,12 +15,16 @@ use crate::limits::KEPT_SANDBOXES_MAX;
 #[derive(Debug, Default)]
 pub struct Keeper {
     held: BTreeMap<String, (KeptPlaces, Vec<OwnedFd>)>,
+    /// Listeners of many sandboxes, by name. The plane bounds their number.
+    shared: BTreeMap<String, (Share, Vec<OwnedFd>)>,
 }
 
 impl Keeper {
     /// Tells a new plane what is held, then hears from it what changes until it ends. Blocks all that time.
     pub fn attend(&mut self, plane: &OwnedFd) {
-        match self.tell_all(plane).and_then(|()| self.hear(plane)) {
+        // One that died before it had heard all may have said something nonetheless.
+        let told = self.tell_all(plane);
+        match told.and(self.hear(plane)) {
             // The plane has ended; whoever started it knows why.
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
@@ -39,10 +43,11 @@ impl Keeper {
     }
 
     fn tell_all(&self, plane: &OwnedFd) -> io::Result<()> {
-        for (places, descriptors) in self.held.values() {
-            let kept = serde_json::to_vec(&Kept::Attach(places.clone()))?;
+        let held = self.held.values().map(|(places, held)| (Kept::Attach(places.clone()), held));
+        let shared = self.shared.values().map(|(share, held)| (Kept::Share(share.clone()), held));
+        for (kept, descriptors) in held.chain(shared) {
             let descriptors: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-            send(plane, &kept, &descriptors)?;
+            send(plane, &serde_json::to_vec(&kept)?, &descriptors)?;
         }
         send(plane, &serde_json::to_vec(&Kept::Whole)?, &[]).map(drop)
     }
@@ -51,8 +56,8 @@ impl Keeper {
         let mut packet = vec![0; ATTACH_BYTES_MAX];
         loop {
             let (count, descriptors) = match receive(plane, &mut packet) {
-                // A plane that was killed with something unread resets the socket.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(()),
+                // Told once, by a plane that died with something unread; what it had said comes after.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
                 received => received?,
             };
             if count == 0 {
@@ -61,6 +66,8 @@ impl Keeper {
             match serde_json::from_slice(&packet[..count])? {
                 Kept::Attach(places) => self.hold(places, descriptors),
                 Kept::Detach(detach) => drop(self.held.remove(&detach.sandbox)),
+                Kept::Share(share) => drop(self.shared.insert(share.name.clone(), (share, descriptors))),
+                Kept::Unshare(unshare) => drop(self.shared.remove(&unshare.name)),
                 Kept::Whole => return Err(io::Error::from(io::ErrorKind::InvalidData)),
             }
         }
@@ -93,7 +100,7 @@ pub fn raise_descriptors() -> io::Result<()> {
 mod tests {
     use std::net::{TcpListener, TcpStream};
 
-    use control_wire::attach::{Detach, ListenerKind, ListenerSpec, pair};
+    use control_wire::attach::{Detach, ListenerKind, ListenerSpec, Unshare, pair};
 
     use super::*;
 
@@ -158,8 +165,9 @@ mod tests {
     #[test]
     fn later_places_stand_instead_of_earlier_ones() {
         let mut keeper = Keeper::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         live(&mut keeper, |plane| {
-            plane.say(&Kept::Attach(places("box")), &[plane.0.as_fd()]);
+            plane.say(&Kept::Attach(places("box")), &[listener.as_fd()]);
             let none = KeptPlaces { listeners: Vec::new(), ..places("box") };
             plane.say(&Kept::Attach(none), &[]);
         });
@@ -168,10 +176,28 @@ mod tests {
     }
 
     #[test]
+    fn listeners_of_many_are_kept_by_name() {
+        let mut keeper = Keeper::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let share = |name: &str| Share { name: name.into(), listeners: places("").listeners };
+        live(&mut keeper, |plane| {
+            plane.say(&Kept::Share(share("host")), &[listener.as_fd()]);
+            plane.say(&Kept::Share(share("other")), &[listener.as_fd()]);
+            plane.say(&Kept::Unshare(Unshare { name: "other".into() }), &[]);
+        });
+        live(&mut keeper, |plane| {
+            let (kept, descriptors) = plane.hear();
+            assert_eq!((kept, descriptors.len()), (Kept::Share(share("host")), 1));
+            assert_eq!(plane.hear().0, Kept::Whole);
+        });
+    }
+
+    #[test]
     fn a_plane_that_talks_nonsense_costs_nothing_that_is_held() {
         let mut keeper = Keeper::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         live(&mut keeper, |plane| {
-            plane.say(&Kept::Attach(places("box")), &[plane.0.as_fd()]);
+            plane.say(&Kept::Attach(places("box")), &[listener.as_fd()]);
             send(&plane.0, b"{", &[]).unwrap();
         });
         assert_eq!(keeper.len(), 1);

@@ -1,9 +1,18 @@
 //! Who is asking: from the place of the connection or a checked credential, never from anything that a request says.
 
-use std::{collections::HashMap, fmt, net::IpAddr, sync::Arc};
+mod segments;
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    fmt,
+    net::IpAddr,
+    sync::Arc,
+};
 
 use aws_lc_rs::{constant_time::verify_slices_are_equal, digest};
 use ipnet::IpNet;
+
+use segments::Segments;
 
 use crate::limits::{ATTACHMENTS_MAX, PROXY_CREDENTIALS_BYTES_MAX, SANDBOX_ID_BYTES_MAX};
 
@@ -107,14 +116,15 @@ impl CredentialHash {
     }
 }
 
-/// Which sandbox is at which place of this plane. Built by `attach`, handed to the shards as a value.
+/// Which sandbox is at which place of this plane. Built by `attach`, handed to the shards as a value: a copy shares
+/// everything, and a change afterwards copies one segment of a table, however many sandboxes there are.
 #[derive(Clone, Default)]
 pub struct Attachments {
-    listeners: HashMap<ListenerId, SandboxId>,
-    sources: HashMap<IpNet, SandboxId>,
-    /// Prefix lengths in use, longest first; the flag says IPv6.
-    lengths: Vec<(bool, u8)>,
-    credentials: HashMap<SandboxId, CredentialHash>,
+    listeners: Segments<ListenerId, SandboxId>,
+    sources: Segments<IpNet, SandboxId>,
+    /// Prefix lengths in use, with how many ranges have them; the flag says IPv6.
+    lengths: BTreeMap<(bool, u8), usize>,
+    credentials: Segments<SandboxId, CredentialHash>,
 }
 
 impl Attachments {
@@ -131,12 +141,6 @@ impl Attachments {
     /// No place is attached.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Whether this sandbox is attached anywhere.
-    pub fn holds(&self, sandbox: &SandboxId) -> bool {
-        self.credentials.contains_key(sandbox)
-            || self.listeners.values().chain(self.sources.values()).any(|holder| holder == sandbox)
     }
 
     /// Attaches a listener: transparent in the sandbox's namespace, or its Unix socket.
@@ -158,8 +162,9 @@ impl Attachments {
         self.room()?;
         let range = control_wire::pattern::unmapped_range(range);
         free(self.sources.get(&range), &sandbox, || range.to_string())?;
-        self.sources.insert(range, sandbox);
-        self.measure();
+        if self.sources.insert(range, sandbox).is_none() {
+            *self.lengths.entry(length(&range)).or_default() += 1;
+        }
         Ok(())
     }
 
@@ -177,20 +182,27 @@ impl Attachments {
         Ok(())
     }
 
-    /// Forgets every place of a sandbox. Returns its listeners, for the caller to close.
-    pub fn detach(&mut self, sandbox: &SandboxId) -> Vec<ListenerId> {
-        let mut closed: Vec<ListenerId> = Vec::new();
-        self.listeners.retain(|listener, holder| {
-            if holder == sandbox {
-                closed.push(*listener);
+    /// Forgets a listener, whose ever it is.
+    pub fn detach_listener(&mut self, listener: ListenerId) {
+        self.listeners.remove(&listener);
+    }
+
+    /// Forgets a source address or range, whose ever it is.
+    pub fn detach_source(&mut self, range: IpNet) {
+        let range = control_wire::pattern::unmapped_range(range);
+        if self.sources.remove(&range).is_some()
+            && let Entry::Occupied(mut count) = self.lengths.entry(length(&range))
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
-            holder != sandbox
-        });
-        self.sources.retain(|_, holder| holder != sandbox);
+        }
+    }
+
+    /// Forgets the proxy password of a sandbox.
+    pub fn detach_credentials(&mut self, sandbox: &SandboxId) {
         self.credentials.remove(sandbox);
-        self.measure();
-        closed.sort_unstable();
-        closed
     }
 
     /// The sandbox of a listener.
@@ -208,7 +220,8 @@ impl Attachments {
     pub fn by_source(&self, source: IpAddr) -> Result<&SandboxId, IdentityError> {
         let address = source.to_canonical();
         self.lengths
-            .iter()
+            .keys()
+            .rev()
             .filter(|(six, _)| *six == address.is_ipv6())
             .filter_map(|(_, bits)| IpNet::new(address, *bits).ok())
             .find_map(|range| self.sources.get(&range.trunc()))
@@ -235,13 +248,11 @@ impl Attachments {
     fn room(&self) -> Result<(), IdentityError> {
         if self.len() < ATTACHMENTS_MAX { Ok(()) } else { Err(IdentityError::Full) }
     }
+}
 
-    fn measure(&mut self) {
-        self.lengths =
-            self.sources.keys().map(|range| (range.addr().is_ipv6(), range.prefix_len())).collect();
-        self.lengths.sort_unstable_by(|a, b| b.cmp(a));
-        self.lengths.dedup();
-    }
+/// Family and prefix length of a range.
+fn length(range: &IpNet) -> (bool, u8) {
+    (range.addr().is_ipv6(), range.prefix_len())
 }
 
 fn free(
@@ -337,8 +348,29 @@ mod tests {
         let error = attachments.attach_listener(ListenerId(1), id("two")).unwrap_err();
         assert!(error.to_string().contains("attached to sandbox one"), "{error}");
         assert_eq!(attachments.by_listener(ListenerId(1)), Ok(&id("one")));
-        assert_eq!(attachments.detach(&id("one")), vec![ListenerId(1)]);
+        attachments.detach_listener(ListenerId(1));
         assert_eq!(attachments.by_listener(ListenerId(1)), Err(IdentityError::UnknownListener));
-        assert!(!attachments.holds(&id("one")) && attachments.is_empty());
+        assert!(attachments.is_empty());
+    }
+
+    #[test]
+    fn a_range_that_was_detached_means_nobody_and_the_next_longest_counts() {
+        let mut attachments = Attachments::new();
+        let ranges = ["10.0.0.0/8", "10.1.0.0/16", "10.2.0.0/16"].map(|range| range.parse().unwrap());
+        for (range, sandbox) in ranges.into_iter().zip(["wide", "one", "two"]) {
+            attachments.attach_source(range, id(sandbox)).unwrap();
+            attachments.attach_source(range, id(sandbox)).unwrap();
+        }
+        let before = attachments.clone();
+        attachments.detach_source(ranges[1]);
+        attachments.detach_source(ranges[1]);
+        let address = "10.1.0.9".parse().unwrap();
+        assert_eq!(attachments.by_source(address), Ok(&id("wide")));
+        assert_eq!(before.by_source(address), Ok(&id("one")), "a copy stays as it was");
+        attachments.detach_source(ranges[0]);
+        assert!(attachments.by_source(address).is_err());
+        assert_eq!(attachments.by_source("10.2.0.9".parse().unwrap()), Ok(&id("two")));
+        attachments.detach_source(ranges[2]);
+        assert!(attachments.is_empty() && attachments.lengths.is_empty());
     }
 }

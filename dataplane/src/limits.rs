@@ -309,10 +309,13 @@ pub const ATTACH_LINE_TIME: Duration = Duration::from_secs(10);
 pub const ATTACH_IDLE_TIME: Duration = Duration::from_secs(300);
 /// Sandboxes in one answer to `list`; the largest fit one line. Larger: the answer is refused by its own bound.
 /// Smaller: more calls.
-pub const ATTACH_LIST_MAX: usize = 64;
+pub const ATTACH_LIST_MAX: usize = 16;
 /// Source ranges of one sandbox. Larger: a list of sandboxes does not fit one answer. Smaller: a sandbox with several
 /// interfaces of both families does not fit.
 pub const ATTACH_SOURCES_MAX: usize = 16;
+/// Names of listeners that many sandboxes share. Larger: a list does not fit one answer. Smaller: a host with many
+/// bridges, each with its own rules, does not fit.
+pub const SHARED_NAMES_MAX: usize = 24;
 /// Bytes of the shortest proxy password that is taken; it is hashed once, so its length is its strength. Larger:
 /// tokens of orchestrators do not fit. Smaller: it can be guessed.
 pub const PROXY_PASSWORD_BYTES_MIN: usize = 16;

@@ -14,7 +14,7 @@ use std::{
 use control::compile::sha256;
 use control_wire::attach::{
     Attach, Client, ClientError, Detach, Done, Kept, KeptPlaces, List, ListenerKind, ListenerSpec, Password,
-    Problem, Request, pair, receive, send,
+    Problem, Request, Share, Unshare, pair, receive, send,
 };
 use dataplane::{
     attach::{AttachError, Keeper, Server, start},
@@ -24,8 +24,9 @@ use dataplane::{
     },
 };
 use rustls::StreamOwned;
+use socket2::{Domain, Socket, Type};
 use tests::{
-    gateway::{Gateway, PATIENCE, SECRET, Tls, ask, both_ways, read_head},
+    gateway::{Gateway, PATIENCE, SECRET, Tls, ask, both_ways, read_head, template},
     origin::{Origin, Seen, respond},
 };
 
@@ -325,6 +326,62 @@ fn socket_is_the_owner_s_and_a_living_plane_keeps_it() {
     assert!(matches!(refused, Err(AttachError::NoSocket { .. })));
     place.server = None;
     assert!(!place.socket.exists());
+}
+
+/// The head of the answer that a client at this source address gets over TLS, captured; `None` where it is cut.
+fn ask_from(place: &Place, source: [u8; 4], sandbox: &str, host: &str) -> Option<String> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+    socket.connect(&SocketAddr::from((ELSEWHERE, place.port())).into()).unwrap();
+    let mut stream = StreamOwned::new(place.gateway.client(sandbox, host, &[]), TcpStream::from(socket));
+    stream.write_all(place.get(host).as_bytes()).ok()?;
+    Some(read_head(&mut stream))
+}
+
+#[test]
+fn listener_of_many_tells_sandboxes_apart_by_where_they_come_from() {
+    both_ways(|shards| {
+        let mut place = Place::new(shards);
+        place.gateway.apply(vec![template("closed", r#"{"enableInternet":false}"#)]);
+        for (number, name) in (11..).zip(["one", "two", "three"]) {
+            place.gateway.add_sandbox(name, "password", if name == "two" { "closed" } else { "t" });
+            let sources = vec![format!("127.0.0.{number}/32").parse().unwrap()];
+            let attach = Attach { sandbox: name.into(), sources, ..Attach::default() };
+            call(&mut place.client(), &Request::Attach(attach), &[]).unwrap();
+        }
+        let listeners = vec![ListenerSpec { kind: ListenerKind::Transparent }];
+        let share = Request::Share(Share { name: "host".into(), listeners });
+        for _ in 0..2 {
+            call(&mut place.client(), &share, &[place.captured()]).unwrap();
+        }
+        for (number, name, status) in [(11, "one", "200"), (12, "two", "403"), (13, "three", "200")] {
+            let head = ask_from(&place, [127, 0, 0, number], name, "origin.test").expect("an answer");
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{name}: {head}");
+        }
+        assert_eq!(place.origin.wait_for(2).len(), 2);
+        assert_eq!(ask_from(&place, [127, 0, 0, 14], "one", "origin.test"), None, "a stranger is cut");
+        assert_eq!(place.origin.connections(), place.origin.seen().len());
+
+        let records = place.gateway.recorded(4);
+        let mut whose: Vec<_> = records.iter().map(|record| record["sandbox"].as_str()).collect();
+        whose.sort_unstable();
+        assert_eq!(whose, [None, Some("one"), Some("three"), Some("two")]);
+        let unshare = Request::Unshare(Unshare { name: "host".into() });
+        call(&mut place.client(), &unshare, &[]).unwrap();
+        let listed = call(&mut place.client(), &Request::List(List::default()), &[]).unwrap();
+        assert_eq!(listed.shared, Some(Vec::new()));
+    });
+}
+
+#[test]
+fn names_are_not_answered_for_many() {
+    let place = Place::new(1);
+    let socket = bind_datagram(([127, 0, 0, 1], 0).into()).unwrap();
+    let listeners = vec![ListenerSpec { kind: ListenerKind::DnsUdp }];
+    let share = Request::Share(Share { name: "host".into(), listeners });
+    let refused = call(&mut place.client(), &share, &[socket.as_fd()]).unwrap_err();
+    assert_eq!(refused.code, "listener");
 }
 
 /// A query for the address of a name, with identifier 7.

@@ -91,6 +91,10 @@ pub enum Request {
     Detach(Detach),
     /// Tells what is attached.
     List(List),
+    /// Serves listeners of many sandboxes, in place of those that had this name: REDIRECT and TPROXY on the host.
+    Share(Share),
+    /// Closes the listeners of this name; connections that are open go on.
+    Unshare(Unshare),
 }
 
 /// Places of one sandbox.
@@ -128,6 +132,24 @@ pub struct List {
     /// The last sandbox of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
+}
+
+/// Listeners of many sandboxes, which are told apart by their [`Attach::sources`] (or by credentials, on a proxy).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Share {
+    /// Any name, by which they are replaced and closed.
+    pub name: String,
+    /// What each passed descriptor is, in their order.
+    pub listeners: Vec<ListenerSpec>,
+}
+
+/// Listeners of many sandboxes that are to be closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Unshare {
+    /// Their name.
+    pub name: String,
 }
 
 /// What the plane answers.
@@ -180,6 +202,9 @@ pub struct Done {
     /// One page of what is attached, by identifier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Vec<Attached>>,
+    /// Listeners of many sandboxes, on the first page.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Vec<Share>>,
     /// There are more behind the last of the page.
     #[serde(default, skip_serializing_if = "is_false")]
     pub more: bool,
@@ -187,7 +212,15 @@ pub struct Done {
 
 impl Default for Done {
     fn default() -> Self {
-        Self { ok: true, revision: None, proxy_password: None, ended: None, attached: None, more: false }
+        Self {
+            ok: true,
+            revision: None,
+            proxy_password: None,
+            ended: None,
+            attached: None,
+            shared: None,
+            more: false,
+        }
     }
 }
 
@@ -214,6 +247,10 @@ pub enum Kept {
     Attach(KeptPlaces),
     /// A sandbox has none any more.
     Detach(Detach),
+    /// These are the listeners of many by this name now, with their descriptors.
+    Share(Share),
+    /// There are none of this name any more.
+    Unshare(Unshare),
     /// That was all.
     Whole,
 }
@@ -265,6 +302,7 @@ mod tests {
             r#"{"op":"attach"}"#,
             r#"{"op":"detach","sandbox":"b","force":true}"#,
             r#"{"op":"list","limit":1}"#,
+            r#"{"op":"share","name":"host","listeners":[],"sandbox":"b"}"#,
             r#"{"op":"dump"}"#,
             r#"{"sandbox":"b"}"#,
         ] {

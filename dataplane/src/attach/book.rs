@@ -2,31 +2,26 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    io, iter,
     ops::Bound,
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use control_wire::attach::{
-    Attach, Attached, Detach, Done, Kept, KeptPlaces, ListenerSpec, Password, Problem,
+    Attach, Attached, Detach, Done, Kept, KeptPlaces, ListenerSpec, Problem, Share, Unshare,
 };
-use data_encoding::BASE64URL_NOPAD;
 use ipnet::IpNet;
 
-use super::keeper::Keeper;
+use super::{
+    keeper::Keeper,
+    wanted::{Passed, Wanted, identity, make_password, place, shared},
+};
 use crate::{
     identity::{Attachments, CredentialHash, IdentityError, ListenerId, SandboxId},
-    limits::{
-        ATTACH_LIST_MAX, ATTACH_POLICY_TIME, ATTACH_SOURCES_MAX, PROXY_PASSWORD_BYTES_MAX,
-        PROXY_PASSWORD_BYTES_MIN,
-    },
-    listen::socket::check_passed,
+    limits::{ATTACH_LIST_MAX, ATTACH_POLICY_TIME, SHARED_NAMES_MAX},
     shard::{PlaceError, Shards},
 };
-
-/// Random bytes of a password that the plane makes.
-const PASSWORD_RANDOM_BYTES: usize = 32;
 
 /// What is attached.
 pub(super) struct Book {
@@ -37,23 +32,20 @@ pub(super) struct Book {
 #[derive(Default)]
 struct State {
     sandboxes: BTreeMap<SandboxId, Places>,
+    shared: BTreeMap<String, Numbered>,
     /// As the shards know it.
     attachments: Arc<Attachments>,
     next_listener: u64,
     keeper: Option<Keeper>,
 }
 
-/// Where one sandbox is.
-struct Places {
-    listeners: Vec<(ListenerId, ListenerSpec)>,
-    sources: Vec<IpNet>,
-    credential: Option<CredentialHash>,
-}
+/// Listeners by the numbers that the shards know them by.
+type Numbered = Vec<(ListenerId, ListenerSpec)>;
 
-/// Places that were asked for, checked as far as that needs no shard.
-struct Wanted {
-    sandbox: SandboxId,
-    listeners: Vec<(ListenerSpec, OwnedFd)>,
+/// Where one sandbox is.
+#[derive(Default)]
+struct Places {
+    listeners: Numbered,
     sources: Vec<IpNet>,
     credential: Option<CredentialHash>,
 }
@@ -64,10 +56,8 @@ impl Book {
         let mut state = State::default();
         if let Some(keeper) = keeper {
             keeper.take_over(|kept, descriptors| {
-                let sandbox = kept.sandbox.clone();
-                let taken = Wanted::kept(kept, descriptors).and_then(|wanted| state.put(&shards, wanted));
-                if let Err(problem) = taken {
-                    eprintln!("outgate-dataplane: sandbox {sandbox} was not taken over: {problem}");
+                if let Err(problem) = state.take_over(&shards, kept, descriptors) {
+                    eprintln!("outgate-dataplane: not taken over from the plane before: {problem}");
                 }
             })?;
             state.keeper = Some(keeper);
@@ -97,30 +87,53 @@ impl Book {
     pub(super) fn detach(&self, sandbox: &str) -> Result<Done, Problem> {
         let sandbox = SandboxId::new(sandbox).map_err(|error| identity(&error))?;
         let mut state = self.state();
-        if state.sandboxes.remove(&sandbox).is_some() {
+        if let Some(places) = state.sandboxes.remove(&sandbox) {
             state.tell_keeper(&Kept::Detach(Detach { sandbox: sandbox.to_string() }), &[]);
+            let mut next = (*state.attachments).clone();
+            leave(&mut next, &sandbox, &places);
+            state.publish(&self.shards, next).map_err(|error| place(&error))?;
         }
-        let mut next = (*state.attachments).clone();
-        next.detach(&sandbox);
-        state.publish(&self.shards, next).map_err(|error| place(&error))?;
+        // Also where nothing is known of it: an earlier call may have got no further than here.
         let ended = self.shards.detach(&sandbox).map_err(|error| place(&error))?;
         Ok(Done { ended: Some(ended), ..Done::default() })
+    }
+
+    /// Serves listeners of many sandboxes, in place of those of the same name.
+    pub(super) fn share(&self, share: Share, descriptors: Vec<OwnedFd>) -> Result<Done, Problem> {
+        let (name, listeners) = shared(share, descriptors)?;
+        self.state().share(&self.shards, name, &listeners)?;
+        Ok(Done::default())
+    }
+
+    /// Closes the listeners of a name; there need be none.
+    pub(super) fn unshare(&self, unshare: Unshare) -> Result<Done, Problem> {
+        let mut state = self.state();
+        if let Some(listeners) = state.shared.remove(&unshare.name) {
+            state.tell_keeper(&Kept::Unshare(unshare), &[]);
+            close_shared(&self.shards, &listeners).map_err(|error| place(&error))?;
+        }
+        Ok(Done::default())
     }
 
     /// One page of what is attached, behind `after`.
     pub(super) fn list(&self, after: Option<&str>) -> Result<Done, Problem> {
         let after = after.map(SandboxId::new).transpose().map_err(|error| identity(&error))?;
         let state = self.state();
+        let specs = |numbered: &Numbered| numbered.iter().map(|(_, spec)| *spec).collect();
+        let shares = state.shared.iter();
+        let shared =
+            shares.map(|(name, listeners)| Share { name: name.clone(), listeners: specs(listeners) });
+        let shared = if after.is_none() { Some(shared.collect()) } else { None };
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut behind = state.sandboxes.range((start, Bound::Unbounded));
         let page = behind.by_ref().take(ATTACH_LIST_MAX).map(|(sandbox, places)| Attached {
             sandbox: sandbox.to_string(),
-            listeners: places.listeners.iter().map(|(_, spec)| *spec).collect(),
+            listeners: specs(&places.listeners),
             sources: places.sources.clone(),
             proxy: places.credential.is_some(),
         });
         let attached = Some(page.collect());
-        Ok(Done { attached, more: behind.next().is_some(), ..Done::default() })
+        Ok(Done { attached, shared, more: behind.next().is_some(), ..Done::default() })
     }
 
     /// A thread that panicked left a state that is whole: it changes by single assignments, after all that may fail.
@@ -130,45 +143,86 @@ impl Book {
 }
 
 impl State {
+    fn take_over(&mut self, shards: &Shards, kept: Kept, descriptors: Vec<OwnedFd>) -> Result<(), Problem> {
+        match kept {
+            Kept::Attach(places) => self.put(shards, Wanted::kept(places, descriptors)?),
+            Kept::Share(share) => {
+                let (name, listeners) = shared(share, descriptors)?;
+                self.share(shards, name, &listeners)
+            }
+            Kept::Detach(_) | Kept::Unshare(_) | Kept::Whole => Ok(()),
+        }
+    }
+
     /// Puts a sandbox where it is wanted. When this fails, everything is as it was.
     fn put(&mut self, shards: &Shards, wanted: Wanted) -> Result<(), Problem> {
-        let Wanted { sandbox, listeners, sources, credential } = wanted;
-        let before = self.sandboxes.get(&sandbox).map_or_else(Vec::new, |places| places.listeners.clone());
-        let opened: Vec<_> = (self.next_listener..).map(ListenerId).zip(&listeners).collect();
-        self.next_listener += opened.len() as u64;
-        let numbers: Vec<_> = opened.iter().map(|(listener, (spec, _))| (*listener, *spec)).collect();
-
-        let mut without = (*self.attachments).clone();
-        without.detach(&sandbox);
-        let next = entered(without.clone(), &sandbox, &numbers, &sources, credential.as_ref())?;
+        let Wanted { sandbox, listeners: passed, sources, credential } = wanted;
+        let listeners = self.number(&passed);
+        let places = Places { listeners, sources, credential };
+        let none = Places::default();
+        let before = self.sandboxes.get(&sandbox).unwrap_or(&none);
+        let mut next = (*self.attachments).clone();
+        leave(&mut next, &sandbox, before);
+        enter(&mut next, &sandbox, &places).map_err(|error| identity(&error))?;
         // Listeners from before take connections until the new ones do.
-        let meanwhile = before.iter().map(|(listener, _)| *listener);
-        let both = meanwhile.clone().try_fold(next.clone(), |mut both, listener| {
-            both.attach_listener(listener, sandbox.clone()).map(|()| both)
-        });
+        let mut meanwhile = next.clone();
+        for (listener, _) in &before.listeners {
+            meanwhile.attach_listener(*listener, sandbox.clone()).map_err(|error| identity(&error))?;
+        }
+        let replaced: Vec<_> = before.listeners.iter().map(|(listener, _)| *listener).collect();
         let former = Arc::clone(&self.attachments);
-        let changed =
-            self.publish(shards, both.map_err(|error| identity(&error))?).map_err(|error| place(&error));
-        if let Err(problem) = changed.and_then(|()| open_all(shards, &sandbox, &opened)) {
-            let closed = shards.close(&sandbox, numbers.iter().map(|(listener, _)| *listener).collect());
+        let opened = self.publish(shards, meanwhile).and_then(|()| {
+            served(&places.listeners, &passed).try_for_each(|(listener, spec, socket)| {
+                shards.listen_captured(listener, spec.kind, socket?, &sandbox)
+            })
+        });
+        if let Err(error) = opened {
+            let numbers = places.listeners.iter().map(|(listener, _)| *listener).collect();
             // A shard that does not answer here did not answer before; what it holds of this is not attached.
-            let _undone = closed.and(self.publish(shards, (*former).clone()));
-            return Err(problem);
+            let _closed = shards.close(&sandbox, numbers);
+            let _undone = self.publish(shards, (*former).clone());
+            return Err(place(&error));
         }
         let kept = Kept::Attach(KeptPlaces {
             sandbox: sandbox.to_string(),
-            listeners: listeners.iter().map(|(spec, _)| *spec).collect(),
-            sources: sources.clone(),
-            password_hash: credential.as_ref().map(CredentialHash::to_bytes),
+            listeners: passed.iter().map(|(spec, _)| *spec).collect(),
+            sources: places.sources.clone(),
+            password_hash: places.credential.as_ref().map(CredentialHash::to_bytes),
         });
-        let descriptors: Vec<_> = listeners.iter().map(|(_, descriptor)| descriptor.as_fd()).collect();
-        self.tell_keeper(&kept, &descriptors);
-        self.sandboxes.insert(sandbox.clone(), Places { listeners: numbers, sources, credential });
-        if before.is_empty() {
+        self.tell_keeper(&kept, &passed);
+        self.sandboxes.insert(sandbox.clone(), places);
+        if replaced.is_empty() {
             return Ok(());
         }
-        let closed = shards.close(&sandbox, meanwhile.collect());
+        let closed = shards.close(&sandbox, replaced);
         closed.and(self.publish(shards, next)).map_err(|error| place(&error))
+    }
+
+    /// Serves listeners of many. When this fails, those before go on.
+    fn share(&mut self, shards: &Shards, name: String, passed: &Passed) -> Result<(), Problem> {
+        if self.shared.len() >= SHARED_NAMES_MAX && !self.shared.contains_key(&name) {
+            let detail = format!("{SHARED_NAMES_MAX} names of shared listeners are taken already");
+            return Err(Problem::new("full", detail, "close some with `unshare`"));
+        }
+        let listeners = self.number(passed);
+        let opened = served(&listeners, passed)
+            .try_for_each(|(listener, spec, socket)| shards.listen_shared(listener, spec.kind, socket?));
+        if let Err(error) = opened {
+            // As above.
+            let _closed = close_shared(shards, &listeners);
+            return Err(place(&error));
+        }
+        let specs = passed.iter().map(|(spec, _)| *spec).collect();
+        self.tell_keeper(&Kept::Share(Share { name: name.clone(), listeners: specs }), passed);
+        let replaced = self.shared.insert(name, listeners).unwrap_or_default();
+        close_shared(shards, &replaced).map_err(|error| place(&error))
+    }
+
+    /// Gives each listener a number that none had before.
+    fn number(&mut self, passed: &Passed) -> Numbered {
+        let first = self.next_listener;
+        self.next_listener += passed.len() as u64;
+        (first..).map(ListenerId).zip(passed).map(|(listener, (spec, _))| (listener, *spec)).collect()
     }
 
     /// Tells the shards.
@@ -178,9 +232,10 @@ impl State {
     }
 
     /// Without a keeper that takes it, the plane goes on: only its successor would have needed it.
-    fn tell_keeper(&mut self, kept: &Kept, descriptors: &[std::os::fd::BorrowedFd<'_>]) {
+    fn tell_keeper(&mut self, kept: &Kept, passed: &[(ListenerSpec, OwnedFd)]) {
         let Some(keeper) = &self.keeper else { return };
-        if let Err(error) = keeper.tell(kept, descriptors) {
+        let descriptors: Vec<_> = passed.iter().map(|(_, descriptor)| descriptor.as_fd()).collect();
+        if let Err(error) = keeper.tell(kept, &descriptors) {
             eprintln!(
                 "outgate-dataplane: the keeper is gone ({error}); a restarted plane must be attached to anew"
             );
@@ -189,144 +244,67 @@ impl State {
     }
 }
 
-/// The attachments with these places of a sandbox.
-fn entered(
-    mut next: Attachments,
-    sandbox: &SandboxId,
-    listeners: &[(ListenerId, ListenerSpec)],
-    sources: &[IpNet],
-    credential: Option<&CredentialHash>,
-) -> Result<Attachments, Problem> {
-    let mut enter = || {
-        for (listener, _) in listeners {
-            next.attach_listener(*listener, sandbox.clone())?;
-        }
-        for source in sources {
-            next.attach_source(*source, sandbox.clone())?;
-        }
-        credential.map_or(Ok(()), |hash| next.attach_credentials(sandbox.clone(), hash.clone()))
+/// Takes a sandbox's places out.
+fn leave(attachments: &mut Attachments, sandbox: &SandboxId, places: &Places) {
+    places.listeners.iter().for_each(|(listener, _)| attachments.detach_listener(*listener));
+    places.sources.iter().for_each(|source| attachments.detach_source(*source));
+    attachments.detach_credentials(sandbox);
+}
+
+/// Enters a sandbox's places.
+fn enter(attachments: &mut Attachments, sandbox: &SandboxId, places: &Places) -> Result<(), IdentityError> {
+    for (listener, _) in &places.listeners {
+        attachments.attach_listener(*listener, sandbox.clone())?;
+    }
+    for source in &places.sources {
+        attachments.attach_source(*source, sandbox.clone())?;
+    }
+    let credential = places.credential.clone();
+    credential.map_or(Ok(()), |hash| attachments.attach_credentials(sandbox.clone(), hash))
+}
+
+/// Each listener with a duplicate of its socket for the shard; the original is for the keeper.
+fn served<'a>(
+    listeners: &'a Numbered,
+    passed: &'a Passed,
+) -> impl Iterator<Item = (ListenerId, ListenerSpec, io::Result<OwnedFd>)> + 'a {
+    let numbers = listeners.iter().map(|(listener, _)| *listener);
+    iter::zip(numbers, passed).map(|(listener, (spec, socket))| (listener, *spec, socket.try_clone()))
+}
+
+fn close_shared(shards: &Shards, listeners: &Numbered) -> Result<(), PlaceError> {
+    listeners.iter().try_for_each(|(listener, _)| shards.close_shared(*listener))
+}
+
+#[cfg(test)]
+mod tests {
+    use control_wire::{
+        attach::{Answer, ListenerKind},
+        limits::{ATTACH_BYTES_MAX, PASSED_DESCRIPTORS_MAX},
     };
-    enter().map_err(|error: IdentityError| identity(&error))?;
-    Ok(next)
-}
 
-fn open_all(
-    shards: &Shards,
-    sandbox: &SandboxId,
-    listeners: &[(ListenerId, &(ListenerSpec, OwnedFd))],
-) -> Result<(), Problem> {
-    for (listener, (spec, descriptor)) in listeners {
-        let served = descriptor.try_clone().map_err(PlaceError::Socket);
-        served
-            .and_then(|served| shards.listen_captured(*listener, spec.kind, served, sandbox))
-            .map_err(|error| place(&error))?;
-    }
-    Ok(())
-}
+    use super::*;
+    use crate::limits::{ATTACH_SOURCES_MAX, SANDBOX_ID_BYTES_MAX};
 
-impl Wanted {
-    /// What an orchestrator asks for.
-    fn asked(attach: Attach, descriptors: Vec<OwnedFd>) -> Result<Self, Problem> {
-        if attach.listeners.is_empty() && attach.sources.is_empty() && attach.proxy_password.is_none() {
-            let remedy = "name listeners, sources or a proxy password; to take a sandbox away, use `detach`";
-            return Err(Problem::new("no_place", "the request names no place", remedy));
-        }
-        let credential = attach.proxy_password.as_ref().map(check_password).transpose()?;
-        Self::checked(&attach.sandbox, (attach.listeners, descriptors), attach.sources, credential)
-    }
-
-    /// What a keeper holds.
-    fn kept(kept: KeptPlaces, descriptors: Vec<OwnedFd>) -> Result<Self, Problem> {
-        let credential = kept.password_hash.map(CredentialHash::from_bytes);
-        Self::checked(&kept.sandbox, (kept.listeners, descriptors), kept.sources, credential)
-    }
-
-    fn checked(
-        sandbox: &str,
-        (specs, descriptors): (Vec<ListenerSpec>, Vec<OwnedFd>),
-        sources: Vec<IpNet>,
-        credential: Option<CredentialHash>,
-    ) -> Result<Self, Problem> {
-        let sandbox = SandboxId::new(sandbox).map_err(|error| identity(&error))?;
-        if specs.len() != descriptors.len() {
-            let detail =
-                format!("{} listeners are named and {} descriptors came", specs.len(), descriptors.len());
-            let remedy =
-                "attach one descriptor per listener, in their order, to the line's first byte (SCM_RIGHTS)";
-            return Err(Problem::new("descriptors", detail, remedy));
-        }
-        if sources.len() > ATTACH_SOURCES_MAX {
-            let detail = format!(
-                "{} source ranges are named; a sandbox has at most {ATTACH_SOURCES_MAX}",
-                sources.len()
-            );
-            return Err(Problem::new("too_many_sources", detail, "join ranges"));
-        }
-        for (place, (spec, descriptor)) in specs.iter().zip(&descriptors).enumerate() {
-            check_passed(spec.kind, descriptor.as_fd()).map_err(|error| {
-                let detail = format!("listener {place}: {error}");
-                Problem::new("listener", detail, "pass a socket of the named kind")
-            })?;
-        }
-        Ok(Self { sandbox, listeners: specs.into_iter().zip(descriptors).collect(), sources, credential })
-    }
-}
-
-/// Makes the password that the request leaves to the plane.
-fn make_password(attach: &mut Attach) -> Result<Password, Problem> {
-    if attach.proxy_password.is_some() {
-        let remedy = "leave one of them out";
-        return Err(Problem::new(
-            "two_passwords",
-            "`proxy` asks for a password and `proxyPassword` brings one",
-            remedy,
-        ));
-    }
-    let mut random = [0; PASSWORD_RANDOM_BYTES];
-    aws_lc_rs::rand::fill(&mut random).map_err(|_| {
-        Problem::new("no_randomness", "the system gave no random bytes", "look at the machine")
-    })?;
-    let password = Password::new(BASE64URL_NOPAD.encode(&random));
-    attach.proxy_password = Some(password.clone());
-    Ok(password)
-}
-
-fn check_password(password: &Password) -> Result<CredentialHash, Problem> {
-    let text = password.expose();
-    let fits = (PROXY_PASSWORD_BYTES_MIN..=PROXY_PASSWORD_BYTES_MAX).contains(&text.len());
-    // Others cannot be written into the URL of a proxy, where most clients take it from.
-    if fits && text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(CredentialHash::of(text.as_bytes()));
-    }
-    let detail = format!(
-        "a proxy password has {PROXY_PASSWORD_BYTES_MIN} to {PROXY_PASSWORD_BYTES_MAX} printable ASCII characters without spaces"
-    );
-    Err(Problem::new(
-        "proxy_password",
-        detail,
-        "send a long random token, or `\"proxy\": true` to have one made",
-    ))
-}
-
-fn identity(error: &IdentityError) -> Problem {
-    let (code, remedy) = match error {
-        IdentityError::Taken { .. } => ("taken", "detach the other sandbox, or attach this one elsewhere"),
-        IdentityError::Full => ("full", "detach sandboxes that have ended, or use another plane"),
-        _ => ("sandbox", "use the identifier that control knows"),
-    };
-    Problem::new(code, error.to_string(), remedy)
-}
-
-fn place(error: &PlaceError) -> Problem {
-    let detail = std::error::Error::source(error)
-        .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
-    match error {
-        PlaceError::Passed(_) => Problem::new("listener", detail, "pass a socket of the named kind"),
-        PlaceError::Socket(_) => {
-            Problem::new("listener", detail, "look at the plane's limit of descriptors (ulimit -n)")
-        }
-        PlaceError::Gone | PlaceError::Silent => {
-            Problem::new("shard", detail, "attach again when the plane serves")
-        }
+    #[test]
+    fn largest_page_of_a_list_fits_one_line() {
+        // A byte that takes two in JSON, the longest kind, the longest range.
+        let name = "\"".repeat(SANDBOX_ID_BYTES_MAX);
+        let listeners = vec![ListenerSpec { kind: ListenerKind::Transparent }; PASSED_DESCRIPTORS_MAX];
+        let source: IpNet = "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff/128".parse().unwrap();
+        let attached = Attached {
+            sandbox: name.clone(),
+            listeners: listeners.clone(),
+            sources: vec![source; ATTACH_SOURCES_MAX],
+            proxy: true,
+        };
+        let page = Done {
+            attached: Some(vec![attached; ATTACH_LIST_MAX]),
+            shared: Some(vec![Share { name, listeners }; SHARED_NAMES_MAX]),
+            more: true,
+            ..Done::default()
+        };
+        let line = serde_json::to_vec(&Answer::Done(page)).unwrap();
+        assert!(line.len() < ATTACH_BYTES_MAX, "{} bytes", line.len());
     }
 }

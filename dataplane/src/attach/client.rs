@@ -67,14 +67,16 @@ fn next(reader: &mut LineReader, socket: &UnixStream) -> io::Result<(Vec<u8>, Ve
 fn respond(book: &Book, line: &[u8], descriptors: Vec<OwnedFd>) -> Answer {
     let done = match serde_json::from_slice(line) {
         Ok(Request::Attach(attach)) => book.attach(attach, descriptors),
+        Ok(Request::Share(share)) => book.share(share, descriptors),
         Ok(_) if !descriptors.is_empty() => {
-            let remedy = "pass descriptors with `attach` only";
+            let remedy = "pass descriptors with `attach` and `share` only";
             Err(Problem::new("descriptors", "descriptors came with a request that takes none", remedy))
         }
         Ok(Request::Detach(detach)) => book.detach(&detach.sandbox),
         Ok(Request::List(list)) => book.list(list.after.as_deref()),
+        Ok(Request::Unshare(unshare)) => book.unshare(unshare),
         Err(error) => {
-            let remedy = "send {\"op\":\"attach\"|\"detach\"|\"list\", ...} with the documented fields only";
+            let remedy = "send {\"op\":\"attach\"|\"detach\"|\"list\"|\"share\"|\"unshare\", ...} with documented fields only";
             Err(Problem::new("malformed", error.to_string(), remedy))
         }
     };

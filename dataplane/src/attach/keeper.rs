@@ -6,7 +6,7 @@ use std::{
 };
 
 use control_wire::{
-    attach::{KEEPER_ON_STDIN, KEEPER_VARIABLE, Kept, KeptPlaces, receive, send},
+    attach::{KEEPER_ON_STDIN, KEEPER_VARIABLE, Kept, receive, send},
     limits::ATTACH_BYTES_MAX,
 };
 use rustix::net::{
@@ -53,7 +53,7 @@ impl Keeper {
     }
 
     /// Hands over all that the keeper holds, to its last word.
-    pub(super) fn take_over(&self, mut take: impl FnMut(KeptPlaces, Vec<OwnedFd>)) -> io::Result<()> {
+    pub(super) fn take_over(&self, mut take: impl FnMut(Kept, Vec<OwnedFd>)) -> io::Result<()> {
         let mut packet = vec![0; ATTACH_BYTES_MAX];
         loop {
             let (count, descriptors) = receive(&self.0, &mut packet)?;
@@ -61,9 +61,9 @@ impl Keeper {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             match serde_json::from_slice(&packet[..count])? {
-                Kept::Attach(places) => take(places, descriptors),
                 Kept::Whole => return Ok(()),
-                Kept::Detach(_) => return Err(io::Error::from(io::ErrorKind::InvalidData)),
+                Kept::Detach(_) | Kept::Unshare(_) => return Err(io::ErrorKind::InvalidData.into()),
+                kept => take(kept, descriptors),
             }
         }
     }

@@ -5,6 +5,7 @@
 mod book;
 mod client;
 mod keeper;
+mod wanted;
 
 use std::{
     collections::HashMap,

@@ -28,20 +28,10 @@ pub enum DestinationError {
 /// # Errors
 /// What the kernel says of `socket`, `bind` and `listen`.
 pub fn bind_listener(address: SocketAddr) -> io::Result<OwnedFd> {
-    listen(new_socket(address, Type::STREAM, Protocol::TCP)?, address)
-}
-
-/// Makes a listening socket that accepts connections to any address (TPROXY); needs `CAP_NET_ADMIN`.
-///
-/// # Errors
-/// What the kernel says; `EPERM` without the capability.
-pub fn bind_transparent_listener(address: SocketAddr) -> io::Result<OwnedFd> {
     let socket = new_socket(address, Type::STREAM, Protocol::TCP)?;
-    match address {
-        SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
-        SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
-    }
-    listen(socket, address)
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket.into())
 }
 
 /// Makes a datagram socket for name queries.
@@ -59,12 +49,6 @@ fn new_socket(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     Ok(socket)
-}
-
-fn listen(socket: Socket, address: SocketAddr) -> io::Result<OwnedFd> {
-    socket.bind(&SockAddr::from(address))?;
-    socket.listen(LISTEN_BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// Where a connection was going, IPv4 in its own form.

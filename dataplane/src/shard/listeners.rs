@@ -30,29 +30,30 @@ pub(super) struct Socket {
 pub(super) enum Of {
     /// Those of one sandbox, whose home is here.
     Sandbox(ListenerId, SandboxId),
-    /// Those of everyone; the connection says whose it is.
-    Everyone,
+    /// Those of everyone; the connection says whose it is. One without a number stays open until the shard stops.
+    Everyone(Option<ListenerId>),
 }
 
 /// What a shard listens on.
 pub(super) struct Listeners {
     core: Rc<Core>,
     connections: Scope,
-    /// Those of sandboxes. A task that is dropped takes no more connections, and closes its socket.
-    open: RefCell<HashMap<ListenerId, (SandboxId, Task<()>)>>,
-    shared: RefCell<Vec<Task<()>>>,
+    /// Those that were passed in. A task that is dropped takes no more connections, and closes its socket.
+    open: RefCell<HashMap<ListenerId, (Of, Task<()>)>>,
+    /// Those that stay open until the shard stops.
+    lasting: RefCell<Vec<Task<()>>>,
 }
 
 impl Listeners {
     /// None yet. What they accept is served in `connections`.
     pub(super) fn new(core: Rc<Core>, connections: Scope) -> Self {
-        Self { core, connections, open: RefCell::default(), shared: RefCell::default() }
+        Self { core, connections, open: RefCell::default(), lasting: RefCell::default() }
     }
 
     /// Closes all of them.
     pub(super) async fn end(&self) {
         let open = self.open.take().into_values().map(|(_, task)| task);
-        for task in open.chain(self.shared.take()) {
+        for task in open.chain(self.lasting.take()) {
             task.cancel().await;
         }
     }
@@ -79,7 +80,8 @@ impl Listeners {
                 let _gone = done.send(());
             }
             Command::Detach(sandbox, done) => {
-                self.open.borrow_mut().retain(|_, (holder, _)| *holder != sandbox);
+                let leaves = |of: &Of| matches!(of, Of::Sandbox(_, holder) if *holder == sandbox);
+                self.open.borrow_mut().retain(|_, (of, _)| !leaves(of));
                 let _gone = done.send(self.core.detach(&sandbox));
             }
             Command::Certify(sandbox, done) => {
@@ -101,14 +103,16 @@ impl Listeners {
                 let listener = Listener::from_fd(socket)?;
                 glommio::spawn_local(names::serve_listener(core, connections, listener, sandbox))
             }
-            (ListenerKind::DnsUdp | ListenerKind::DnsTcp, Of::Everyone) => {
+            (ListenerKind::DnsUdp | ListenerKind::DnsTcp, Of::Everyone(_)) => {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, "name queries are of one sandbox"));
             }
             (_, of) => glommio::spawn_local(accept(core, connections, Listener::from_fd(socket)?, kind, of)),
         };
         match of {
-            Of::Sandbox(listener, sandbox) => drop(self.open.borrow_mut().insert(listener, (sandbox, task))),
-            Of::Everyone => self.shared.borrow_mut().push(task),
+            Of::Sandbox(listener, _) | Of::Everyone(Some(listener)) => {
+                self.open.borrow_mut().insert(listener, (of, task));
+            }
+            Of::Everyone(None) => self.lasting.borrow_mut().push(task),
         }
         Ok(())
     }
@@ -129,7 +133,7 @@ async fn accept(core: Rc<Core>, connections: Scope, listener: Listener, kind: Li
     let bound = listener.local_addr();
     while let Ok(stream) = listener.accept().await {
         let way = match (&of, kind) {
-            (Of::Everyone, ListenerKind::Proxy) => Way::Proxy,
+            (Of::Everyone(_), ListenerKind::Proxy) => Way::Proxy,
             (Of::Sandbox(listener, _), ListenerKind::Proxy) => Way::OwnProxy { listener: *listener },
             (of, kind) => {
                 let (Ok(bound), Ok(local)) = (&bound, stream.local_addr()) else { continue };
@@ -141,7 +145,7 @@ async fn accept(core: Rc<Core>, connections: Scope, listener: Listener, kind: Li
                 };
                 match of {
                     Of::Sandbox(listener, _) => Way::Captured { listener: *listener, destination },
-                    Of::Everyone => Way::Shared { destination },
+                    Of::Everyone(_) => Way::Shared { destination },
                 }
             }
         };

@@ -18,7 +18,7 @@ use crate::{
     limits::{AUTHORITY_TIME, SHARD_ANSWER_TIME},
     listen::{
         ListenerKind,
-        socket::{self, PassedError, check_passed},
+        socket::{PassedError, bind_listener, check_passed},
     },
 };
 
@@ -86,36 +86,44 @@ impl Shards {
     ///
     /// # Errors
     /// When the address cannot be bound.
-    pub fn listen_proxy(&self, address: SocketAddr) -> Result<SocketAddr, PlaceError> {
-        self.listen_everywhere(address, ListenerKind::Proxy, socket::bind_listener)
-    }
-
-    /// Serves connections that the host's own rules send to this address, on every shard: of many sandboxes, told
-    /// apart by the address that they come from. Port 0 becomes one that is free.
-    ///
-    /// # Errors
-    /// When the address cannot be bound: a transparent listener needs `CAP_NET_ADMIN`.
-    pub fn listen_shared(&self, kind: ListenerKind, address: SocketAddr) -> Result<SocketAddr, PlaceError> {
-        match kind {
-            ListenerKind::Transparent => {
-                self.listen_everywhere(address, kind, socket::bind_transparent_listener)
-            }
-            _ => self.listen_everywhere(address, kind, socket::bind_listener),
-        }
-    }
-
-    fn listen_everywhere(
-        &self,
-        mut address: SocketAddr,
-        kind: ListenerKind,
-        bind: impl Fn(SocketAddr) -> io::Result<OwnedFd>,
-    ) -> Result<SocketAddr, PlaceError> {
+    pub fn listen_proxy(&self, mut address: SocketAddr) -> Result<SocketAddr, PlaceError> {
         for handle in &self.handles {
-            let socket = bind(address)?;
+            let socket = bind_listener(address)?;
             address = socket2::SockRef::from(&socket).local_addr()?.as_socket().unwrap_or(address);
-            handle.ask(|done| Command::Listen(Socket { socket, kind, of: Of::Everyone }, done))??;
+            let socket = Socket { socket, kind: ListenerKind::Proxy, of: Of::Everyone(None) };
+            handle.ask(|done| Command::Listen(socket, done))??;
         }
         Ok(address)
+    }
+
+    /// Serves a socket that was passed in for many sandboxes, told apart by the address that they come from (or, on a
+    /// proxy, by their credentials). One shard accepts and hands over: no shard is anybody's home here.
+    ///
+    /// # Errors
+    /// When the descriptor is not what its kind says, or the shard cannot serve it.
+    pub fn listen_shared(
+        &self,
+        listener: ListenerId,
+        kind: ListenerKind,
+        socket: OwnedFd,
+    ) -> Result<(), PlaceError> {
+        check_passed(kind, socket.as_fd())?;
+        let socket = Socket { socket, kind, of: Of::Everyone(Some(listener)) };
+        Ok(self.acceptor(listener).ask(|done| Command::Listen(socket, done))??)
+    }
+
+    /// Takes no more connections from a listener of many. Those that are open go on.
+    ///
+    /// # Errors
+    /// When the shard has ended or does not answer in time.
+    pub fn close_shared(&self, listener: ListenerId) -> Result<(), PlaceError> {
+        self.acceptor(listener).ask(|done| Command::Close(vec![listener], done))
+    }
+
+    /// Listeners of many lie on the shards in turn.
+    fn acceptor(&self, listener: ListenerId) -> &Handle {
+        let shards = self.handles.len();
+        &self.handles[usize::try_from(listener.0 % shards as u64).unwrap_or(0)]
     }
 
     /// Serves a socket that was passed in for one sandbox, on the sandbox's home. Its connections are the sandbox's
