@@ -1,14 +1,14 @@
 //! The command line: `serve`, and calls of the API, each one request.
 
-use std::io::Read;
+mod attach;
+mod secret;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use control_wire::limits::SECRET_BYTES_MAX;
 use serde_json::{Value, json};
-use zeroize::Zeroizing;
 
 use crate::client::{Client, segment};
 use crate::serve::{Fault, PlaneSettings, Settings, chain, run};
@@ -46,10 +46,18 @@ enum Command {
     Handler(Handler),
     /// Secrets. A value never stands on the command line.
     #[command(subcommand)]
-    Secret(Secret),
+    Secret(secret::Secret),
     /// Planes.
     #[command(subcommand)]
     Plane(Plane),
+    /// Attaches a sandbox to the plane on this machine, by proxy password or by its addresses
+    Attach(attach::Place),
+    /// Detaches a sandbox from the plane on this machine and ends its connections
+    Detach {
+        id: String,
+        #[command(flatten)]
+        plane: attach::PlaneSocket,
+    },
 }
 
 #[derive(Args)]
@@ -167,23 +175,6 @@ enum Handler {
 }
 
 #[derive(Subcommand)]
-enum Secret {
-    Put {
-        name: String,
-        /// File of the value, `-` for standard input; one newline at its end is not part of it.
-        #[arg(long)]
-        value_file: PathBuf,
-        /// Hosts to which it may be sent.
-        #[arg(long, required = true, num_args = 1..)]
-        host: Vec<String>,
-    },
-    Rm {
-        name: String,
-    },
-    List,
-}
-
-#[derive(Subcommand)]
 enum Plane {
     List,
     Rm {
@@ -225,8 +216,10 @@ async fn obey(cli: Cli) -> Result<(), Fault> {
         Command::Sandbox(command) => sandbox(&api, command).await,
         Command::Template(command) => template(&api, command).await,
         Command::Handler(command) => handler(&api, command).await,
-        Command::Secret(command) => secret(&api, command).await,
+        Command::Secret(command) => secret::obey(&api, command).await,
         Command::Plane(command) => plane(&api, command).await,
+        Command::Attach(place) => attach::attach(&cli.state, place),
+        Command::Detach { id, plane } => attach::detach(&cli.state, id, &plane),
     }
 }
 
@@ -345,33 +338,6 @@ async fn handler(api: &Api, command: Handler) -> Result<(), Fault> {
         Handler::Rm { name } => api.remove(&at("handlers", &name)).await,
         Handler::List => api.get("/v1/handlers").await,
     }
-}
-
-async fn secret(api: &Api, command: Secret) -> Result<(), Fault> {
-    match command {
-        Secret::Put { name, value_file, host } => {
-            let value = read_value(&value_file)?;
-            let body = json!({ "value": &*value, "hosts": host });
-            api.put(&at("secrets", &name), body).await
-        }
-        Secret::Rm { name } => api.remove(&at("secrets", &name)).await,
-        Secret::List => api.get("/v1/secrets").await,
-    }
-}
-
-fn read_value(path: &Path) -> Result<Zeroizing<String>, Fault> {
-    let mut value = Zeroizing::new(String::new());
-    let bytes_max = SECRET_BYTES_MAX as u64 + 2;
-    let done = if path == Path::new("-") {
-        std::io::stdin().lock().take(bytes_max).read_to_string(&mut value)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(bytes_max).read_to_string(&mut value))
-    };
-    done.map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    if value.ends_with('\n') {
-        value.pop();
-    }
-    Ok(value)
 }
 
 async fn plane(api: &Api, command: Plane) -> Result<(), Fault> {

@@ -65,3 +65,7 @@ pub const PLANE_END_TIME: Duration = Duration::from_secs(10);
 /// Sandboxes whose places are kept for the next plane on this machine. Larger: their listeners take the descriptors
 /// of this process. Smaller: those beyond it must be attached anew when the plane was restarted.
 pub const KEPT_SANDBOXES_MAX: usize = 100_000;
+
+/// Time that a plane has to answer an attachment: it waits for policy and certificate itself. Larger: the command
+/// hangs on a stuck plane. Smaller: an attachment that would be answered is given up.
+pub const ATTACH_PATIENCE: Duration = Duration::from_secs(30);
