@@ -250,6 +250,14 @@ impl Gateway {
         StreamOwned::new(self.client(sandbox, host, &[]), socket)
     }
 
+    /// Bytes that the harness holds for the lines of records.
+    ///
+    /// # Panics
+    /// When a thread panicked while it wrote one.
+    pub fn records_bytes(&self) -> usize {
+        self.lines.0.0.lock().expect("no thread panicked holding it").capacity()
+    }
+
     /// Records that were written so far, once there are so many.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 pub mod client;
+pub mod counting;
 pub mod gateway;
 pub mod guests;
 pub mod origin;

@@ -327,7 +327,9 @@ fn slow_upstream_holds_back_the_client() {
         let mut stream = open(&gateway, &origin);
         write!(stream, "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: {BULK}\r\n\r\n").unwrap();
         stream.flush().unwrap();
+        // A client that cannot write looks whether it can read, so both have that patience.
         stream.sock.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+        stream.sock.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
         // The event is that the gateway takes nothing for a whole second.
         let mut sent = 0;
         while sent < BULK {
@@ -345,6 +347,7 @@ fn slow_upstream_holds_back_the_client() {
         assert!((sent as u64) < HELD_BYTES_MAX, "{sent} bytes were taken although nobody reads");
         read_on.send(()).unwrap();
         stream.sock.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.sock.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(&body[sent..]).unwrap();
         assert_eq!(read_answer(&mut stream, false).1, b"same");
         gateway.records(1);

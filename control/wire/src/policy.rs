@@ -19,7 +19,8 @@ pub struct PolicyDocument {
     /// Hosts outside every list may be reached. Unset means false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_internet: Option<bool>,
-    /// TLS is opened. Unset means true.
+    /// TLS is opened. Unset means true. Where it is false, planes refuse every HTTPS request of the sandbox: none relays
+    /// TLS unread yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intercept_https: Option<bool>,
     /// Hosts that may be reached. Set, even empty, it is a gate; unset, there is none.
@@ -31,7 +32,8 @@ pub struct PolicyDocument {
     /// Special-purpose ranges that a host may resolve to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_addresses: Option<Vec<AllowedAddresses>>,
-    /// Roots, beside the system's, by which a host's certificate is verified.
+    /// Roots by which a host's certificate is verified, in the place of the system's: a private host that some public
+    /// authority also vouches for is not the one that was meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream_roots: Option<Vec<UpstreamRoots>>,
     /// Host → match → actions, in the order written.

@@ -124,6 +124,9 @@ pub fn prepare<B: Deref<Target = [u8]>>(
     if authority.scheme == Scheme::Http && authority.host.name() == Some(admin::HOST) {
         return own_page(arrived, head, sandbox);
     }
+    if authority.scheme == Scheme::Https && !rules.intercepts() {
+        return Err(unread());
+    }
     if !arrived.core.lease_runs(&rules) {
         return Err(lease_ended());
     }
@@ -287,6 +290,14 @@ fn failed(used: &HandlerUse, error: &GuestError) -> Refusal {
     let detail = format!("the handler `{}` did not decide", used.name);
     let remedy = "ask the operator to look at the handler's records";
     Refusal::new(502, code, Blame::Gateway, &detail, remedy).by_rule(&used.rule).because(error)
+}
+
+/// The operator wants TLS to pass unread. To open it all the same would be against the policy.
+fn unread() -> Refusal {
+    let detail = "the policy says that TLS is not opened, and this plane relays none unread";
+    let remedy = "ask the operator to remove interceptHttps: false";
+    Refusal::new(501, "passthrough_not_served", Blame::Policy, detail, remedy)
+        .by_rule("interceptHttps: false")
 }
 
 fn lease_ended() -> Refusal {

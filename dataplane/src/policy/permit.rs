@@ -77,7 +77,7 @@ impl Permit {
         &self.addresses
     }
 
-    /// Roots, beside the system's, by which the host is verified.
+    /// Roots by which the host is verified, in the place of the system's.
     pub fn roots(&self) -> Option<&Arc<Roots>> {
         self.roots.as_ref()
     }

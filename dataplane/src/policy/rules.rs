@@ -149,7 +149,8 @@ impl Rules {
         })
     }
 
-    /// TLS is opened. Where false, a connection is judged by [`super::decide_opaque`] and relayed unread.
+    /// TLS is opened. Where false, nothing may go on in TLS: [`super::decide_opaque`] judges what would be relayed
+    /// unread, and no plane relays so yet.
     pub fn intercepts(&self) -> bool {
         self.intercept
     }
