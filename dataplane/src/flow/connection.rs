@@ -43,22 +43,40 @@ pub enum Way {
 
 /// Serves a connection to its end. Where it carried no request, the connection itself leaves a record.
 pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
-    let refused = match way {
+    // Apart: opening needs room for a moment, and the rest of a connection's life is mostly idle.
+    let opened = Box::pin(arrive(core, stream, way)).await;
+    match opened {
+        Ok(Some(opened)) => requests(core, opened).await,
+        Ok(None) => {}
+        Err((sandbox, refusal)) => {
+            let mut record = begin(sandbox.as_ref());
+            record.verdict = "refused";
+            record.code = Some(refusal.code);
+            record.reason = Some(refusal.reason().to_owned());
+            // The audit counts what it cannot take; the connection has ended either way.
+            let _counted = core.common.audit.record(record);
+        }
+    }
+}
+
+/// A connection of which it is known who speaks, and what.
+pub(super) struct Opened {
+    pub(super) admission: Admission,
+    pub(super) wire: Rc<Wire>,
+    pub(super) facts: ConnectionFacts,
+    pub(super) proof: Proof,
+}
+
+/// Opens a connection; nothing where it went on to another shard.
+async fn arrive(core: &Rc<Core>, stream: Stream, way: Way) -> Result<Option<Opened>, Refused> {
+    match way {
         Way::Proxy => proxy(core, stream, None).await,
         Way::OwnProxy { listener } => proxy(core, stream, Some(listener)).await,
         Way::Captured { listener, destination } => match by_listener(core, listener) {
-            Ok(sandbox) => captured(core, stream, sandbox, destination).await,
+            Ok(sandbox) => captured(core, stream, sandbox, destination).await.map(Some),
             Err(refusal) => Err((None, refusal)),
         },
         Way::Shared { destination } => shared(core, stream, destination).await,
-    };
-    if let Err((sandbox, refusal)) = refused {
-        let mut record = begin(sandbox.as_ref());
-        record.verdict = "refused";
-        record.code = Some(refusal.code);
-        record.reason = Some(refusal.reason().to_owned());
-        // The audit counts what it cannot take; the connection has ended either way.
-        let _counted = core.common.audit.record(record);
     }
 }
 
@@ -77,7 +95,7 @@ async fn captured(
     stream: Stream,
     sandbox: SandboxId,
     destination: SocketAddr,
-) -> Result<(), Refused> {
+) -> Result<Opened, Refused> {
     let admission = core.admit(&sandbox).map_err(|refusal| (Some(sandbox), refusal))?;
     let name = admission.resident().names.borrow_mut().name_of(destination.ip());
     let facts = ConnectionFacts {
@@ -88,24 +106,25 @@ async fn captured(
         destination_name: name.and_then(|name| Host::parse(&name).ok()),
         explicit_proxy: false,
     };
-    open(core, &admission, stream, facts).await
+    open(core, admission, stream, facts).await
 }
 
 /// Finds out whose a captured connection is by where it came from, and goes on where that sandbox lives.
-async fn shared(core: &Rc<Core>, stream: Stream, destination: SocketAddr) -> Result<(), Refused> {
+async fn shared(core: &Rc<Core>, stream: Stream, destination: SocketAddr) -> Result<Option<Opened>, Refused> {
     let peer = stream.peer_addr().map_err(|error| (None, client_error(&error)))?;
     let found = core.attachments().by_source(peer.ip()).cloned();
     let sandbox = found.map_err(|error| (None, Refusal::from(&error)))?;
     let home = core.home_of(&sandbox);
     if home == core.index {
-        return captured(core, stream, sandbox, destination).await;
+        return captured(core, stream, sandbox, destination).await.map(Some);
     }
     let way = Way::Shared { destination };
-    move_home(core, stream, Vec::new(), home, way).await.map_err(|refusal| (Some(sandbox), refusal))
+    let moved = move_home(core, stream, Vec::new(), home, way).await;
+    moved.map(|()| None).map_err(|refusal| (Some(sandbox), refusal))
 }
 
 /// Reads the first head of a proxy's client, finds out who it is, and goes on where that sandbox lives.
-async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Result<(), Refused> {
+async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Result<Option<Opened>, Refused> {
     let mut bytes = Vec::new();
     let first = timeout(HEAD_TIME, first_head(core, &stream, own, &mut bytes)).await;
     let (sandbox, target, consumed) = match first {
@@ -119,7 +138,8 @@ async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Resu
         None => (Way::Proxy, Proof::Credentials),
     };
     if home != core.index {
-        return move_home(core, stream, bytes, home, way).await.map_err(|refusal| (Some(sandbox), refusal));
+        let moved = move_home(core, stream, bytes, home, way).await;
+        return moved.map(|()| None).map_err(|refusal| (Some(sandbox), refusal));
     }
     let admission = match core.admit(&sandbox) {
         Ok(admission) => admission,
@@ -135,14 +155,13 @@ async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Resu
     };
     if facts.connect_target.is_none() {
         stream.unread(bytes);
-        requests(core, &admission, Rc::new(Wire::Plain(stream)), facts, proof).await;
-        return Ok(());
+        return Ok(Some(Opened { admission, wire: Rc::new(Wire::Plain(stream)), facts, proof }));
     }
     stream.unread(bytes.split_off(consumed));
     // A refused name gets its 200 too, and is refused inside: clients hide the body of a failed CONNECT.
     let established = b"HTTP/1.1 200 Connection established\r\n\r\n";
     stream.send(established).await.map_err(|error| (Some(sandbox), client_error(&error)))?;
-    open(core, &admission, stream, facts).await
+    open(core, admission, stream, facts).await.map(Some)
 }
 
 /// Sandbox, CONNECT target and length of the first head.
@@ -212,10 +231,10 @@ async fn tell(stream: &Stream, refusal: Refusal) -> Refusal {
 /// Recognises what is spoken by its first bytes, opens TLS where it is that, and serves the requests.
 async fn open(
     core: &Rc<Core>,
-    admission: &Admission,
+    admission: Admission,
     stream: Stream,
     facts: ConnectionFacts,
-) -> Result<(), Refused> {
+) -> Result<Opened, Refused> {
     let id = || Some(admission.resident().id.clone());
     let (opening, first) = match admission.tie().hold(timeout(HEAD_TIME, first_bytes(&stream))).await {
         Some(Ok(Ok(found))) => found,
@@ -226,14 +245,13 @@ async fn open(
             return Err((id(), detached()));
         }
     };
-    match opening {
-        Opening::Tls => match terminate(core, admission, stream, &first, facts).await {
-            Ok((wire, facts)) => requests(core, admission, wire, facts, Proof::Connection).await,
-            Err(refusal) => return Err((id(), refusal)),
-        },
+    let (wire, facts) = match opening {
+        Opening::Tls => {
+            terminate(core, &admission, stream, &first, facts).await.map_err(|refusal| (id(), refusal))?
+        }
         Opening::Http1 | Opening::Http2 => {
             stream.unread(first);
-            requests(core, admission, Rc::new(Wire::Plain(stream)), facts, Proof::Connection).await;
+            (Rc::new(Wire::Plain(stream)), facts)
         }
         Opening::Other => {
             stream.reset();
@@ -241,8 +259,8 @@ async fn open(
             let remedy = "use HTTP or HTTPS; other protocols are not relayed";
             return Err((id(), Refusal::new(400, "protocol_unknown", Blame::Sandbox, detail, remedy)));
         }
-    }
-    Ok(())
+    };
+    Ok(Opened { admission, wire, facts, proof: Proof::Connection })
 }
 
 async fn first_bytes(stream: &Stream) -> std::io::Result<(Opening, Vec<u8>)> {

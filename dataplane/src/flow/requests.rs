@@ -3,15 +3,16 @@
 use std::{io, rc::Rc, time::Instant};
 
 use super::{
-    core::{Admission, Core},
+    connection::Opened,
+    core::Core,
     relay::Inbound,
-    request::{Arrived, Proof, Step, prepare},
+    request::{Arrived, Step, prepare},
     send::{About, After, answer, refuse, send},
 };
 use crate::{
     audit::Record,
     clock::unix_millis,
-    http::{ConnectionFacts, Found, Framing, HeadReader, Version},
+    http::{Found, Framing, HeadReader, Version},
     identity::SandboxId,
     limits::{HEAD_TIME, IDLE_TIME, LINGER_TIME},
     respond::{Blame, Refusal},
@@ -20,13 +21,8 @@ use crate::{
 };
 
 /// Serves requests in their order, until the connection ends.
-pub(super) async fn requests(
-    core: &Rc<Core>,
-    admission: &Admission,
-    wire: Rc<Wire>,
-    facts: ConnectionFacts,
-    proof: Proof,
-) {
+pub(super) async fn requests(core: &Rc<Core>, opened: Opened) {
+    let Opened { admission, wire, facts, proof } = opened;
     let mut client = Inbound::new(Rc::clone(&wire));
     let mut reader = HeadReader::new();
     let arrived = Arrived { core, resident: admission.resident(), facts: &facts, proof };
@@ -77,7 +73,8 @@ pub(super) async fn requests(
         };
         let after = match step {
             Ok((Step::Send(outbound), keep_alive)) => {
-                send(&arrived, &mut client, *outbound, &about, keep_alive, &mut record).await
+                // One allocation for each request, so that an idle connection is small.
+                Box::pin(send(&arrived, &mut client, *outbound, &about, keep_alive, &mut record)).await
             }
             Ok((Step::Answer { status, fields, body }, _)) => {
                 record.verdict = "answered";
