@@ -18,12 +18,12 @@ pub(super) fn request(whole: WholeHead<'_>) -> Result<RequestHead<&[u8]>, HeadEr
     if block.starts_with(b"PRI * HTTP/2.0\r\n") {
         return Err(HeadError::Http2Preface);
     }
-    check_colons(block)?;
     let mut storage = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEAD_FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(block, &mut storage) {
         Ok(httparse::Status::Complete(length)) if length == block.len() => {}
         Ok(_) => return Err(HeadError::Field),
+        Err(_) if has_space_before_colon(block) => return Err(HeadError::SpaceBeforeColon),
         // A space inside the target reads as a wrong version; what is wrong is the line.
         Err(httparse::Error::Version) if first_line(block).split(|byte| *byte == b' ').count() != 3 => {
             return Err(HeadError::RequestLine);
@@ -65,13 +65,13 @@ pub(super) fn request(whole: WholeHead<'_>) -> Result<RequestHead<&[u8]>, HeadEr
 
 pub(super) fn response<'a>(whole: WholeHead<'a>, method: &str) -> Result<ResponseHead<&'a [u8]>, HeadError> {
     let block = whole.0;
-    check_colons(block)?;
     let mut storage = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; HEAD_FIELDS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
     let config = httparse::ParserConfig::default();
     match config.parse_response_with_uninit_headers(&mut parsed, block, &mut storage) {
         Ok(httparse::Status::Complete(length)) if length == block.len() => {}
         Ok(_) => return Err(HeadError::Field),
+        Err(_) if has_space_before_colon(block) => return Err(HeadError::SpaceBeforeColon),
         Err(error) => return Err(fault(error, HeadError::StatusLine)),
     }
     let (Some(status), Some(minor)) = (parsed.code, parsed.version) else {
@@ -116,19 +116,14 @@ fn fault(error: httparse::Error, first_line: HeadError) -> HeadError {
     }
 }
 
-/// White space before a colon has a refusal of its own, since it is the classic way to hide a field.
-fn check_colons(block: &[u8]) -> Result<(), HeadError> {
-    let lines = block.strip_prefix(b"\r\n").unwrap_or(block).split(|byte| *byte == b'\n').skip(1);
-    for line in lines {
-        if line
-            .iter()
-            .position(|byte| *byte == b':')
-            .is_some_and(|colon| colon > 0 && matches!(line[colon - 1], b' ' | b'\t'))
-        {
-            return Err(HeadError::SpaceBeforeColon);
-        }
-    }
-    Ok(())
+/// White space before a colon has a refusal of its own, since it is the classic way to hide a field. The parser takes
+/// no such name, so only a refused head is searched.
+fn has_space_before_colon(block: &[u8]) -> bool {
+    let mut lines = block.strip_prefix(b"\r\n").unwrap_or(block).split(|byte| *byte == b'\n').skip(1);
+    lines.any(|line| {
+        let colon = line.iter().position(|byte| *byte == b':');
+        colon.is_some_and(|colon| colon > 0 && matches!(line[colon - 1], b' ' | b'\t'))
+    })
 }
 
 /// Exactly one space between the three parts of the line (RFC 9112 §3).

@@ -75,7 +75,7 @@ impl Scan {
             }
             // Most bytes are none of the three, so they are passed over in one search.
             let rest = &bytes[self.at..];
-            let Some(found) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n' | 0)) else {
+            let Some(found) = memchr::memchr3(b'\r', b'\n', 0, rest) else {
                 self.at = bytes.len();
                 return Ok(None);
             };
