@@ -118,7 +118,7 @@ pub fn header(
     let mut value = Zeroizing::new(Vec::with_capacity(prefix.len() + exposed.len()));
     value.extend_from_slice(prefix.as_bytes());
     value.extend_from_slice(exposed);
-    head.set(&field_name, FieldValue::new(&value).map_err(misfit)?);
+    head.set(field_name, FieldValue::from_zeroizing(value).map_err(misfit)?);
     Ok(())
 }
 

@@ -196,8 +196,8 @@ fn apply(
             Action::Set { name, value } | Action::Append { name, value } if answers => {
                 fields.push((FieldName::new(name)?, FieldValue::new(value)?));
             }
-            Action::Set { name, value } => request.set(&FieldName::new(name)?, FieldValue::new(value)?),
-            Action::Append { name, value } => request.append(&FieldName::new(name)?, FieldValue::new(value)?),
+            Action::Set { name, value } => request.set(FieldName::new(name)?, FieldValue::new(value)?),
+            Action::Append { name, value } => request.append(FieldName::new(name)?, FieldValue::new(value)?),
             Action::Remove { name } => request.remove(&FieldName::new(name)?),
             Action::SetSecret { name, prefix, secret } => {
                 wanted.push(Wanted { field: text(name)?, prefix: text(prefix)?, secret: secret.to_owned() })

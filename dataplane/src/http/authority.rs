@@ -109,7 +109,7 @@ pub fn authority_of<B: Deref<Target = [u8]>>(
     if facts.explicit_proxy && facts.connect_target.is_none() && head.form() != TargetForm::Absolute {
         return Err(AuthorityError::FormForProxy);
     }
-    let Some((host, port)) = named(head, facts.scheme)? else {
+    let Some((host, port)) = named(head, facts.scheme, connection_host.as_ref())? else {
         // HTTP/1.0 without `Host`: only the connection says whom it is for.
         let host = connection_host.or(facts.destination.map(|address| Host::from(address.ip())));
         let port = connection_port.unwrap_or(facts.scheme.default_port());
@@ -157,8 +157,15 @@ fn connection_host(facts: &ConnectionFacts) -> Result<Option<Host>, AuthorityErr
 fn named<B: Deref<Target = [u8]>>(
     head: &RequestHead<B>,
     scheme: Scheme,
+    connection: Option<&Host>,
 ) -> Result<Option<(Host, u16)>, AuthorityError> {
     let read = |bytes: &[u8]| -> Result<(Host, u16), HostError> {
+        // A name in its normal form reads as itself, so the one that the connection names is not read again.
+        if let Some(known) =
+            connection.filter(|host| host.name().is_some_and(|name| name.as_bytes() == bytes))
+        {
+            return Ok((known.clone(), scheme.default_port()));
+        }
         parse_host_port(bytes).map(|(host, port)| (host, port.unwrap_or(scheme.default_port())))
     };
     let field = head.host().map(read).transpose()?;

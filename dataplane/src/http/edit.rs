@@ -50,6 +50,10 @@ impl FieldName {
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0.into_vec()
+    }
 }
 
 /// A field value that may be written: CR, LF and NUL are impossible. It may be a secret, so it is wiped when dropped
@@ -63,12 +67,16 @@ impl FieldValue {
     /// # Errors
     /// [`EditError::Value`].
     pub fn new(value: &[u8]) -> Result<Self, EditError> {
+        Self::from_zeroizing(Zeroizing::new(value.to_vec()))
+    }
+
+    /// Checks a value and takes it over, so that a secret is not copied once more.
+    ///
+    /// # Errors
+    /// [`EditError::Value`].
+    pub fn from_zeroizing(value: Zeroizing<Vec<u8>>) -> Result<Self, EditError> {
         let sound = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..));
-        if sound && trim(value).len() == value.len() {
-            Ok(FieldValue(Zeroizing::new(value.to_vec())))
-        } else {
-            Err(EditError::Value)
-        }
+        if sound && trim(&value).len() == value.len() { Ok(FieldValue(value)) } else { Err(EditError::Value) }
     }
 
     /// A text of our own, known to be sound.

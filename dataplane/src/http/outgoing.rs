@@ -1,6 +1,11 @@
 //! The head that goes on: what handlers and injection edit, without the fields of one hop, written once.
 
-use std::{borrow::Cow, io::Write, ops::Deref};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+    io::Write,
+    ops::Deref,
+};
 
 use crate::limits::{HEAD_BYTES_MAX, METHOD_BYTES_MAX, TARGET_BYTES_MAX};
 
@@ -31,27 +36,32 @@ impl Value<'_> {
     }
 }
 
+/// Room for fields that edits add. More: memory that most heads do not use. Fewer: a second allocation for those that
+/// are given a credential.
+const ADDED_FIELDS: usize = 2;
+
 #[derive(Clone)]
 struct Fields<'a>(Vec<(Cow<'a, [u8]>, Value<'a>)>);
 
 impl<'a> Fields<'a> {
     /// Everything but the fields of one hop, those that `Connection` names included.
     fn end_to_end(fields: impl Iterator<Item = Field<'a>> + Clone) -> Self {
-        let named = |name: &[u8]| {
-            fields.clone().filter(|field| field.is("connection")).any(|field| {
-                field.value.split(|byte| *byte == b',').any(|token| same_field(trim(token), name))
-            })
-        };
+        let connection = fields.clone().filter(|field| field.is("connection"));
+        let named = connection.flat_map(|field| field.value.split(|byte| *byte == b',').map(trim));
+        // Nearly every head names no field there, and then none is compared with what it names.
+        let names_fields = named.clone().any(|token| !says_only_when_to_close(token));
         let kept = fields.clone().filter(|field| {
             // Framing and host are rewritten in place, so naming them in `Connection` removes nothing.
             let rewritten = field.is("host") || field.is("content-length") || field.is("transfer-encoding");
-            rewritten || !(is_hop_by_hop(field.name) || named(field.name))
+            let ends_here = || {
+                is_hop_by_hop(field.name)
+                    || (names_fields && named.clone().any(|token| same_field(token, field.name)))
+            };
+            rewritten || !ends_here()
         });
-        Fields(kept.map(|field| (Cow::Borrowed(field.name), Value::Sent(field.value))).collect())
-    }
-
-    fn position(&self, name: &str) -> Option<usize> {
-        self.0.iter().position(|(sent, _)| sent.eq_ignore_ascii_case(name.as_bytes()))
+        let mut found = Vec::with_capacity(fields.size_hint().0 + ADDED_FIELDS);
+        found.extend(kept.map(|field| (Cow::Borrowed(field.name), Value::Sent(field.value))));
+        Fields(found)
     }
 
     fn remove(&mut self, name: &[u8]) {
@@ -59,27 +69,39 @@ impl<'a> Fields<'a> {
     }
 
     /// The first field of that name keeps its place and is given the value; its other variants go.
-    fn replace(&mut self, name: &[u8], value: Value<'a>) {
-        let place = self.0.iter().position(|(sent, _)| same_field(sent, name));
-        self.remove(name);
-        let place = place.unwrap_or(self.0.len());
-        self.0.insert(place, (Cow::Owned(name.to_vec()), value));
+    fn replace(&mut self, name: Cow<'a, [u8]>, value: Value<'a>) {
+        let place = self.0.iter().position(|(sent, _)| same_field(sent, &name));
+        let Some(place) = place else { return self.0.push((name, value)) };
+        let mut at = 0;
+        self.0.retain(|(sent, _)| {
+            at += 1;
+            at <= place + 1 || !same_field(sent, &name)
+        });
+        self.0[place] = (name, value);
+    }
+
+    /// Gives the field this value, and leaves it as it was sent where it says the same already.
+    fn say(&mut self, name: &'static str, value: fmt::Arguments<'_>) {
+        let mut same = self.0.iter().filter(|(sent, _)| same_field(sent, name.as_bytes()));
+        let as_sent = match (same.next(), same.next()) {
+            (Some((sent, given)), None) => {
+                sent.eq_ignore_ascii_case(name.as_bytes()) && reads(value, given.bytes())
+            }
+            _ => false,
+        };
+        if !as_sent {
+            self.replace(Cow::Borrowed(name.as_bytes()), Value::text(&value.to_string()));
+        }
     }
 
     fn frame(&mut self, framing: Framing) {
-        let (length, coding) = match framing {
-            Framing::Length(length) => (Some(length.to_string()), false),
-            Framing::Chunked => (None, true),
-            Framing::None | Framing::UntilClose => (None, false),
-        };
-        match length {
-            Some(length) => self.replace(b"Content-Length", Value::text(&length)),
-            None => self.remove(b"content-length"),
+        match framing {
+            Framing::Length(length) => self.say("Content-Length", format_args!("{length}")),
+            _ => self.remove(b"content-length"),
         }
-        if coding {
-            self.replace(b"Transfer-Encoding", Value::Sent(b"chunked"));
-        } else {
-            self.remove(b"transfer-encoding");
+        match framing {
+            Framing::Chunked => self.say("Transfer-Encoding", format_args!("chunked")),
+            _ => self.remove(b"transfer-encoding"),
         }
     }
 
@@ -149,13 +171,13 @@ impl<'a> OutgoingRequest<'a> {
     }
 
     /// Gives the field this value in place of every field of that name, `_` and `-` being the same.
-    pub fn set(&mut self, name: &FieldName, value: FieldValue) {
-        self.fields.replace(name.bytes(), Value::Written(value));
+    pub fn set(&mut self, name: FieldName, value: FieldValue) {
+        self.fields.replace(Cow::Owned(name.into_bytes()), Value::Written(value));
     }
 
     /// Adds a field behind all others.
-    pub fn append(&mut self, name: &FieldName, value: FieldValue) {
-        self.fields.0.push((Cow::Owned(name.bytes().to_vec()), Value::Written(value)));
+    pub fn append(&mut self, name: FieldName, value: FieldValue) {
+        self.fields.0.push((Cow::Owned(name.into_bytes()), Value::Written(value)));
     }
 
     /// Removes every field of that name, `_` and `-` being the same.
@@ -165,11 +187,11 @@ impl<'a> OutgoingRequest<'a> {
 
     /// Writes `Host` from another authority, for which the caller has a permit.
     pub fn set_authority(&mut self, authority: &Authority) {
-        let value = Value::text(&authority.to_string());
-        if self.fields.position("host").is_none() {
-            self.fields.0.insert(0, (Cow::Borrowed(b"Host"), value));
+        if self.fields.0.iter().any(|(sent, _)| same_field(sent, b"host")) {
+            self.fields.say("Host", format_args!("{authority}"));
         } else {
-            self.fields.replace(b"Host", value);
+            // RFC 9110 §7.2: it should be the first field.
+            self.fields.0.insert(0, (Cow::Borrowed(b"Host"), Value::text(&authority.to_string())));
         }
     }
 
@@ -264,7 +286,7 @@ impl<'a> OutgoingResponse<'a> {
                     .map(|value| value.split(|byte| *byte == b',').next().map_or(value, trim));
                 fields.remove(b"transfer-encoding");
                 if let Some(length) = length {
-                    fields.replace(b"Content-Length", Value::Sent(length));
+                    fields.replace(Cow::Borrowed(b"Content-Length"), Value::Sent(length));
                 }
             }
             framing => fields.frame(framing),
@@ -294,13 +316,13 @@ impl<'a> OutgoingResponse<'a> {
     }
 
     /// As [`OutgoingRequest::set`].
-    pub fn set(&mut self, name: &FieldName, value: FieldValue) {
-        self.fields.replace(name.bytes(), Value::Written(value));
+    pub fn set(&mut self, name: FieldName, value: FieldValue) {
+        self.fields.replace(Cow::Owned(name.into_bytes()), Value::Written(value));
     }
 
     /// As [`OutgoingRequest::append`].
-    pub fn append(&mut self, name: &FieldName, value: FieldValue) {
-        self.fields.0.push((Cow::Owned(name.bytes().to_vec()), Value::Written(value)));
+    pub fn append(&mut self, name: FieldName, value: FieldValue) {
+        self.fields.0.push((Cow::Owned(name.into_bytes()), Value::Written(value)));
     }
 
     /// As [`OutgoingRequest::remove`].
@@ -329,6 +351,24 @@ impl<'a> OutgoingResponse<'a> {
         }
         end_head(start, out)
     }
+}
+
+/// Tokens of `Connection` that name no field.
+fn says_only_when_to_close(token: &[u8]) -> bool {
+    token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") || token.is_empty()
+}
+
+/// Whether a text, which is not made for this, reads like these bytes.
+fn reads(text: fmt::Arguments<'_>, bytes: &[u8]) -> bool {
+    struct Rest<'a>(&'a [u8]);
+    impl fmt::Write for Rest<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part.as_bytes()).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(bytes);
+    rest.write_fmt(text).is_ok() && rest.0.is_empty()
 }
 
 fn end_head(start: usize, out: &mut Vec<u8>) -> Result<(), EditError> {

@@ -39,7 +39,7 @@ fn order_case_and_duplicates_are_kept() {
         "GET /x?y HTTP/1.1\r\nB: 1\r\nhOST: A.example.\r\na: 2\r\nb: 3\r\nContent-length: 4\r\nZ:\r\n\r\n";
     assert_eq!(
         sent_on(text, |_| {}),
-        "GET /x?y HTTP/1.1\r\nB: 1\r\nHost: a.example\r\na: 2\r\nb: 3\r\nContent-Length: 4\r\nZ: \r\n\r\n"
+        "GET /x?y HTTP/1.1\r\nB: 1\r\nHost: a.example\r\na: 2\r\nb: 3\r\nContent-length: 4\r\nZ: \r\n\r\n"
     );
 }
 
@@ -55,8 +55,8 @@ fn fields_of_one_hop_end_here() {
 fn set_replaces_every_variant_and_append_adds() {
     let text = "GET / HTTP/1.1\r\nHost: a\r\nX_Key: 1\r\nA: b\r\nx-key: 2\r\n\r\n";
     let edited = sent_on(text, |outgoing| {
-        outgoing.set(&name("X-Key"), value("secret"));
-        outgoing.append(&name("C"), value("d"));
+        outgoing.set(name("X-Key"), value("secret"));
+        outgoing.append(name("C"), value("d"));
         outgoing.remove(&name("a"));
         outgoing.set_method("PUT").expect("method");
         outgoing.set_target("/z", Some("q")).expect("target");
@@ -86,7 +86,7 @@ fn edits_cannot_split_a_head() {
     {
         assert!(outgoing.set_target(path, query).is_err(), "{path:?} {query:?}");
     }
-    outgoing.append(&name("A"), value(&"a".repeat(HEAD_BYTES_MAX)));
+    outgoing.append(name("A"), value(&"a".repeat(HEAD_BYTES_MAX)));
     let mut out = b"before".to_vec();
     assert_eq!((outgoing.write_to(&mut out), out.as_slice()), (Err(EditError::TooLong), &b"before"[..]));
 }
