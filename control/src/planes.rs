@@ -284,3 +284,68 @@ impl Planes {
         (behind, next)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(on_control_loss: OnControlLoss, lease_ms: u64, since: u64) -> Option<LeaseFacts> {
+        Some(LeaseFacts { on_control_loss, lease_ms, since })
+    }
+
+    #[test]
+    fn a_fence_is_as_long_as_the_longest_lease_and_none_where_one_sandbox_keeps_its_traffic() {
+        let deny = OnControlLoss::Deny;
+        let two = [facts(deny, 500, 7), facts(deny, 2_000, 3)];
+        assert_eq!(Fence::of(two), Some(Fence { lease: Duration::from_secs(2), since: 7 }));
+        assert_eq!(Fence::of([two[0], facts(OnControlLoss::Keep, 500, 1)]), None);
+        assert_eq!(Fence::of([two[0], None]), None, "a new sandbox");
+        assert_eq!(Fence::of([]), None, "nothing to refuse");
+    }
+
+    fn linked() -> (Planes, u64) {
+        let planes = Planes::default();
+        planes.add("a", 0);
+        let link = planes.opened("a", "t".into()).unwrap();
+        (planes, link)
+    }
+
+    #[test]
+    fn a_plane_that_does_not_acknowledge_in_time_is_not_renewed() {
+        let (planes, link) = linked();
+        planes.sending("a", 1);
+        assert!(planes.renew("a", link), "it has time");
+        let long_ago = Instant::now() - ACK_TIME_MAX - Duration::from_millis(1);
+        planes.lock().get_mut("a").unwrap().sent[0].1 = long_ago;
+        // Later revisions do not make it less late.
+        for revision in 2..9 {
+            planes.sending("a", revision);
+        }
+        assert!(!planes.renew("a", link));
+        assert!(planes.acknowledged("a", 1));
+        assert!(planes.renew("a", link), "the rest was sent just now");
+        assert!(!planes.acknowledged("a", 9), "it was never sent");
+        assert!(planes.acknowledged("a", 8));
+    }
+
+    #[test]
+    fn only_the_latest_link_renews() {
+        let (planes, first) = linked();
+        let second = planes.opened("a", "t".into()).unwrap();
+        assert!(!planes.renew("a", first) && planes.renew("a", second));
+        planes.closed("a", first);
+        assert!(planes.is_current("a", second), "a link that was superseded closes only itself");
+        planes.remove("a");
+        assert!(!planes.renew("a", second) && planes.opened("a", "t".into()).is_none());
+    }
+
+    #[test]
+    fn a_plane_that_holds_less_than_was_acknowledged_is_believed() {
+        let (planes, _) = linked();
+        planes.sending("a", 9);
+        assert!(planes.acknowledged("a", 9));
+        planes.opened("a", "t".into());
+        planes.resumed("a", 4);
+        assert_eq!(planes.behind(5, None).0, ["a"]);
+    }
+}
