@@ -7,7 +7,7 @@ use serde_json::json;
 use super::driver::Sandbox;
 use super::origin::monotonic_nanos;
 use super::report::{number, time};
-use super::steps::{Demo, attach_all, bytes, hold};
+use super::steps::{Demo, attach_all, hold};
 use super::word::Ask;
 use crate::serve::Fault;
 
@@ -57,24 +57,23 @@ impl Demo {
         hold(settled.newest_stamp < applied, || "a line that was written after *applied* came".into())?;
         hold(settled.reset == FLEET, || format!("{} of {FLEET} streams were reset", settled.reset))?;
 
-        let homes = if fleet.is_apart() {
-            "each in a network namespace of its own (one program reads them all)"
-        } else {
-            "each with credentials of its own at the explicit proxy (one program reads them all)"
-        };
+        let homes =
+            if fleet.is_apart() { "a network namespace" } else { "credentials at the explicit proxy" };
+        self.report.step(
+            "5 lock-down",
+            &format!("{FLEET} sandboxes, each with {homes} of its own, stream over TLS; set up in {opened}"),
+        );
+        let (cut, reset) = (time((applied - called) / 1_000), settled.reset);
         self.report
-            .step("5  lock-down", &format!("{FLEET} sandboxes stream over TLS, {homes}; set up in {opened}"));
+            .fact(&format!("one call cuts all: *applied* after {cut}, {reset} of {FLEET} connections reset"));
+        let handed = number(settled.handed);
         self.report.fact(&format!(
-            "one call: all cut {} later, counted from the call to *applied*; {} of {FLEET} connections reset",
-            time((applied - called) / 1_000),
-            settled.reset
+            "bytes handed to their sockets before *applied*: {handed}; after: {}",
+            settled.after
         ));
         let newest = time((applied - settled.newest_stamp) / 1_000);
-        self.report.fact(&format!(
-            "{} bytes ({}) handed over until *applied*, 0 after; the newest of them was written {newest} before",
-            number(settled.handed),
-            bytes(settled.handed)
-        ));
+        self.report
+            .fact(&format!("the newest byte that came was written by the server {newest} before *applied*"));
         Ok(())
     }
 }

@@ -57,10 +57,9 @@ pub fn main() -> ExitCode {
 fn run(report: Report) -> Result<(), Fault> {
     let program = stage::plane_program()?;
     let handlers = build_handlers(&report)?;
-    report.line(
-        "Outgate demo. Real processes in a temporary folder; nothing leaves this machine, where a local TLS",
-    );
-    report.line(&format!("server plays {}, {} and {}.", steps::ALLOWED, steps::DENIED, lockdown::STREAMED));
+    let played = format!("{}, {} and {}", steps::ALLOWED, steps::DENIED, lockdown::STREAMED);
+    report.line("Outgate demo: real processes in a temporary folder. Nothing leaves this machine: a TLS server of the");
+    report.line(&format!("demo plays {played}."));
     heed_signals()?;
     let started = Instant::now();
     let names = [steps::ALLOWED, steps::DENIED, lockdown::STREAMED];
@@ -75,7 +74,7 @@ fn run(report: Report) -> Result<(), Fault> {
     drop(sandbox);
     let (processes, files) = stage.end()?;
     told?;
-    let left = format!("left behind: {processes} processes, {files} files, so no namespace either");
+    let left = format!("{processes} processes and {files} files left behind, so no namespace either");
     let elapsed = time(u64::try_from(started.elapsed().as_micros())?);
     steps::hold(processes + files == 0, || left.clone())?;
     report.line(&format!("\nEverything held, in {elapsed}; {left}."));

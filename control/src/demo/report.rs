@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 
 /// Column at which facts begin. Wide enough for the longest heading.
-const FACT_COLUMN: usize = 18;
+const FACT_COLUMN: usize = 17;
 /// Columns of a line, as terminals have them.
 const WIDTH: usize = 110;
 
@@ -20,14 +20,19 @@ impl Report {
         Self { styled: wanted && std::io::stdout().is_terminal() }
     }
 
-    /// A step: its heading with its first fact.
+    /// A step that held: its heading with its first fact.
     pub fn step(&self, heading: &str, fact: &str) {
-        self.say(&format!("\n{}", lines(heading, fact)), heading);
+        self.say(&format!("\n{}", lines(&format!("✓ {heading}"), fact)), heading);
     }
 
     /// Another fact of the step.
     pub fn fact(&self, fact: &str) {
         self.say(&lines("", fact), "");
+    }
+
+    /// Another fact, whose spaces are columns.
+    pub fn verbatim(&self, fact: &str) {
+        self.say(&format!("{:FACT_COLUMN$}{fact}\n", ""), "");
     }
 
     /// A line of its own.
@@ -133,9 +138,9 @@ mod tests {
     fn a_long_fact_is_broken_at_spaces_under_its_column() {
         let text = lines("step", &"word ".repeat(30));
         assert!(text.lines().count() > 1);
-        assert!(text.starts_with("step              word"));
+        assert!(text.starts_with("step             word"));
         for line in text.lines().skip(1) {
-            assert!(line.starts_with("                  word"), "{line:?}");
+            assert!(line.starts_with("                 word"), "{line:?}");
         }
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH));
     }

@@ -77,36 +77,30 @@ impl Demo {
         self.stage.call("PUT", &format!("/v1/sandboxes/{SANDBOX}?wait=applied"), sandbox.to_string())?;
 
         let names: Vec<_> = handlers.iter().map(|(name, _)| name.as_str()).collect();
-        let planes = time(self.stage.ready_micros);
-        self.report.step("started", &format!("outgate serve and its plane, ready in {planes}"));
-        let compiled = time(u64::try_from(published.as_micros())?);
-        self.report.fact(&format!(
-            "handlers {} compiled ahead of time, signed and sent to the plane in {compiled}",
-            names.join(" and ")
-        ));
+        let (ready, took) = (time(self.stage.ready_micros), time(u64::try_from(published.as_micros())?));
+        self.report.step("started", &format!("control and plane ready in {ready}"));
+        let names = names.join(" and ");
+        self.report.fact(&format!("handlers {names} compiled, signed and published in {took}"));
         let rooms = self.sandbox.open(1, self.origin.address.port())?;
-        let road = self.put(&[SANDBOX.to_owned()], rooms)?;
+        let road = attach_all(&mut self.stage, &[SANDBOX.to_owned()], rooms)?;
         self.sandbox.trust(road)?;
-        match self.sandbox.apart.refused.clone() {
+        let port = self.origin.address.port();
+        match &self.sandbox.apart.refused {
             None => {
-                let micros = time(self.sandbox.apart.micros);
+                let took = time(self.sandbox.apart.micros);
                 self.report.fact(&format!(
-                    "sandbox in user, network, mount and process namespaces of its own, made in {micros}; what it \
-                     sends to any address on ports 80, 443, {} and 53 is the plane's, the rest is refused",
-                    self.origin.address.port()
+                    "sandbox with user, network, mount and process namespaces of its own, made in {took}"
+                ));
+                self.report.fact(&format!(
+                    "its DNS and ports 80, 443 and {port} of every address lead to the plane; others are closed"
                 ));
             }
             Some(why) => self.report.fact(&format!(
-                "this kernel or container gives an ordinary user no namespaces ({why}), so the sandbox is a plain \
-                 process that uses the plane's explicit proxy"
+                "no namespaces for the sandbox: the kernel or the container refuses them to this user ({why}). It is a \
+                 plain process here, which goes by the plane's explicit proxy of its own will"
             )),
         }
         Ok(())
-    }
-
-    /// Attaches sandboxes, each at its room, and answers the road that leads out of them.
-    pub fn put(&mut self, names: &[String], rooms: Vec<super::driver::Listeners>) -> Result<Road, Fault> {
-        attach_all(&mut self.stage, names, rooms)
     }
 
     /// An allowed request, and another on its connection.
@@ -118,14 +112,12 @@ impl Demo {
         }
         hold(again.opened_micros.is_none(), || "the second request needed a connection of its own".into())?;
         let (port, opened) = (self.origin.address.port(), time(first.opened_micros.unwrap_or_default()));
-        self.report.step(
-            "1  allowed",
-            &format!("GET https://{ALLOWED}:{port}/user → 200 in {}", time(first.micros)),
-        );
+        let (first, again) = (time(first.micros), time(again.micros));
+        self.report.step("1 allowed", &format!("GET https://{ALLOWED}:{port}/user → 200 in {first}"));
+        self.report.fact(&format!("the next request on that connection → 200 in {again}"));
         self.report.fact(&format!(
-            "before that {opened} for name, connection and TLS, opened with this sandbox's own certificate authority"
+            "before them {opened} for name, connection and TLS, opened with this sandbox's own authority"
         ));
-        self.report.fact(&format!("the next request on that connection → 200 in {}", time(again.micros)));
         Ok(())
     }
 
@@ -143,11 +135,11 @@ impl Demo {
         let port = self.origin.address.port();
         let micros = time(got.opened_micros.unwrap_or_default() + got.micros);
         self.report
-            .step("2  denied", &format!("GET https://{DENIED}:{port}/ → 403 in {micros}, told inside TLS"));
+            .step("2 denied", &format!("GET https://{DENIED}:{port}/ → 403 in {micros}, told inside TLS"));
         self.report.fact(&format!("rule    {}", text("rule")));
         self.report.fact(&format!("reason  {}", text("detail")));
         self.report.fact(&format!("remedy  {}", text("remedy")));
-        self.report.fact("connections that the host's server saw: 0");
+        self.report.fact("server  saw no connection");
         Ok(())
     }
 
@@ -168,35 +160,35 @@ impl Demo {
 
         let needles = vec![masked(&planted)?, masked(&self.credential)?];
         let found = self.sandbox.search(needles)?;
-        let shown: String = self.credential.chars().take(6).collect();
-        self.report.step(
-            "3  credential",
-            &format!("{ALLOWED} got `authorization: Bearer {shown}…` {carried} times, attached by handler inject_token"),
-        );
-        self.report.fact(&format!(
-            "searched, by a program in the sandbox, in {}: {}",
-            time(found.micros),
-            places(&found)
-        ));
-        if !self.sandbox.is_apart() {
-            self.report.fact(
-                "(only its own process and folder: without namespaces it could look at others of its user)",
-            );
-        }
         let blind: Vec<_> =
             found.places.iter().filter(|place| place.hits[0] == 0).map(|place| &*place.name).collect();
         hold(blind.is_empty(), || format!("the planted look-alike was not found in: {}", blind.join(", ")))?;
         let leaks: usize = found.places.iter().map(|place| place.hits[1]).sum();
         hold(leaks == 0, || format!("the credential is in the sandbox: {}", places(&found)))?;
+        let outside = self.outside()?;
+
+        let shown: String = self.credential.chars().take(6).collect();
+        self.report.step(
+            "3 credential",
+            &format!("{ALLOWED} got \"Bearer {shown}…\" in {carried} of {carried} requests, by handler inject_token"),
+        );
+        let took = time(found.micros);
+        self.report.fact(&format!("a program in the sandbox searched, in {took}: {}", places(&found)));
+        if !self.sandbox.is_apart() {
+            self.report.fact(
+                "(its own process and folder only: without namespaces others of its user are open to it)",
+            );
+        }
         let kinds = found.places.len();
         self.report.fact(&format!(
-            "planted look-alike: found in {kinds} of {kinds}; the credential: in 0 of {kinds}"
+            "a look-alike, planted there: found in {kinds} of {kinds}; the credential: in 0 of {kinds}"
         ));
-        self.outside()
+        self.report.fact(&outside);
+        Ok(())
     }
 
-    /// Nor do records, logs and answers of the API hold the credential.
-    fn outside(&mut self) -> Result<(), Fault> {
+    /// Nor do records, logs and answers of the API hold the credential. Answers the sentence that says so.
+    fn outside(&mut self) -> Result<String, Fault> {
         for path in [format!("/v1/secrets/{SECRET}"), format!("/v1/sandboxes/{SANDBOX}")] {
             self.stage.call("GET", &path, "")?;
         }
@@ -206,13 +198,9 @@ impl Demo {
         for (name, text) in [("records", &*records), ("logs", &*log), ("answers of the API", &*api)] {
             hold(!text.contains(&self.credential), || format!("the credential is in the {name}"))?;
         }
-        self.report.fact(&format!(
-            "nor in {} of records (where the look-alike is), {} of logs, {} of the API's answers",
-            bytes(records.len() as u64),
-            bytes(log.len() as u64),
-            bytes(api.len() as u64)
-        ));
-        Ok(())
+        let sizes = [&*records, &*log, &*api].map(|text| bytes(text.len() as u64));
+        let [records, log, api] = sizes;
+        Ok(format!("nor in records ({records}, the look-alike is there), logs ({log}), API answers ({api})"))
     }
 
     /// Records are written behind the answers; waits until one holds a text.
@@ -247,7 +235,7 @@ impl Demo {
             hold(got.opened_micros.is_none(), || format!("the request ({what}) needed another connection"))?;
         }
         let took = time(before.micros);
-        self.report.step("4  handler swap", &format!("DELETE {PATH} by inject_token → 200 in {took}"));
+        self.report.step("4 swap", &format!("DELETE {PATH} by inject_token → 200 in {took}"));
         self.report.fact(&format!("inject_token → get_only: enforced {swapped} after the call"));
         let (detail, took) = (problem["detail"].as_str().unwrap_or_default(), time(after.micros));
         self.report
@@ -273,7 +261,7 @@ impl Demo {
         })?;
         let own = records.len() - allowed - refused - cut;
         self.report.step(
-            "6  records",
+            "6 records",
             &format!(
                 "{} lines of JSON: {allowed} allowed, {refused} refused, {cut} cut, {own} answered by the plane itself",
                 number(records.len() as u64)
@@ -281,7 +269,7 @@ impl Demo {
         );
         for verdict in ["allowed", "refused", "cut"] {
             let record = records.iter().find(|record| record["verdict"] == verdict).unwrap_or(&Value::Null);
-            self.report.fact(&shorten(record));
+            self.report.verbatim(&row(record));
         }
         Ok(())
     }
@@ -329,13 +317,13 @@ pub fn bytes(value: u64) -> String {
     }
 }
 
-/// A record without what says nothing here.
-fn shorten(record: &Value) -> String {
-    let fields =
-        ["sandbox", "method", "host", "path", "verdict", "code", "rule", "handler", "status", "bytesDown"];
-    let told = fields.iter().filter(|field| !record[**field].is_null());
-    let told: Vec<_> = told.map(|field| format!("\"{field}\":{}", record[*field])).collect();
-    format!("{{{}}}", told.join(", "))
+/// A record in columns.
+fn row(record: &Value) -> String {
+    let text = |field: &str| record[field].as_str().unwrap_or_default().to_owned();
+    let what = format!("{} {}{}", text("method"), text("host"), text("path"));
+    let rest = [text("code"), text("rule"), text("handler")].into_iter().filter(|text| !text.is_empty());
+    let rest = rest.collect::<Vec<_>>().join("  ");
+    format!("{:<9}  {what:<29}  {:<7}  {rest}", text("sandbox"), text("verdict"))
 }
 
 #[cfg(test)]
@@ -350,9 +338,10 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_shown_without_what_is_null() {
-        let record = json!({ "host": "a", "rule": null, "status": 200, "unixMs": 1 });
-        assert_eq!(shorten(&record), "{\"host\":\"a\", \"status\":200}");
+    fn a_record_is_a_row_without_what_is_null() {
+        let record = json!({ "sandbox": "a", "method": "GET", "host": "b.example", "path": "/c", "rule": null,
+            "verdict": "allowed", "handler": "h", "unixMs": 1 });
+        assert_eq!(row(&record), format!("a          {:<29}  allowed  h", "GET b.example/c"));
         assert_eq!([12, 9_999, 10_500, 23_400_000].map(bytes), ["12 B", "9,999 B", "10 KB", "23 MB"]);
     }
 }

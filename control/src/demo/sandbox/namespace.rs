@@ -1,6 +1,6 @@
 //! Namespaces of an ordinary user: nothing of the machine can be seen or reached from inside.
 
-#![allow(unsafe_code)] // `unshare`, `setns`, `mount` and `pivot_root` have no safe form in the standard library.
+#![allow(unsafe_code, reason = "unshare, setns, mount and pivot_root have no safe interface in std or libc")]
 
 use std::ffi::CStr;
 use std::fs::{self, File};
