@@ -167,6 +167,7 @@ mod tests {
         let mut keeper = Keeper::default();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         live(&mut keeper, |plane| {
+            assert_eq!(plane.hear().0, Kept::Whole);
             plane.say(&Kept::Attach(places("box")), &[listener.as_fd()]);
             let none = KeptPlaces { listeners: Vec::new(), ..places("box") };
             plane.say(&Kept::Attach(none), &[]);
@@ -181,6 +182,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let share = |name: &str| Share { name: name.into(), listeners: places("").listeners };
         live(&mut keeper, |plane| {
+            assert_eq!(plane.hear().0, Kept::Whole);
             plane.say(&Kept::Share(share("host")), &[listener.as_fd()]);
             plane.say(&Kept::Share(share("other")), &[listener.as_fd()]);
             plane.say(&Kept::Unshare(Unshare { name: "other".into() }), &[]);
@@ -193,10 +195,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_plane_said_before_it_died_unhearing_is_kept() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (ours, theirs) = pair().unwrap();
+        let plane = Plane(theirs);
+        plane.say(&Kept::Attach(places("box")), &[listener.as_fd()]);
+        drop(plane);
+        let mut keeper = Keeper::default();
+        keeper.attend(&ours);
+        assert_eq!(keeper.len(), 1);
+    }
+
+    #[test]
     fn a_plane_that_talks_nonsense_costs_nothing_that_is_held() {
         let mut keeper = Keeper::default();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         live(&mut keeper, |plane| {
+            assert_eq!(plane.hear().0, Kept::Whole);
             plane.say(&Kept::Attach(places("box")), &[listener.as_fd()]);
             send(&plane.0, b"{", &[]).unwrap();
         });

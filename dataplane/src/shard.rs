@@ -92,8 +92,7 @@ pub enum StartError {
 enum Command {
     Arrive(HandOver),
     Attach(Arc<Attachments>, mpsc::Sender<()>),
-    Listen(Socket, mpsc::Sender<io::Result<()>>),
-    Close(Vec<ListenerId>, mpsc::Sender<()>),
+    Listen { sockets: Vec<Socket>, instead_of: Vec<ListenerId>, done: mpsc::Sender<io::Result<()>> },
     Detach(SandboxId, mpsc::Sender<usize>),
     Certify(SandboxId, mpsc::Sender<()>),
     Stop,
@@ -337,7 +336,7 @@ async fn serve_shard(
     });
     let listeners = Listeners::new(Rc::clone(&core), connections.clone());
     while let Some(command) = inbox.recv().await {
-        if !listeners.obey(command) {
+        if !listeners.obey(command).await {
             break;
         }
     }
@@ -346,7 +345,7 @@ async fn serve_shard(
     // Those that another shard handed over meanwhile leave their records like all others.
     for command in inbox.close() {
         if matches!(command, Command::Arrive(_)) {
-            listeners.obey(command);
+            listeners.obey(command).await;
         }
     }
     end(ring, &core, &connections).await;

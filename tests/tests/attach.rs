@@ -111,6 +111,12 @@ impl Place {
     }
 }
 
+/// Asks for a transparent listener alone.
+fn captured_as(sandbox: &str) -> Request {
+    let listeners = vec![ListenerSpec { kind: ListenerKind::Transparent }];
+    Request::Attach(Attach { sandbox: sandbox.into(), listeners, ..Attach::default() })
+}
+
 fn call(client: &mut Client, request: &Request, descriptors: &[BorrowedFd<'_>]) -> Result<Done, Problem> {
     client.call(request, descriptors).map_err(|error| match error {
         ClientError::Refused(problem) => problem,
@@ -208,6 +214,30 @@ fn attaching_again_replaces_and_keeps_what_runs() {
     });
 }
 
+/// Two accepts on one socket took each other's wake-ups: the kernel woke the one that was leaving, and a connection
+/// that came at that moment stayed in the backlog until the next one came. Now the one before has left before the next
+/// begins.
+#[test]
+fn no_connection_is_forgotten_while_a_listener_is_replaced() {
+    both_ways(|shards| {
+        let place = Place::new(shards);
+        place.attach_captured("box").unwrap();
+        let (socket, captured) = (place.socket.clone(), place.captured().try_clone_to_owned().unwrap());
+        let replacing = std::thread::spawn(move || {
+            let mut client = Client::connect(&socket, PATIENCE).unwrap();
+            for _ in 0..40 {
+                call(&mut client, &captured_as("box"), &[captured.as_fd()]).unwrap();
+            }
+        });
+        while !replacing.is_finished() {
+            let mut socket = place.dial(ELSEWHERE);
+            let (head, _) = ask(&mut socket, &place.get("other.test"), b"");
+            assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+        }
+        replacing.join().unwrap();
+    });
+}
+
 #[test]
 fn attachment_waits_for_the_policy_and_leaves_nothing_when_it_does_not_come() {
     let place = Place::new(4);
@@ -226,13 +256,8 @@ fn attachment_is_answered_when_the_policy_arrives() {
     let mut place = Place::new(4);
     let (socket, captured) = (place.socket.clone(), place.captured().try_clone_to_owned().unwrap());
     let waiting = std::thread::spawn(move || {
-        let attach = Attach {
-            sandbox: "late".into(),
-            listeners: vec![ListenerSpec { kind: ListenerKind::Transparent }],
-            ..Attach::default()
-        };
         let mut client = Client::connect(&socket, PATIENCE).unwrap();
-        client.call(&Request::Attach(attach), &[captured.as_fd()]).unwrap().revision
+        call(&mut client, &captured_as("late"), &[captured.as_fd()]).unwrap().revision
     });
     place.gateway.add_sandbox("late", "password", "t");
     let revision = waiting.join().unwrap();

@@ -9,7 +9,7 @@ use std::{
 };
 
 use control_wire::attach::{
-    Attach, Attached, Detach, Done, Kept, KeptPlaces, ListenerSpec, Problem, Share, Unshare,
+    Attach, Attached, Detach, Done, Kept, KeptPlaces, ListenerKind, ListenerSpec, Problem, Share, Unshare,
 };
 use ipnet::IpNet;
 
@@ -109,8 +109,9 @@ impl Book {
     pub(super) fn unshare(&self, unshare: Unshare) -> Result<Done, Problem> {
         let mut state = self.state();
         if let Some(listeners) = state.shared.remove(&unshare.name) {
-            state.tell_keeper(&Kept::Unshare(unshare), &[]);
-            close_shared(&self.shards, &listeners).map_err(|error| place(&error))?;
+            state.tell_keeper(&Kept::Unshare(unshare.clone()), &[]);
+            let closed = self.shards.listen_shared(&unshare.name, Vec::new(), numbers(&listeners));
+            closed.map_err(|error| place(&error))?;
         }
         Ok(Done::default())
     }
@@ -164,22 +165,19 @@ impl State {
         let mut next = (*self.attachments).clone();
         leave(&mut next, &sandbox, before);
         enter(&mut next, &sandbox, &places).map_err(|error| identity(&error))?;
-        // Listeners from before take connections until the new ones do.
+        // What listeners from before have accepted is still the sandbox's.
         let mut meanwhile = next.clone();
         for (listener, _) in &before.listeners {
             meanwhile.attach_listener(*listener, sandbox.clone()).map_err(|error| identity(&error))?;
         }
-        let replaced: Vec<_> = before.listeners.iter().map(|(listener, _)| *listener).collect();
+        let replaced = numbers(&before.listeners);
         let former = Arc::clone(&self.attachments);
-        let opened = self.publish(shards, meanwhile).and_then(|()| {
-            served(&places.listeners, &passed).try_for_each(|(listener, spec, socket)| {
-                shards.listen_captured(listener, spec.kind, socket?, &sandbox)
-            })
-        });
+        let opened = served(&places.listeners, &passed)
+            .map_err(PlaceError::from)
+            .and_then(|sockets| self.publish(shards, meanwhile).map(|()| sockets))
+            .and_then(|sockets| shards.listen_captured(&sandbox, sockets, replaced.clone()));
         if let Err(error) = opened {
-            let numbers = places.listeners.iter().map(|(listener, _)| *listener).collect();
             // A shard that does not answer here did not answer before; what it holds of this is not attached.
-            let _closed = shards.close(&sandbox, numbers);
             let _undone = self.publish(shards, (*former).clone());
             return Err(place(&error));
         }
@@ -194,8 +192,7 @@ impl State {
         if replaced.is_empty() {
             return Ok(());
         }
-        let closed = shards.close(&sandbox, replaced);
-        closed.and(self.publish(shards, next)).map_err(|error| place(&error))
+        self.publish(shards, next).map_err(|error| place(&error))
     }
 
     /// Serves listeners of many. When this fails, those before go on.
@@ -205,17 +202,15 @@ impl State {
             return Err(Problem::new("full", detail, "close some with `unshare`"));
         }
         let listeners = self.number(passed);
-        let opened = served(&listeners, passed)
-            .try_for_each(|(listener, spec, socket)| shards.listen_shared(listener, spec.kind, socket?));
-        if let Err(error) = opened {
-            // As above.
-            let _closed = close_shared(shards, &listeners);
-            return Err(place(&error));
-        }
+        let replaced = self.shared.get(&name).map_or_else(Vec::new, numbers);
+        served(&listeners, passed)
+            .map_err(PlaceError::from)
+            .and_then(|sockets| shards.listen_shared(&name, sockets, replaced))
+            .map_err(|error| place(&error))?;
         let specs = passed.iter().map(|(spec, _)| *spec).collect();
         self.tell_keeper(&Kept::Share(Share { name: name.clone(), listeners: specs }), passed);
-        let replaced = self.shared.insert(name, listeners).unwrap_or_default();
-        close_shared(shards, &replaced).map_err(|error| place(&error))
+        self.shared.insert(name, listeners);
+        Ok(())
     }
 
     /// Gives each listener a number that none had before.
@@ -264,22 +259,20 @@ fn enter(attachments: &mut Attachments, sandbox: &SandboxId, places: &Places) ->
 }
 
 /// Each listener with a duplicate of its socket for the shard; the original is for the keeper.
-fn served<'a>(
-    listeners: &'a Numbered,
-    passed: &'a Passed,
-) -> impl Iterator<Item = (ListenerId, ListenerSpec, io::Result<OwnedFd>)> + 'a {
-    let numbers = listeners.iter().map(|(listener, _)| *listener);
-    iter::zip(numbers, passed).map(|(listener, (spec, socket))| (listener, *spec, socket.try_clone()))
+fn served(listeners: &Numbered, passed: &Passed) -> io::Result<Vec<(ListenerId, ListenerKind, OwnedFd)>> {
+    iter::zip(listeners, passed)
+        .map(|((listener, spec), (_, socket))| Ok((*listener, spec.kind, socket.try_clone()?)))
+        .collect()
 }
 
-fn close_shared(shards: &Shards, listeners: &Numbered) -> Result<(), PlaceError> {
-    listeners.iter().try_for_each(|(listener, _)| shards.close_shared(*listener))
+fn numbers(listeners: &Numbered) -> Vec<ListenerId> {
+    listeners.iter().map(|(listener, _)| *listener).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use control_wire::{
-        attach::{Answer, ListenerKind},
+        attach::Answer,
         limits::{ATTACH_BYTES_MAX, PASSED_DESCRIPTORS_MAX},
     };
 

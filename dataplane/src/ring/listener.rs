@@ -96,6 +96,29 @@ impl Listener {
         }
     }
 
+    /// Takes no more: asks the kernel to end accepting, and gives what it had accepted; `None` when it has ended.
+    ///
+    /// To be awaited before another accepts from the same socket. The kernel wakes one of those who wait, and a wake
+    /// that goes to one who is leaving is lost: the connection would stay in the backlog until the next one comes.
+    pub async fn drain(&self) -> Option<Stream> {
+        poll_fn(|cx| self.poll_drain(cx)).await
+    }
+
+    fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<Option<Stream>> {
+        let mut accepting = self.accepting.borrow_mut();
+        loop {
+            let Accepting::Armed(operation) = &*accepting else { return Poll::Ready(None) };
+            operation.cancel();
+            let Poll::Ready(completion) = operation.poll(cx) else { return Poll::Pending };
+            if completion.last {
+                *accepting = Accepting::No;
+            }
+            if let Outcome::Descriptor(socket) = completion.outcome {
+                return Poll::Ready(Some(Stream::adopt(Rc::clone(self.socket.core()), socket)));
+            }
+        }
+    }
+
     /// The address on which it listens.
     ///
     /// # Errors

@@ -612,3 +612,27 @@ fn accepting_pauses_without_descriptors_and_goes_on_with_them() {
         }
     });
 }
+
+#[test]
+fn drained_listener_gives_what_it_accepted_and_leaves_the_rest_to_the_next() {
+    on_shard(|| async {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = socket.local_addr().unwrap();
+        for _ in 0..50 {
+            let before = Listener::from_fd(socket.try_clone().unwrap().into()).unwrap();
+            assert!(poll_once(before.accept()).await.is_none());
+            let first = std::net::TcpStream::connect(address).unwrap();
+            let mut given = 0;
+            while before.drain().await.is_some() {
+                given += 1;
+            }
+            assert!(before.drain().await.is_none(), "it has ended");
+            let second = std::net::TcpStream::connect(address).unwrap();
+            let next = Listener::from_fd(socket.try_clone().unwrap().into()).unwrap();
+            for _ in given..2 {
+                timeout(Duration::from_secs(20), next.accept()).await.expect("none is forgotten").unwrap();
+            }
+            drop((first, second));
+        }
+    });
+}

@@ -1,17 +1,22 @@
 //! The listeners of one shard: opened and closed by command, each a task that hands out connections.
 
 use std::{
-    cell::RefCell, collections::HashMap, io, os::fd::OwnedFd, panic::AssertUnwindSafe, rc::Rc, sync::mpsc,
+    cell::RefCell, collections::HashMap, io, net::SocketAddr, os::fd::OwnedFd, panic::AssertUnwindSafe,
+    pin::Pin, rc::Rc, sync::mpsc,
 };
 
 use futures_lite::FutureExt as _;
 use glommio::Task;
 
-use super::{Command, names};
+use super::{
+    Command,
+    names::{self, Queries},
+};
 use crate::{
     flow::{
         connection::{Way, serve},
         core::Core,
+        tie::{Tie, Ties},
     },
     identity::{ListenerId, SandboxId},
     listen::{ListenerKind, socket},
@@ -38,10 +43,27 @@ pub(super) enum Of {
 pub(super) struct Listeners {
     core: Rc<Core>,
     connections: Scope,
-    /// Those that were passed in. A task that is dropped takes no more connections, and closes its socket.
-    open: RefCell<HashMap<ListenerId, (Of, Task<()>)>>,
+    /// Those that were passed in.
+    open: RefCell<HashMap<ListenerId, Held>>,
     /// Those that stay open until the shard stops.
-    lasting: RefCell<Vec<Task<()>>>,
+    lasting: RefCell<Vec<Held>>,
+}
+
+/// One that is listened on.
+struct Held {
+    of: Of,
+    task: Task<()>,
+    /// Cut, it takes no more.
+    ties: Rc<Ties>,
+}
+
+impl Held {
+    /// Takes no more; what was accepted is served. The kernel has let go of the socket when this returns, so another
+    /// may listen on it.
+    async fn end(self) {
+        self.ties.cut();
+        self.task.await;
+    }
 }
 
 impl Listeners {
@@ -52,14 +74,14 @@ impl Listeners {
 
     /// Closes all of them.
     pub(super) async fn end(&self) {
-        let open = self.open.take().into_values().map(|(_, task)| task);
-        for task in open.chain(self.lasting.take()) {
-            task.cancel().await;
+        let open = self.open.take().into_values();
+        for held in open.chain(self.lasting.take()) {
+            held.end().await;
         }
     }
 
     /// Does what the shard is told. False: it is to stop.
-    pub(super) fn obey(&self, command: Command) -> bool {
+    pub(super) async fn obey(&self, command: Command) -> bool {
         // Who asked may have stopped waiting; then nobody misses the answer.
         match command {
             Command::Arrive(moved) => {
@@ -71,17 +93,15 @@ impl Listeners {
                 self.core.attach(attachments);
                 let _gone = done.send(());
             }
-            Command::Listen(socket, done) => {
-                let _gone = done.send(self.open(socket));
-            }
-            Command::Close(listeners, done) => {
-                let mut open = self.open.borrow_mut();
-                listeners.iter().for_each(|listener| drop(open.remove(listener)));
-                let _gone = done.send(());
+            Command::Listen { sockets, instead_of, done } => {
+                let _gone = done.send(self.listen(sockets, &instead_of).await);
             }
             Command::Detach(sandbox, done) => {
-                let leaves = |of: &Of| matches!(of, Of::Sandbox(_, holder) if *holder == sandbox);
-                self.open.borrow_mut().retain(|_, (of, _)| !leaves(of));
+                let leaves = |held: &Held| matches!(&held.of, Of::Sandbox(_, holder) if *holder == sandbox);
+                let left: Vec<_> = self.open.borrow_mut().extract_if(|_, held| leaves(held)).collect();
+                for (_, held) in left {
+                    held.end().await;
+                }
                 let _gone = done.send(self.core.detach(&sandbox));
             }
             Command::Certify(sandbox, done) => {
@@ -92,29 +112,93 @@ impl Listeners {
         true
     }
 
-    fn open(&self, Socket { socket, kind, of }: Socket) -> io::Result<()> {
+    /// Listens on sockets instead of others; when one of them cannot be served, the others stay. The others end first:
+    /// two that accept from the same socket take each other's wake-ups.
+    async fn listen(&self, sockets: Vec<Socket>, instead_of: &[ListenerId]) -> io::Result<()> {
+        let ready: io::Result<Vec<_>> = sockets.into_iter().map(|socket| self.prepare(socket)).collect();
+        let ready = ready?;
+        for listener in instead_of {
+            let replaced = self.open.borrow_mut().remove(listener);
+            if let Some(held) = replaced {
+                held.end().await;
+            }
+        }
+        for (of, ties, task) in ready {
+            let held = Held { of: of.clone(), task: glommio::spawn_local(task), ties };
+            match of {
+                Of::Sandbox(listener, _) | Of::Everyone(Some(listener)) => {
+                    self.open.borrow_mut().insert(listener, held);
+                }
+                Of::Everyone(None) => self.lasting.borrow_mut().push(held),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whatever may fail about a listener; it waits for nothing yet.
+    fn prepare(&self, Socket { socket, kind, of }: Socket) -> io::Result<(Of, Rc<Ties>, Serving)> {
         let (core, connections) = (Rc::clone(&self.core), self.connections.clone());
-        let task = match (kind, of.clone()) {
+        let ties = Rc::new(Ties::default());
+        let tie = ties.tie();
+        let task: Serving = match (kind, of.clone()) {
             (ListenerKind::DnsUdp, Of::Sandbox(_, sandbox)) => {
                 let socket = Datagram::from_fd(socket)?;
-                glommio::spawn_local(names::serve_datagrams(core, socket, sandbox))
+                Box::pin(async move {
+                    let _cut = tie.hold(names::serve_datagrams(core, socket, sandbox)).await;
+                })
             }
             (ListenerKind::DnsTcp, Of::Sandbox(_, sandbox)) => {
                 let listener = Listener::from_fd(socket)?;
-                glommio::spawn_local(names::serve_listener(core, connections, listener, sandbox))
+                let mut queries = Queries::new(core, connections, sandbox);
+                Box::pin(async move { each(listener, tie, |stream| queries.take(stream)).await })
             }
             (ListenerKind::DnsUdp | ListenerKind::DnsTcp, Of::Everyone(_)) => {
                 return Err(io::Error::new(io::ErrorKind::Unsupported, "name queries are of one sandbox"));
             }
-            (_, of) => glommio::spawn_local(accept(core, connections, Listener::from_fd(socket)?, kind, of)),
-        };
-        match of {
-            Of::Sandbox(listener, _) | Of::Everyone(Some(listener)) => {
-                self.open.borrow_mut().insert(listener, (of, task));
+            (_, of) => {
+                let listener = Listener::from_fd(socket)?;
+                // A Unix socket has none, and needs none.
+                let bound = listener.local_addr().ok();
+                let take = move |stream: Stream| {
+                    // A connection to the listener itself has no destination; dropping it closes it.
+                    if let Some(way) = way(&of, kind, bound, &stream) {
+                        spawn(&core, &connections, stream, way);
+                    }
+                };
+                Box::pin(each(listener, tie, take))
             }
-            Of::Everyone(None) => self.lasting.borrow_mut().push(task),
+        };
+        Ok((of, ties, task))
+    }
+}
+
+/// What serves one socket until it is told to leave.
+type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Gives every connection away until the tie is cut or the listener fails for good.
+async fn each(listener: Listener, tie: Tie, mut take: impl FnMut(Stream)) {
+    while let Some(Ok(stream)) = tie.hold(listener.accept()).await {
+        take(stream);
+    }
+    while let Some(stream) = listener.drain().await {
+        take(stream);
+    }
+}
+
+/// How a connection came; `None` where it was going nowhere else.
+fn way(of: &Of, kind: ListenerKind, bound: Option<SocketAddr>, stream: &Stream) -> Option<Way> {
+    match (of, kind) {
+        (Of::Everyone(_), ListenerKind::Proxy) => Some(Way::Proxy),
+        (Of::Sandbox(listener, _), ListenerKind::Proxy) => Some(Way::OwnProxy { listener: *listener }),
+        (of, kind) => {
+            let local = stream.local_addr().ok()?;
+            let destination =
+                socket::destination(kind, bound?, local, || stream.original_destination()).ok()?;
+            Some(match of {
+                Of::Sandbox(listener, _) => Way::Captured { listener: *listener, destination },
+                Of::Everyone(_) => Way::Shared { destination },
+            })
         }
-        Ok(())
     }
 }
 
@@ -125,32 +209,6 @@ async fn certify(core: Rc<Core>, sandbox: SandboxId, done: mpsc::Sender<()>) {
         let _made = core.terminator(admission.resident()).await;
     }
     let _gone = done.send(());
-}
-
-/// Takes connections from one listener until it fails for good.
-async fn accept(core: Rc<Core>, connections: Scope, listener: Listener, kind: ListenerKind, of: Of) {
-    // A Unix socket has none, and needs none.
-    let bound = listener.local_addr();
-    while let Ok(stream) = listener.accept().await {
-        let way = match (&of, kind) {
-            (Of::Everyone(_), ListenerKind::Proxy) => Way::Proxy,
-            (Of::Sandbox(listener, _), ListenerKind::Proxy) => Way::OwnProxy { listener: *listener },
-            (of, kind) => {
-                let (Ok(bound), Ok(local)) = (&bound, stream.local_addr()) else { continue };
-                let Ok(destination) =
-                    socket::destination(kind, *bound, local, || stream.original_destination())
-                else {
-                    // A connection to the listener itself has no destination; dropping it closes it.
-                    continue;
-                };
-                match of {
-                    Of::Sandbox(listener, _) => Way::Captured { listener: *listener, destination },
-                    Of::Everyone(_) => Way::Shared { destination },
-                }
-            }
-        };
-        spawn(&core, &connections, stream, way);
-    }
 }
 
 /// Serves a connection in a task of its own. A panic ends that task alone.

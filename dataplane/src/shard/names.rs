@@ -14,7 +14,7 @@ use crate::{
         DNS_ANSWERS_BYTES_MAX, DNS_CONNECTIONS_MAX, DNS_IDLE_S, DNS_PAUSE, DNS_QUERY_BYTES_MAX,
         DNS_UNANSWERED_MAX,
     },
-    ring::{Datagram, Listener, Scope, Stream, sleep, timeout, yield_now},
+    ring::{Datagram, Scope, Stream, sleep, timeout, yield_now},
 };
 
 /// Errors in a row after which a socket counts as broken. One that passes (a peer's closed port) is followed by data.
@@ -53,22 +53,28 @@ pub(super) async fn serve_datagrams(core: Rc<Core>, socket: Datagram, sandbox: S
     eprintln!("outgate-dataplane: the socket for name queries of sandbox {sandbox} has failed and is closed");
 }
 
-/// Takes connections for queries until the listener fails for good.
-pub(super) async fn serve_listener(
+/// Connections for queries of one listener.
+pub(super) struct Queries {
     core: Rc<Core>,
     connections: Scope,
-    listener: Listener,
     sandbox: SandboxId,
-) {
-    let open = Rc::new(Cell::new(0));
-    while let Ok(stream) = listener.accept().await {
-        if open.get() >= DNS_CONNECTIONS_MAX {
-            stream.reset();
-            continue;
+    open: Rc<Cell<usize>>,
+}
+
+impl Queries {
+    /// None yet; they are served in `connections`.
+    pub(super) fn new(core: Rc<Core>, connections: Scope, sandbox: SandboxId) -> Self {
+        Self { core, connections, sandbox, open: Rc::default() }
+    }
+
+    /// Serves one more, if there is room.
+    pub(super) fn take(&mut self, stream: Stream) {
+        if self.open.get() >= DNS_CONNECTIONS_MAX {
+            return stream.reset();
         }
-        let place = Place::take(&open);
-        let (core, sandbox) = (Rc::clone(&core), sandbox.clone());
-        connections.spawn(async move {
+        let place = Place::take(&self.open);
+        let (core, sandbox) = (Rc::clone(&self.core), self.sandbox.clone());
+        self.connections.spawn(async move {
             let _place = place;
             // Counted in like any other connection, and ended with them when the sandbox leaves.
             let Ok(admission) = core.admit(&sandbox) else { return stream.reset() };

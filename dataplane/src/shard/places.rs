@@ -1,6 +1,7 @@
 //! What other threads ask of the shards about places: who is attached where, what is listened on, who leaves.
 
 use std::{
+    hash::BuildHasher,
     io,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
@@ -45,6 +46,10 @@ impl Handle {
         self.tell(command)?.wait()
     }
 
+    fn listen(&self, sockets: Vec<Socket>, instead_of: Vec<ListenerId>) -> Result<(), PlaceError> {
+        Ok(self.ask(|done| Command::Listen { sockets, instead_of, done })??)
+    }
+
     fn tell<T>(&self, command: impl FnOnce(mpsc::Sender<T>) -> Command) -> Result<Answer<T>, PlaceError> {
         let (done, answer) = mpsc::channel();
         self.commands.send_blocking(command(done)).map_err(|_| PlaceError::Gone)?;
@@ -62,6 +67,18 @@ impl<T> Answer<T> {
             mpsc::RecvTimeoutError::Disconnected => PlaceError::Gone,
         })
     }
+}
+
+/// Sockets that are what they are said to be.
+fn checked(
+    sockets: Vec<(ListenerId, ListenerKind, OwnedFd)>,
+    of: impl Fn(ListenerId) -> Of,
+) -> Result<Vec<Socket>, PlaceError> {
+    let check = |(listener, kind, socket): (_, _, OwnedFd)| {
+        check_passed(kind, socket.as_fd())?;
+        Ok(Socket { socket, kind, of: of(listener) })
+    };
+    sockets.into_iter().map(check).collect()
 }
 
 impl Shards {
@@ -91,64 +108,41 @@ impl Shards {
             let socket = bind_listener(address)?;
             address = socket2::SockRef::from(&socket).local_addr()?.as_socket().unwrap_or(address);
             let socket = Socket { socket, kind: ListenerKind::Proxy, of: Of::Everyone(None) };
-            handle.ask(|done| Command::Listen(socket, done))??;
+            handle.listen(vec![socket], Vec::new())?;
         }
         Ok(address)
     }
 
-    /// Serves a socket that was passed in for many sandboxes, told apart by the address that they come from (or, on a
-    /// proxy, by their credentials). One shard accepts and hands over: no shard is anybody's home here.
+    /// Serves sockets that were passed in for one sandbox, on the sandbox's home, instead of others of it; connections
+    /// of those go on. They are the sandbox's while the attachments hold the listeners.
     ///
     /// # Errors
-    /// When the descriptor is not what its kind says, or the shard cannot serve it.
-    pub fn listen_shared(
-        &self,
-        listener: ListenerId,
-        kind: ListenerKind,
-        socket: OwnedFd,
-    ) -> Result<(), PlaceError> {
-        check_passed(kind, socket.as_fd())?;
-        let socket = Socket { socket, kind, of: Of::Everyone(Some(listener)) };
-        Ok(self.acceptor(listener).ask(|done| Command::Listen(socket, done))??)
-    }
-
-    /// Takes no more connections from a listener of many. Those that are open go on.
-    ///
-    /// # Errors
-    /// When the shard has ended or does not answer in time.
-    pub fn close_shared(&self, listener: ListenerId) -> Result<(), PlaceError> {
-        self.acceptor(listener).ask(|done| Command::Close(vec![listener], done))
-    }
-
-    /// Listeners of many lie on the shards in turn.
-    fn acceptor(&self, listener: ListenerId) -> &Handle {
-        let shards = self.handles.len();
-        &self.handles[usize::try_from(listener.0 % shards as u64).unwrap_or(0)]
-    }
-
-    /// Serves a socket that was passed in for one sandbox, on the sandbox's home. Its connections are the sandbox's
-    /// while the attachments hold the listener.
-    ///
-    /// # Errors
-    /// When the descriptor is not what its kind says, or the shard cannot serve it.
+    /// When a descriptor is not what its kind says, or the shard cannot serve it. Then the others stay.
     pub fn listen_captured(
         &self,
-        listener: ListenerId,
-        kind: ListenerKind,
-        socket: OwnedFd,
         sandbox: &SandboxId,
+        sockets: Vec<(ListenerId, ListenerKind, OwnedFd)>,
+        instead_of: Vec<ListenerId>,
     ) -> Result<(), PlaceError> {
-        check_passed(kind, socket.as_fd())?;
-        let of = Of::Sandbox(listener, sandbox.clone());
-        Ok(self.home(sandbox).ask(|done| Command::Listen(Socket { socket, kind, of }, done))??)
+        let sockets = checked(sockets, |listener| Of::Sandbox(listener, sandbox.clone()))?;
+        self.home(sandbox).listen(sockets, instead_of)
     }
 
-    /// Takes no more connections from these listeners of a sandbox. Those that are open go on.
+    /// Serves sockets that were passed in for many sandboxes, told apart by the address that they come from (or, on a
+    /// proxy, by their credentials), instead of others of the same name. One shard accepts and hands over: none is
+    /// everybody's home.
     ///
     /// # Errors
-    /// When the shard has ended or does not answer in time.
-    pub fn close(&self, sandbox: &SandboxId, listeners: Vec<ListenerId>) -> Result<(), PlaceError> {
-        self.home(sandbox).ask(|done| Command::Close(listeners, done))
+    /// As for those of one sandbox.
+    pub fn listen_shared(
+        &self,
+        name: &str,
+        sockets: Vec<(ListenerId, ListenerKind, OwnedFd)>,
+        instead_of: Vec<ListenerId>,
+    ) -> Result<(), PlaceError> {
+        let sockets = checked(sockets, |listener| Of::Everyone(Some(listener)))?;
+        let place = self.hasher.hash_one(name) % self.handles.len() as u64;
+        self.handles[usize::try_from(place).unwrap_or(0)].listen(sockets, instead_of)
     }
 
     /// Closes every listener of a sandbox and ends all of its connections. The attachments must not hold it any more.
