@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use control_wire::attach::{LineReader, ListenerKind};
+use tempfile::TempDir;
 
 use super::sandbox::{SANDBOX_COMMAND, TOGETHER};
 use super::word::{Answer, Apart, Ask, Found, Got, Road, Streams, Wanted};
@@ -25,6 +26,8 @@ pub struct Sandbox {
     lines: LineReader,
     /// Whether it stands apart from the machine.
     pub apart: Apart,
+    /// Its files, where it has no root of its own. Removed after the program has ended.
+    _folder: TempDir,
 }
 
 /// Listeners of one room, each with what it is for.
@@ -47,10 +50,12 @@ impl Sandbox {
         command.args([SANDBOX_COMMAND, how, planted]);
         // Nothing of the demo's own environment is for the sandbox to see.
         command.env_clear().env(PLANTED_VARIABLE, planted);
+        let folder = TempDir::with_prefix("outgate-demo-sandbox-")?;
+        command.current_dir(folder.path());
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).process_group(0);
         let child = command.spawn()?;
         let apart = Apart { micros: 0, refused: None };
-        let mut sandbox = Self { child, socket, lines: LineReader::default(), apart };
+        let mut sandbox = Self { child, socket, lines: LineReader::default(), apart, _folder: folder };
         match sandbox.hear()? {
             (Answer::Apart(apart), _) => sandbox.apart = apart,
             (other, _) => return Err(unexpected(&other)),

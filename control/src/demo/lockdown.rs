@@ -57,11 +57,11 @@ impl Demo {
         hold(settled.newest_stamp < applied, || "a line that was written after *applied* came".into())?;
         hold(settled.reset == FLEET, || format!("{} of {FLEET} streams were reset", settled.reset))?;
 
-        let homes =
-            if fleet.is_apart() { "a network namespace" } else { "credentials at the explicit proxy" };
+        let apart = "in a network namespace of its own";
+        let homes = if fleet.is_apart() { apart } else { "with credentials of its own for the proxy" };
         self.report.step(
             "5 lock-down",
-            &format!("{FLEET} sandboxes, each with {homes} of its own, stream over TLS; set up in {opened}"),
+            &format!("{FLEET} sandboxes, each {homes}, stream over TLS; set up in {opened}"),
         );
         let (cut, reset) = (time((applied - called) / 1_000), settled.reset);
         self.report
