@@ -44,11 +44,14 @@ impl Default for HostConfig {
     }
 }
 
+/// Keys are numbers of ours and parameters that operators wrote; four look-ups per call make the hash count.
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
 /// The handlers of one shard. Stays on its thread.
 pub struct Host {
     config: HostConfig,
     restore: Restore,
-    versions: HashMap<u64, Version>,
+    versions: Map<u64, Version>,
     slots: Rc<Slots>,
     seat: Seat,
     /// Counts calls, to find what was not used for longest.
@@ -62,7 +65,7 @@ struct Version {
     live: Option<Live>,
     /// After instantiation and the making of the inbox, before any parameters.
     fresh: Option<Fresh>,
-    prepared: HashMap<Box<[u8]>, Prepared>,
+    prepared: Map<Box<[u8]>, Prepared>,
     used: u64,
 }
 
@@ -94,7 +97,7 @@ impl Host {
         Ok(Self {
             config,
             restore: Restore::ALL,
-            versions: HashMap::new(),
+            versions: Map::default(),
             slots,
             seat,
             turn: 0,
@@ -178,7 +181,7 @@ impl Host {
                 loaded: loaded.clone(),
                 live: None,
                 fresh: None,
-                prepared: HashMap::new(),
+                prepared: Map::default(),
                 used: self.turn,
             };
             self.versions.insert(loaded.id(), version);

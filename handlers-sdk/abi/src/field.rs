@@ -65,15 +65,31 @@ known! {
     Traceparent = 19, "traceparent";
 }
 
+/// Bytes of the longest well-known name.
+const NAME_BYTES_MAX: usize = 19;
+
+/// Well-known fields by the length of their names: at most three share one, so most names cost no comparison.
+const BY_LENGTH: [[Option<Known>; 3]; NAME_BYTES_MAX + 1] = {
+    let mut table = [[None; 3]; NAME_BYTES_MAX + 1];
+    let mut at = 0;
+    while at < Known::ALL.len() {
+        let known = Known::ALL[at];
+        let row = &mut table[known.name().len()];
+        let mut place = 0;
+        while row[place].is_some() {
+            place += 1;
+        }
+        row[place] = Some(known);
+        at += 1;
+    }
+    table
+};
+
 impl Known {
     /// The well-known field of a name, whatever its case.
     pub fn of(name: &[u8]) -> Option<Self> {
-        // Length and first letter leave at most two candidates, so most names cost no comparison at all.
-        let first = name.first()?.to_ascii_lowercase();
-        Self::ALL.iter().copied().find(|known| {
-            let other = known.name().as_bytes();
-            other.len() == name.len() && other[0] == first && other.eq_ignore_ascii_case(name)
-        })
+        let mut candidates = BY_LENGTH.get(name.len())?.iter().flatten().copied();
+        candidates.find(|known| known.name().as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// Its number.
@@ -154,6 +170,7 @@ mod tests {
     fn well_known_fields_are_found_in_any_case() {
         assert_eq!(Known::of(b"Authorization"), Some(Known::Authorization));
         assert_eq!(Known::of(b"X-API-KEY"), Some(Known::XApiKey));
+        assert!(Known::ALL.iter().all(|known| Known::of(known.name().as_bytes()) == Some(*known)));
         assert_eq!(Known::of(b"x-unknown"), None);
         assert_eq!(Known::of(b""), None);
     }
