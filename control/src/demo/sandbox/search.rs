@@ -84,11 +84,13 @@ impl<'a> Counter<'a> {
         }
     }
 
-    /// A piece of a place, `fresh` bytes of which were not in the piece before.
+    /// A piece of a place, whose last `fresh` bytes were not in the piece before. What lies wholly before them was
+    /// counted then.
     fn add(&mut self, bytes: &[u8], fresh: usize) {
         self.place.bytes += fresh as u64;
         for (hits, needle) in self.place.hits.iter_mut().zip(self.needles) {
-            *hits += needle.count(bytes);
+            let start = (bytes.len() - fresh).saturating_sub(needle.text.len().saturating_sub(1));
+            *hits += needle.count(&bytes[start..]);
         }
     }
 
