@@ -10,6 +10,7 @@ use control_wire::attach::{Kept, KeptPlaces, Share, receive, send};
 use control_wire::limits::ATTACH_BYTES_MAX;
 
 use crate::limits::KEPT_SANDBOXES_MAX;
+use crate::tell::tell;
 
 /// What was attached when the last plane ended.
 #[derive(Debug, Default)]
@@ -28,7 +29,7 @@ impl Keeper {
             // The plane has ended; whoever started it knows why.
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(error) => eprintln!("what is attached to the plane is not kept any more: {error}"),
+            Err(error) => tell(format_args!("what is attached to the plane is not kept any more: {error}")),
         }
     }
 
@@ -77,9 +78,9 @@ impl Keeper {
     fn hold(&mut self, places: KeptPlaces, descriptors: Vec<OwnedFd>) {
         let sandbox = places.sandbox.clone();
         if self.held.len() >= KEPT_SANDBOXES_MAX && !self.held.contains_key(&sandbox) {
-            eprintln!(
+            tell(format_args!(
                 "{KEPT_SANDBOXES_MAX} sandboxes are kept already: {sandbox} must be attached anew after a restart"
-            );
+            ));
             return;
         }
         self.held.insert(sandbox, (places, descriptors));

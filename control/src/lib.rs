@@ -2,6 +2,7 @@
 
 pub mod limits;
 pub mod files;
+pub mod tell;
 pub mod seal;
 pub mod pki;
 pub mod tables;

@@ -18,6 +18,7 @@ use crate::pki::{Authority, sha256};
 use crate::planes::Planes;
 use crate::seal::Sealer;
 use crate::store::{Store, StoreError};
+use crate::tell::tell;
 
 mod join;
 mod news;
@@ -115,14 +116,14 @@ fn log(from: SocketAddr, error: &LinkError) {
     })) = error
     {
         if *error_code == CLOSE_FAULT.into() {
-            eprintln!("the plane at {from} closed the link: {}", String::from_utf8_lossy(reason));
+            tell(format_args!("the plane at {from} closed the link: {}", String::from_utf8_lossy(reason)));
         }
     } else if !matches!(
         error,
         LinkError::Connection(_) | LinkError::Read(_) | LinkError::Write(_) | LinkError::Superseded
     ) {
         let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        eprintln!("the link from {from} was closed: {error}{cause}");
+        tell(format_args!("the link from {from} was closed: {error}{cause}"));
     }
 }
 

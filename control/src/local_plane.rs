@@ -16,6 +16,7 @@ use crate::files;
 use crate::keeper::{Keeper, raise_descriptors};
 use crate::limits::{JOIN_TOKEN_TIME, PLANE_END_TIME, PLANE_HEALTHY_TIME, RESTART_PAUSE, RESTART_PAUSE_MAX};
 use crate::link::{Core, LinkError, forget, make_join_token};
+use crate::tell::tell;
 
 /// Name of the plane on control's own machine.
 pub const LOCAL_PLANE: &str = "local";
@@ -166,7 +167,7 @@ impl LocalPlane {
         let mut pause = RESTART_PAUSE;
         let mut keeper = Keeper::default();
         if let Err(error) = raise_descriptors() {
-            eprintln!("few listeners can be kept for a restarted plane: {error}");
+            tell(format_args!("few listeners can be kept for a restarted plane: {error}"));
         }
         loop {
             self.prepare(core).await?;
@@ -179,9 +180,9 @@ impl LocalPlane {
                 keeper
             });
             match spawned {
-                Err(error) => eprintln!("cannot start {}: {error}", self.program.display()),
+                Err(error) => tell(format_args!("cannot start {}: {error}", self.program.display())),
                 Ok(mut child) => tokio::select! {
-                    ended = child.wait() => tell(ended),
+                    ended = child.wait() => tell_end(ended),
                     () = told(&mut stop) => {
                         end(&mut child).await;
                         return Ok(());
@@ -211,10 +212,10 @@ async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn tell(ended: io::Result<ExitStatus>) {
+fn tell_end(ended: io::Result<ExitStatus>) {
     match ended {
-        Ok(status) => eprintln!("the plane ended by {status}; starting it again"),
-        Err(error) => eprintln!("the plane cannot be waited for: {error}"),
+        Ok(status) => tell(format_args!("the plane ended by {status}; starting it again")),
+        Err(error) => tell(format_args!("the plane cannot be waited for: {error}")),
     }
 }
 

@@ -1,6 +1,14 @@
 //! Errors as an operator reads them.
 
 use std::error::Error;
+use std::fmt::Display;
+use std::io::Write;
+
+/// Says one line to the operator on standard error. Who has closed it hears nothing, and nothing else happens:
+/// `eprintln!` would end the thread.
+pub fn tell(text: impl Display) {
+    let _unheard = writeln!(std::io::stderr(), "outgate-dataplane: {text}");
+}
 
 /// An error with all its causes in one line.
 pub fn chain(error: &dyn Error) -> String {

@@ -13,6 +13,7 @@ use crate::limits::{CERTIFICATES_PER_COMMIT, OUTGOING_MAX, RENEW_EVERY, RENEWALS
 use crate::planes::Rejection;
 use crate::store::ChangeError;
 use crate::tables::{Change, Tables};
+use crate::tell::tell;
 
 /// A sandbox, and the certificate of its authority in DER form.
 type Offer = (String, Vec<u8>);
@@ -113,7 +114,10 @@ impl Session<'_> {
         let handler = self.core.store.tables().handlers.get(&rejection.handler).map(|row| row.value.version);
         if handler == Some(rejection.version) && self.core.planes.rejected(self.name, &rejection) {
             let Rejection { handler, version, reason } = rejection;
-            eprintln!("plane {} does not take handler {handler} version {version}: {reason}", self.name);
+            tell(format_args!(
+                "plane {} does not take handler {handler} version {version}: {reason}",
+                self.name
+            ));
         }
     }
 

@@ -18,6 +18,7 @@ use super::{
     wanted::{Passed, Wanted, identity, make_password, place, shared},
 };
 use crate::{
+    causes::tell,
     identity::{Attachments, CredentialHash, IdentityError, ListenerId, SandboxId},
     limits::{ATTACH_LIST_MAX, ATTACH_POLICY_TIME, SHARED_NAMES_MAX},
     shard::{PlaceError, Shards},
@@ -57,7 +58,7 @@ impl Book {
         if let Some(keeper) = keeper {
             keeper.take_over(|kept, descriptors| {
                 if let Err(problem) = state.take_over(&shards, kept, descriptors) {
-                    eprintln!("outgate-dataplane: not taken over from the plane before: {problem}");
+                    tell(format_args!("not taken over from the plane before: {problem}"));
                 }
             })?;
             state.keeper = Some(keeper);
@@ -231,9 +232,7 @@ impl State {
         let Some(keeper) = &self.keeper else { return };
         let descriptors: Vec<_> = passed.iter().map(|(_, descriptor)| descriptor.as_fd()).collect();
         if let Err(error) = keeper.tell(kept, &descriptors) {
-            eprintln!(
-                "outgate-dataplane: the keeper is gone ({error}); a restarted plane must be attached to anew"
-            );
+            tell(format_args!("the keeper is gone ({error}); a restarted plane must be attached to anew"));
             self.keeper = None;
         }
     }

@@ -7,9 +7,8 @@ use control_wire::{
     row::{Envelope, HandlerRow, Op},
 };
 
-use super::tell;
 use crate::{
-    causes::chain,
+    causes::{chain, tell},
     handler::{self, LoadError, Loaded, VerifyingKey},
     link::{LinkEvent, LinkHandle},
     shard::Shards,
@@ -64,7 +63,7 @@ impl Follower {
         let (tables, concerned, rejected) = step(&self.tables, revision, ops, &|row| self.load(row))?;
         self.tables = tables;
         for RejectedHandler { name, version, reason } in rejected {
-            tell(&format!("handler {name} version {version} is not taken: {reason}"));
+            tell(format_args!("handler {name} version {version} is not taken: {reason}"));
             // Where it cannot be said now, control sees that the revision is not acknowledged for it.
             let _said = self.link.wait().reject_handler(name, version, reason);
         }

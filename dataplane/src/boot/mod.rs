@@ -22,6 +22,7 @@ use crate::{
     admin::to_pem,
     attach::{self, AttachError, Keeper},
     audit::{Audit, Sink},
+    causes::tell,
     clock::Lease,
     config::{Config, ConfigError},
     handler,
@@ -153,23 +154,18 @@ pub fn run(config: &Config) -> Result<(), BootError> {
 
     for &address in &config.proxy {
         let bound = shards.listen_proxy(address).map_err(|source| BootError::Proxy { address, source })?;
-        tell(&format!("explicit proxy on {bound}"));
+        tell(format_args!("explicit proxy on {bound}"));
     }
     let keeper = Keeper::from_environment()?;
     let attach = &config.attach_socket;
     let attach = attach.as_ref().map(|path| attach::start(path, Arc::clone(&shards), keeper)).transpose()?;
-    tell(&format!("{} with {} shards serves", config.name, config.shard_count()));
+    tell(format_args!("{} with {} shards serves", config.name, config.shard_count()));
     let _signal = signals.forever().next();
     drop(attach);
     shards.stop();
     // Ends when all that the shards recorded is written.
     let _ended = writer.join();
     Ok(())
-}
-
-/// What the plane says to its operator: one line on standard error.
-fn tell(text: &str) {
-    eprintln!("outgate-dataplane: {text}");
 }
 
 fn file(setting: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BootError {

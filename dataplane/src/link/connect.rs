@@ -22,7 +22,7 @@ const CERTIFICATE_ALERTS: std::ops::RangeInclusive<u8> = 42..=51;
 
 impl<S: FnMut(LinkEvent) -> Result<(), ApplyError>> Worker<S> {
     /// Runs until every handle is dropped.
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(&mut self) {
         let mut pause = LINK_PAUSE;
         while !(self.outgoing.is_closed() && self.outgoing.is_empty()) {
             let (before, started) = (self.held.get(), Instant::now());

@@ -11,6 +11,7 @@ mod session;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -22,8 +23,9 @@ use control_wire::row::Op;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
+use crate::causes::tell;
 use crate::clock::Lease;
-use crate::limits::LINK_OUTGOING_MAX;
+use crate::limits::{LINK_OUTGOING_MAX, LINK_PAUSE_MAX};
 use crate::snapshot::ApplyError;
 use held::Held;
 use identity::Identity;
@@ -224,7 +226,7 @@ pub fn start(
     let (outgoing, queue) = mpsc::channel(LINK_OUTGOING_MAX);
     let (acknowledged, acknowledgements) = tokio::sync::watch::channel(0);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let worker = Worker {
+    let mut worker = Worker {
         config,
         sink,
         outgoing: queue,
@@ -234,6 +236,15 @@ pub fn start(
         removed: false,
         rejected: RefCell::default(),
     };
-    thread::Builder::new().name("link".into()).spawn(move || runtime.block_on(worker.run()))?;
+    // A mistake of ours ends the connection that met it and not the link: a plane that no longer hears control would
+    // go on by old policy.
+    let body = move || {
+        while catch_unwind(AssertUnwindSafe(|| runtime.block_on(worker.run()))).is_err() {
+            worker.held.set(worker.held.get().broken());
+            tell("the link failed by a mistake of ours; it begins anew");
+            thread::sleep(LINK_PAUSE_MAX);
+        }
+    };
+    thread::Builder::new().name("link".into()).spawn(body)?;
     Ok(LinkHandle { outgoing, acknowledged })
 }

@@ -13,6 +13,7 @@ use super::{
     names::{self, Queries},
 };
 use crate::{
+    causes::tell,
     flow::{
         connection::{Way, serve},
         core::Core,
@@ -216,7 +217,7 @@ fn spawn(core: &Rc<Core>, connections: &Scope, stream: Stream, way: Way) {
     let core = Rc::clone(core);
     connections.spawn(async move {
         if AssertUnwindSafe(serve(&core, stream, way)).catch_unwind().await.is_err() {
-            eprintln!("outgate-dataplane: a connection ended by a mistake of ours; the others go on");
+            tell("a connection ended by a mistake of ours; the others go on");
         }
     });
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use crate::{
+    causes::tell,
     flow::core::Core,
     identity::SandboxId,
     limits::{
@@ -50,7 +51,7 @@ pub(super) async fn serve_datagrams(core: Rc<Core>, socket: Datagram, sandbox: S
             yield_now().await;
         }
     }
-    eprintln!("outgate-dataplane: the socket for name queries of sandbox {sandbox} has failed and is closed");
+    tell(format_args!("the socket for name queries of sandbox {sandbox} has failed and is closed"));
 }
 
 /// Connections for queries of one listener.

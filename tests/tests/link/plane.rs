@@ -25,6 +25,7 @@ pub struct Plane {
     pub revision: u64,
     events: mpsc::Receiver<LinkEvent>,
     refuses: Arc<AtomicBool>,
+    fails: Arc<AtomicBool>,
     folder: Arc<TempDir>,
 }
 
@@ -57,9 +58,11 @@ impl Plane {
         let lease = settings.lease.clone();
         let (sender, events) = mpsc::channel();
         let refuses = Arc::new(AtomicBool::new(false));
-        let refusing = refuses.clone();
+        let fails = Arc::new(AtomicBool::new(false));
+        let (refusing, failing) = (refuses.clone(), fails.clone());
         let sink = move |event| {
             let rows = matches!(event, LinkEvent::Snapshot { .. } | LinkEvent::Delta { .. });
+            assert!(!(rows && failing.swap(false, Ordering::SeqCst)), "the mistake that the test asks for");
             if rows && refusing.swap(false, Ordering::SeqCst) {
                 return Err(impossible());
             }
@@ -69,7 +72,7 @@ impl Plane {
         };
         let handle = start(settings, sink).unwrap();
         let (rows, handlers) = Default::default();
-        Self { handle, lease, rows, handlers, revision: 0, events, refuses, folder }
+        Self { handle, lease, rows, handlers, revision: 0, events, refuses, fails, folder }
     }
 
     /// A plane that has joined, and holds what control holds.
@@ -84,6 +87,11 @@ impl Plane {
     /// Ends this life; the folder stays.
     pub fn end(self) -> Arc<TempDir> {
         self.folder
+    }
+
+    /// The next revision meets a mistake of the plane's.
+    pub fn fail_next(&self) {
+        self.fails.store(true, Ordering::SeqCst);
     }
 
     /// The next revision is not applied.

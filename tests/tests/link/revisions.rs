@@ -264,6 +264,16 @@ fn a_revision_that_a_plane_cannot_apply_is_told_and_everything_is_asked_for_agai
 }
 
 #[test]
+fn a_mistake_in_the_plane_does_not_leave_it_deaf() {
+    let control = Control::start();
+    let mut plane = Plane::joined(&control, "a");
+    plane.fail_next();
+    control.put_templates(["t".into()]);
+    assert_eq!(plane.news(), News::Snapshot(1));
+    assert!(plane.rows.contains_key("template t"));
+}
+
+#[test]
 fn the_first_certificate_of_an_authority_is_the_one_that_every_plane_gets() {
     let control = Control::start();
     control.put_templates(["t".into()]);
