@@ -1,5 +1,5 @@
-//! One call of a handler, with isolation and without: a guest of one page that answers at once, and the example
-//! `inject_token`, which the SDK's build gives two pages.
+//! One call of a handler, with isolation and without: a guest that answers at once, of one page and of two, and the
+//! example `inject_token`, of one page.
 
 mod guest;
 
@@ -78,7 +78,11 @@ fn handler_call(criterion: &mut benches::Criterion) {
         head.fields().map(|field| Field { name: field.name, value: field.value }).collect();
     let view = view(&fields);
     let mut group = criterion.benchmark_group("handler_call");
-    for (size, wasm) in [("64KiB_fixed_answer", guest::small()), ("128KiB_inject_token", guest::module())] {
+    for (size, wasm) in [
+        ("64KiB_fixed_answer", guest::answering(1)),
+        ("128KiB_fixed_answer", guest::answering(2)),
+        ("64KiB_inject_token", guest::module()),
+    ] {
         let loaded = guest::loaded(&wasm);
         let mut host = Host::new(HostConfig::default(), &watchdog).expect("a host");
         let actions = host.call(&loaded, b"null", &view).expect("actions");

@@ -8,7 +8,7 @@ use control_wire::envelope::ArtefactKey;
 use dataplane::handler::{Loaded, VerifyingKey, load, target};
 use handlers_sdk_abi::{ABI_VERSION, ActionWriter, Answer};
 
-/// The module of the example `inject_token`, as the SDK's build makes it: two pages of memory.
+/// The module of the example `inject_token`, as the SDK's build makes it: one page of memory.
 pub fn module() -> Vec<u8> {
     let examples = handlers_sdk_guests::build_examples(&handlers_sdk_guests::default_target_dir());
     let examples = examples.expect("the examples are built");
@@ -24,12 +24,12 @@ pub fn loaded(wasm: &[u8]) -> Arc<Loaded> {
     load(&signer.seal(&key, &artefact), &VerifyingKey(signer.public_key()), &target()).expect("a version")
 }
 
-/// A guest of one page that asks for the secret `t` in the field `a`, whatever it is shown: what is measured is the
+/// A guest of so many pages that asks for the secret `t` in the field `a`, whatever it is shown: what is measured is the
 /// host.
-pub fn small() -> Vec<u8> {
+pub fn answering(pages: u32) -> Vec<u8> {
     let text = r#"(module
         (import "outgate" "panic" (func (param i32 i32)))
-        (memory (export "memory") 1)
+        (memory (export "memory") PAGES)
         (data (i32.const 4096) "LIST")
         (func (export "og_alloc") (param i32) (result i32) i32.const 16384)
         (func (export "og_init") (param i32 i32) (result i64) i64.const 0)
@@ -40,5 +40,10 @@ pub fn small() -> Vec<u8> {
     let list = list.into_bytes();
     let bytes: String = list.iter().map(|byte| format!("\\{byte:02x}")).collect();
     let answer = Answer { pointer: 4096, len: list.len() as u32, pending: false }.encode();
-    wat::parse_str(text.replace("LIST", &bytes).replace("ANSWER", &answer.to_string())).expect("a module")
+    wat::parse_str(
+        text.replace("PAGES", &pages.to_string())
+            .replace("LIST", &bytes)
+            .replace("ANSWER", &answer.to_string()),
+    )
+    .expect("a module")
 }

@@ -12,7 +12,7 @@ pub const VIEW_LABELS_MAX: usize = 64;
 
 /// Bytes of the inbox that the host asks for once at start. Larger: memory that most requests never use. Smaller:
 /// ordinary requests need an allocation of their own.
-pub const INBOX_BYTES: u32 = 16 * 1024;
+pub const INBOX_BYTES: u32 = 8 * 1024;
 
 /// Bytes of one action list. Larger: time to apply it. Smaller: a handler cannot answer with a page.
 pub const ACTION_LIST_BYTES_MAX: usize = 64 * 1024;

@@ -20,8 +20,9 @@ pub use toolchain::Source;
 /// The target that every handler is built for.
 pub const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Bytes of a guest's stack. Larger: more memory to put back after each request. Smaller: deep recursion traps.
-pub const STACK_BYTES: u32 = 32 * 1024;
+/// Bytes of a guest's stack. Larger: with its data and inbox a guest no longer fits one page, and twice the memory is
+/// put back after each request. Smaller: deep recursion and large local arrays trap.
+pub const STACK_BYTES: u32 = 16 * 1024;
 
 /// What to build, and where.
 #[derive(Clone, Debug)]
