@@ -30,6 +30,14 @@ pub const JOIN_TOKENS_MAX: usize = 4_096;
 pub const HELLO_TIME: Duration = Duration::from_secs(10);
 /// Silence after which a link counts as lost. Larger: a dead plane is named late. Smaller: brief stalls cut it.
 pub const LINK_IDLE_TIME: Duration = Duration::from_secs(10);
+/// Time that a plane has to seal the pool's master for one that joins. Larger: planes that hang make the joining one
+/// give up. Smaller: far or busy planes are passed over.
+pub const SEAL_TIME: Duration = Duration::from_secs(4);
+/// Planes that are asked for the pool's master in one join. Larger: the joining plane gives up before the last has had
+/// its time. Smaller: a few that hang keep others from joining.
+pub const HOLDERS_ASKED_MAX: usize = 4;
+/// Planes that a refused join names. Larger: the reason is cut off. Smaller: an operator must look for one that lives.
+pub const HOLDERS_NAMED_MAX: usize = 8;
 /// Planes connected at once. Larger: more memory for peers. Smaller: fleets do not fit.
 pub const PLANES_MAX: usize = 4_096;
 /// Renewals that a plane may ask for beyond two in each [`RENEW_EVERY`]. Larger: a faulty plane keeps control busy.

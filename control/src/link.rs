@@ -20,11 +20,14 @@ use crate::seal::Sealer;
 use crate::store::{Store, StoreError};
 use crate::tell::tell;
 
+mod handover;
 mod join;
 mod news;
+mod pool;
 mod rows;
 mod session;
 
+pub use handover::Handover;
 use join::join;
 pub use join::{PLANE_KEYS, forget, make_join_token};
 use session::Session;
@@ -35,6 +38,8 @@ pub struct Core {
     pub store: Store,
     /// The planes.
     pub planes: Planes,
+    /// Brings the pool's master to planes that join.
+    pub handover: Handover,
     /// Control's authority.
     pub authority: Authority,
     /// Opens and seals secrets.
@@ -148,8 +153,8 @@ async fn converse(core: &Arc<Core>, connection: &Connection) -> Result<(), LinkE
     let (mut send, receive, first) =
         tokio::time::timeout(HELLO_TIME, introduction(connection)).await.map_err(silent)??;
     match first {
-        Some(ToControl::Join { secret, plane, csr }) if connection.peer_identity().is_none() => {
-            let answer = join(core, &secret, &plane, &csr).await?;
+        Some(ToControl::Join { secret, recipient, csr, master }) if connection.peer_identity().is_none() => {
+            let answer = join(core, &secret, &recipient, &csr, master).await?;
             send.write_all(&answer.encode()).await?;
             // The plane closes when it has read the answer.
             let _ = send.finish();

@@ -18,7 +18,7 @@ use wasmer_types::target::{CpuFeature, Triple};
 
 use crate::compile::{Signer, publish};
 use crate::limits::FAREWELL_TIME;
-use crate::link::{Core, PLANE_KEYS, Publisher};
+use crate::link::{Core, Handover, PLANE_KEYS, Publisher};
 use crate::local_plane::{LocalPlane, find};
 use crate::pki::Authority;
 use crate::planes::Planes;
@@ -74,7 +74,8 @@ pub async fn open(state: &Path) -> Result<Arc<Core>, Fault> {
     sweep(&artefacts, &store)?;
     let handler_key = signer.public_key();
     let publisher = publisher(signer, std::env::current_exe()?);
-    Ok(Arc::new(Core { store, planes, authority, sealer, artefacts, handler_key, publisher }))
+    let handover = Handover::default();
+    Ok(Arc::new(Core { store, planes, handover, authority, sealer, artefacts, handler_key, publisher }))
 }
 
 /// Removes envelopes of versions that were replaced, which no plane is sent any more.

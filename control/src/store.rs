@@ -17,6 +17,9 @@ use tokio::sync::{oneshot, watch};
 use crate::limits::WRITER_QUEUE_MAX;
 use crate::tables::{Change, Key, Tables};
 
+const PUT_LOCAL: &str =
+    "INSERT INTO local (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
+
 /// Why the store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -64,6 +67,42 @@ pub enum ChangeError<E> {
 impl<E> From<StoreError> for ChangeError<E> {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
+    }
+}
+
+/// What a decision wants done.
+#[derive(Debug)]
+pub struct Plan<T> {
+    /// Changes of rows.
+    pub changes: Vec<Change>,
+    /// Values to be set that planes never see, by key.
+    pub local: Vec<(String, String)>,
+    /// For whoever asked.
+    pub answer: T,
+}
+
+/// The values that planes never see, as a decision reads them.
+pub struct Local<'a>(&'a Connection);
+
+impl Local<'_> {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn value(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let mut statement = self.0.prepare_cached("SELECT value FROM local WHERE key = ?1")?;
+        Ok(statement.query_row(params![key], |row| row.get(0)).optional()?)
+    }
+
+    /// Keys and values under a prefix, which must not hold `%` or `_`.
+    ///
+    /// # Errors
+    /// The store's fault.
+    pub fn under(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let sql = "SELECT key, value FROM local WHERE key LIKE ?1 || '%' ORDER BY key";
+        let mut statement = self.0.prepare_cached(sql)?;
+        let rows = statement.query_map(params![prefix], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?)
     }
 }
 
@@ -131,12 +170,30 @@ impl Store {
         E: Send + 'static,
         F: FnOnce(&Tables) -> Result<Vec<Change>, E> + Send + 'static,
     {
+        let plan = move |tables: &Tables, _: &Local<'_>| match decide(tables) {
+            Ok(changes) => Ok(Plan { changes, local: Vec::new(), answer: Ok(()) }),
+            Err(refusal) => Ok(Plan { changes: Vec::new(), local: Vec::new(), answer: Err(refusal) }),
+        };
+        let (revision, decided) = self.carry_out(plan).await?;
+        decided.map(|()| revision).map_err(ChangeError::Refused)
+    }
+
+    /// Decides over the rows and the values that planes never see, and commits changes of both as one. Answers the
+    /// revision, and what the decision answers.
+    ///
+    /// # Errors
+    /// The store's fault; then nothing has changed.
+    pub async fn carry_out<T, F>(&self, decide: F) -> Result<(u64, T), StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Tables, &Local<'_>) -> Result<Plan<T>, StoreError> + Send + 'static,
+    {
         let job = move |writer: &mut Writer| {
-            let changes = {
+            let plan = {
                 let tables = writer.tables.read().unwrap_or_else(PoisonError::into_inner);
-                decide(&tables).map_err(ChangeError::Refused)?
+                decide(&tables, &Local(&writer.connection))?
             };
-            Ok(writer.commit(changes)?)
+            Ok((writer.commit(plan.changes, &plan.local)?, plan.answer))
         };
         self.run(job).await?
     }
@@ -146,19 +203,8 @@ impl Store {
     /// # Errors
     /// The store's fault.
     pub async fn put_local(&self, key: String, value: String) -> Result<(), StoreError> {
-        let sql = "INSERT INTO local (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2";
-        self.run(move |writer| writer.connection.execute(sql, params![key, value])).await??;
+        self.run(move |writer| writer.connection.execute(PUT_LOCAL, params![key, value])).await??;
         Ok(())
-    }
-
-    /// Sets a value that planes never see, unless there is one. Whether it was set.
-    ///
-    /// # Errors
-    /// The store's fault.
-    pub async fn add_local(&self, key: String, value: String) -> Result<bool, StoreError> {
-        let sql = "INSERT INTO local (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO NOTHING";
-        let added = self.run(move |writer| writer.connection.execute(sql, params![key, value])).await??;
-        Ok(added == 1)
     }
 
     /// Reads a value.
@@ -166,11 +212,7 @@ impl Store {
     /// # Errors
     /// The store's fault.
     pub async fn local(&self, key: String) -> Result<Option<String>, StoreError> {
-        let sql = "SELECT value FROM local WHERE key = ?1";
-        let job = move |writer: &mut Writer| {
-            writer.connection.query_row(sql, params![key], |row| row.get(0)).optional()
-        };
-        Ok(self.run(job).await??)
+        self.run(move |writer| Local(&writer.connection).value(&key)).await?
     }
 
     /// Reads and removes a value in one step: whoever gets it is the only one.
@@ -190,13 +232,7 @@ impl Store {
     /// # Errors
     /// The store's fault.
     pub async fn list_local(&self, prefix: &'static str) -> Result<Vec<(String, String)>, StoreError> {
-        let job = move |writer: &mut Writer| {
-            let sql = "SELECT key, value FROM local WHERE key LIKE ?1 || '%' ORDER BY key";
-            let mut statement = writer.connection.prepare_cached(sql)?;
-            let rows = statement.query_map(params![prefix], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            rows.collect::<Result<Vec<_>, _>>()
-        };
-        Ok(self.run(job).await??)
+        self.run(move |writer| Local(&writer.connection).under(prefix)).await?
     }
 
     async fn run<T: Send + 'static>(
@@ -223,13 +259,16 @@ impl Store {
 }
 
 impl Writer {
-    fn commit(&mut self, changes: Vec<Change>) -> Result<u64, StoreError> {
+    fn commit(&mut self, changes: Vec<Change>, local: &[(String, String)]) -> Result<u64, StoreError> {
         let current = self.tables.read().unwrap_or_else(PoisonError::into_inner).revision;
-        if changes.is_empty() {
+        if changes.is_empty() && local.is_empty() {
             return Ok(current);
         }
-        let revision = current + 1;
+        let revision = if changes.is_empty() { current } else { current + 1 };
         let transaction = self.connection.transaction()?;
+        for (key, value) in local {
+            transaction.prepare_cached(PUT_LOCAL)?.execute(params![key, value])?;
+        }
         let mut keys = Vec::with_capacity(changes.len());
         for change in &changes {
             let key = change.key();
@@ -240,6 +279,9 @@ impl Writer {
         }
         transaction.execute("UPDATE meta SET revision = ?1", params![revision])?;
         transaction.commit()?;
+        if revision == current {
+            return Ok(current);
+        }
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         for change in changes {
             tables.apply(revision, change);

@@ -88,6 +88,11 @@ pub const LISTEN_BACKLOG: i32 = 4_096;
 pub const LINK_OUTGOING_MAX: usize = 1024;
 /// Time to connect to control. Larger: a dead address is tried longer. Smaller: far controls are not reached.
 pub const LINK_CONNECT_TIME: Duration = Duration::from_secs(5);
+/// Time for the answer to a join, for which control may have to ask other planes. Larger: a control that hangs is
+/// tried again late. Smaller: the answer is lost when those planes are slow, and the plane's name is taken.
+pub const LINK_JOIN_TIME: Duration = Duration::from_secs(20);
+/// Answers to control that wait to be written. Larger: memory for nothing. Smaller: reading stops more often.
+pub const LINK_ANSWERS_MAX: usize = 16;
 /// Pause before the first attempt after a loss; doubled by each that fails. Larger: changes arrive late after a
 /// restart of control. Smaller: a control that is down is hammered.
 pub const LINK_PAUSE: Duration = Duration::from_millis(50);

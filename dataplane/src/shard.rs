@@ -52,7 +52,7 @@ pub struct Settings {
     /// The same in PEM form, for `bundle.pem`.
     pub roots_pem: String,
     /// The pool's master key.
-    pub master: PoolMaster,
+    pub master: Arc<PoolMaster>,
     /// The policy lease.
     pub lease: Arc<Lease>,
     /// Where records go.

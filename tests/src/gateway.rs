@@ -63,7 +63,7 @@ pub struct Gateway {
     pub shards: Arc<Shards>,
     /// Where the explicit proxy listens.
     pub proxy: SocketAddr,
-    master: PoolMaster,
+    master: Arc<PoolMaster>,
     attachments: Attachments,
     authorities: Vec<(String, Vec<u8>)>,
     signer: Signer,
@@ -300,8 +300,15 @@ impl Gateway {
     }
 }
 
-fn master(folder: &Path) -> PoolMaster {
-    PoolMaster::open_or_create(&folder.join("master"), &folder.join("key")).expect("a master key")
+/// The master of the gateway that keeps its state there.
+fn master(folder: &Path) -> Arc<PoolMaster> {
+    let (sealed, key) = (folder.join("master"), folder.join("key"));
+    let kept = PoolMaster::open(&sealed, &key).expect("what was stored opens");
+    Arc::new(kept.unwrap_or_else(|| {
+        let master = PoolMaster::ephemeral().expect("random bytes");
+        master.store(&sealed, &key).expect("a temporary folder takes files");
+        master
+    }))
 }
 
 fn parse(bytes: &[u8]) -> Vec<serde_json::Value> {

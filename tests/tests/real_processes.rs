@@ -9,7 +9,7 @@ use tests::{
     gateway::SECRET,
     origin::{Origin, respond},
     process::{attach_proxy, detach, records, run},
-    stage::{SANDBOX, Stage, authority_pem, policy},
+    stage::{SANDBOX, Stage, authority_pem, policy, proxy_url},
 };
 
 fn echo() -> Origin {
@@ -140,4 +140,22 @@ fn list_change_and_rotated_secret_hold_for_the_next_request_after_applied() {
     stage.control.put("templates/t", &policy(&[]));
     ask("HTTP/1.1 403");
     assert_eq!(origin.seen().len(), 3, "nothing that was refused reached the upstream");
+}
+
+#[test]
+fn two_planes_of_one_pool_present_the_same_authority() {
+    let origin = echo();
+    let stage = Stage::set(&origin, 1);
+    let url = format!("https://origin.test:{}/", origin.address.port());
+    // The first plane has made the certificate of the sandbox's authority before the second is there.
+    assert!(run(stage.curl().arg(&url)).0);
+    let before = authority_pem(&stage.control, SANDBOX);
+    let second = Stage::plane(stage.folder.path(), &stage.control, &origin, "two", 2);
+    let password = attach_proxy(&second.folder, SANDBOX);
+    let proxy = proxy_url(second.proxy, SANDBOX, &password);
+    let (went, text) = run(stage.curl().args(["--include", "--proxy", &proxy, &url]));
+    assert!(went && text.contains("HTTP/1.1 200"), "{text}");
+    let own = run(stage.curl().args(["--proxy", &proxy, "http://outgate.internal/ca.pem"])).1;
+    assert_eq!(own.trim(), before.trim());
+    assert_eq!(authority_pem(&stage.control, SANDBOX), before);
 }

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use control_wire::limits::NAME_BYTES_MAX;
 use control_wire::message::{JOIN_SECRET_BYTES, ToPlane};
+use control_wire::pool::{MasterId, Recipient};
 use data_encoding::HEXLOWER;
 use zeroize::Zeroizing;
 
+use super::pool::admit;
 use super::{Core, LinkError, unix_seconds};
 use crate::limits::JOIN_TOKENS_MAX;
 use crate::pki::{join_token, sha256};
@@ -46,16 +48,18 @@ fn token_key(secret: &[u8; JOIN_SECRET_BYTES]) -> String {
 
 pub(super) async fn join(
     core: &Core,
-    secret: &[u8; 32],
-    plane: &str,
+    secret: &[u8; JOIN_SECRET_BYTES],
+    recipient: &Recipient,
     csr: &[u8],
+    own: MasterId,
 ) -> Result<ToPlane, LinkError> {
     let refused = |reason: &str| Ok(ToPlane::JoinRefused { reason: reason.to_owned() });
+    let plane = &recipient.plane;
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if plane.is_empty() || plane.len() > NAME_BYTES_MAX || !plane.bytes().all(fits) {
         return refused("a plane's name has 1 to 255 of a-z A-Z 0-9 - _ .");
     }
-    // Taken before anything else: whatever follows, the token has had its one use.
+    // Taken before anything else, so that two planes cannot use it at once.
     let end = match core.store.take_local(token_key(secret)).await? {
         Some(end) if end.parse::<u64>().is_ok_and(|end| end > unix_seconds()) => end,
         Some(_) => return refused("the join token has ended; make a new one: outgate plane token"),
@@ -66,21 +70,19 @@ pub(super) async fn join(
         Err(_) => return refused("the signing request cannot be read"),
     };
     let fingerprint = HEXLOWER.encode(&sha256(&certificate));
-    if !core.store.add_local(format!("{PLANE_KEYS}{plane}"), fingerprint).await? {
-        // A plane that was silently replaced would go on by old policy while nobody waits for it.
-        core.store.put_local(token_key(secret), end).await?;
-        return refused(&format!(
-            "there is a plane named {plane}; give this one another name, or remove that one: \
-             outgate plane rm {plane}"
-        ));
+    match admit(core, recipient, &fingerprint, own).await? {
+        Ok(master) => Ok(ToPlane::Joined {
+            certificate: certificate.to_vec(),
+            authority: core.authority.certificate().to_vec(),
+            handler_key: core.handler_key,
+            master,
+        }),
+        Err(reason) => {
+            // Once the operator has mended that, the token is good for the same plane.
+            core.store.put_local(token_key(secret), end).await?;
+            refused(&reason)
+        }
     }
-    // It holds nothing yet, so there is nothing that it must enforce before it is renewed.
-    core.planes.add(plane, 0);
-    Ok(ToPlane::Joined {
-        certificate: certificate.to_vec(),
-        authority: core.authority.certificate().to_vec(),
-        handler_key: core.handler_key,
-    })
 }
 
 /// Removes a plane: its link closes at once, and it must join again. False where there is none of that name.

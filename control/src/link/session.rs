@@ -1,17 +1,16 @@
 //! One open link: what its plane says is taken in, beside what it is sent.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::time::Instant;
 
 use control_wire::message::{StoreId, ToControl, ToPlane};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::mpsc;
 
-use super::{Core, LinkError, read};
+use super::{Core, LinkError, PLANE_KEYS, read};
 use crate::limits::{CERTIFICATES_PER_COMMIT, OUTGOING_MAX, RENEW_EVERY, RENEWALS_AHEAD_MAX};
 use crate::planes::Rejection;
-use crate::store::ChangeError;
+use crate::store::{Local, Plan};
 use crate::tables::{Change, Tables};
 use crate::tell::tell;
 
@@ -46,6 +45,7 @@ impl Session<'_> {
             // Before anything is read: the plane acknowledges again what it holds.
             self.core.planes.resumed(self.name, revision);
         }
+        let _way = self.core.handover.open(self.name, self.link, outgoing.clone());
         tokio::select! {
             ended = self.write(send, queue, held) => ended,
             ended = self.listen(receive, &outgoing, &offers) => ended,
@@ -85,6 +85,9 @@ impl Session<'_> {
                 Some(ToControl::CaCertificate { sandbox, der }) => drop(offers.send((sandbox, der)).await),
                 Some(ToControl::HandlerRejected { name, version, reason }) => {
                     self.rejected(Rejection { handler: name, version, reason });
+                }
+                Some(ToControl::MasterSealed { request, sealed }) => {
+                    self.core.handover.answered(self.name, request, sealed);
                 }
                 Some(ToControl::Join { .. } | ToControl::Hello { .. }) => {
                     return Err(LinkError::Protocol("the plane introduced itself twice"));
@@ -127,12 +130,16 @@ impl Session<'_> {
         let mut batch = Vec::new();
         while offered.recv_many(&mut batch, CERTIFICATES_PER_COMMIT).await > 0 {
             let offers = std::mem::take(&mut batch);
-            let decide = move |tables: &Tables| Ok::<_, Infallible>(first_of_each(offers, tables));
-            match self.core.store.change(decide).await {
-                Ok(_) => {}
-                Err(ChangeError::Store(error)) => return Err(error.into()),
-                Err(ChangeError::Refused(never)) => match never {},
-            }
+            let plane = format!("{PLANE_KEYS}{}", self.name);
+            let decide = move |tables: &Tables, local: &Local<'_>| {
+                // One that was removed meanwhile may have made them with a master that is no longer the pool's.
+                let changes = match local.value(&plane)? {
+                    Some(_) => first_of_each(offers, tables),
+                    None => Vec::new(),
+                };
+                Ok(Plan { changes, local: Vec::new(), answer: () })
+            };
+            self.core.store.carry_out(decide).await?;
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ pub mod envelope;
 pub mod limits;
 pub mod message;
 pub mod pattern;
+pub mod pool;
 pub mod policy;
 pub mod validate;
 pub mod row;

@@ -16,6 +16,7 @@ use crate::limits::{
     CERTIFICATE_BYTES_MAX, ENVELOPE_BYTES_MAX, FEATURES_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX,
     REASON_BYTES_MAX,
 };
+use crate::pool::{Grant, MasterId, Recipient, SealRequest, SealedMaster};
 use crate::row::{Op, read_ops, write_ops};
 
 /// The protocol that TLS negotiates for the link.
@@ -67,10 +68,12 @@ pub enum ToControl {
     Join {
         /// Secret half of the one-time token.
         secret: [u8; JOIN_SECRET_BYTES],
-        /// The plane's name.
-        plane: String,
+        /// The plane's name, and the key to which the pool's master may be sealed.
+        recipient: Recipient,
         /// Signing request in DER form, PKCS #10.
         csr: Vec<u8>,
+        /// The master that the plane holds, or has made in case that the pool has none.
+        master: MasterId,
     },
     /// First message of a plane that has joined.
     Hello {
@@ -113,6 +116,13 @@ pub enum ToControl {
         /// Counts up on each connection.
         number: u64,
     },
+    /// Answer to [`ToPlane::SealMaster`].
+    MasterSealed {
+        /// The number that was asked with.
+        request: u64,
+        /// The master, for the recipient.
+        sealed: SealedMaster,
+    },
 }
 
 /// What control says.
@@ -126,6 +136,8 @@ pub enum ToPlane {
         authority: Vec<u8>,
         /// Public half of the key that signs handlers, Ed25519.
         handler_key: [u8; 32],
+        /// The pool's master.
+        master: Grant,
     },
     /// The join was refused.
     JoinRefused {
@@ -182,6 +194,8 @@ pub enum ToPlane {
         /// Their number.
         bytes: usize,
     },
+    /// A plane joins and needs the pool's master. One that holds another does not answer.
+    SealMaster(SealRequest),
 }
 
 const JOIN: u16 = 1;
@@ -190,6 +204,7 @@ const ACK: u16 = 3;
 const CA_CERTIFICATE: u16 = 4;
 const HANDLER_REJECTED: u16 = 5 | IGNORABLE;
 const RENEW: u16 = 6;
+const MASTER_SEALED: u16 = 7;
 
 const JOINED: u16 = 64;
 const JOIN_REFUSED: u16 = 65;
@@ -201,6 +216,7 @@ const DELTA: u16 = 70;
 const RENEWED: u16 = 71;
 const ARTEFACT: u16 = 72;
 const DELTA_ROWS: u16 = 73;
+const SEAL_MASTER: u16 = 74;
 
 fn unknown<T>(tag: u16) -> Result<Option<T>, WireError> {
     if tag & IGNORABLE == 0 { Err(WireError::UnknownTag { tag }) } else { Ok(None) }
@@ -211,10 +227,11 @@ impl ToControl {
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Writer::new();
         match self {
-            Self::Join { secret, plane, csr } => out.frame(JOIN, |out| {
+            Self::Join { secret, recipient, csr, master } => out.frame(JOIN, |out| {
                 out.raw(secret);
-                out.text(plane);
+                recipient.write(out);
                 out.bytes(csr);
+                out.raw(&master.0);
             }),
             Self::Hello { plane, store, revision, triple, cpu_features, wasmer } => out.frame(HELLO, |out| {
                 out.text(plane);
@@ -238,6 +255,10 @@ impl ToControl {
                 out.text(&reason[..reason.floor_char_boundary(REASON_BYTES_MAX)]);
             }),
             Self::Renew { number } => out.frame(RENEW, |out| out.u64(*number)),
+            Self::MasterSealed { request, sealed } => out.frame(MASTER_SEALED, |out| {
+                out.u64(*request);
+                sealed.write(out);
+            }),
         }
         out.finish()
     }
@@ -251,8 +272,9 @@ impl ToControl {
         Ok(Some(match tag {
             JOIN => Self::Join {
                 secret: body.array("join secret")?,
-                plane: body.text(NAME_BYTES_MAX, "plane")?,
+                recipient: Recipient::read(body)?,
                 csr: body.bytes(CERTIFICATE_BYTES_MAX, "signing request")?.to_vec(),
+                master: MasterId(body.array("id of the master")?),
             },
             HELLO => read_hello(body)?,
             ACK => Self::Ack { revision: body.u64("revision")? },
@@ -266,6 +288,9 @@ impl ToControl {
                 reason: body.text(REASON_BYTES_MAX, "reason")?,
             },
             RENEW => Self::Renew { number: body.u64("renewal")? },
+            MASTER_SEALED => {
+                Self::MasterSealed { request: body.u64("request")?, sealed: SealedMaster::read(body)? }
+            }
             tag => return unknown(tag),
         }))
     }
@@ -289,10 +314,11 @@ impl ToPlane {
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Writer::new();
         match self {
-            Self::Joined { certificate, authority, handler_key } => out.frame(JOINED, |out| {
+            Self::Joined { certificate, authority, handler_key, master } => out.frame(JOINED, |out| {
                 out.bytes(certificate);
                 out.bytes(authority);
                 out.raw(handler_key);
+                master.write(out);
             }),
             Self::JoinRefused { reason } => out.frame(JOIN_REFUSED, |out| {
                 out.text(&reason[..reason.floor_char_boundary(REASON_BYTES_MAX)]);
@@ -318,6 +344,7 @@ impl ToPlane {
                 out.raw(hash);
                 out.length(*bytes);
             }),
+            Self::SealMaster(request) => out.frame(SEAL_MASTER, |out| request.write(out)),
         }
         out.finish()
     }
@@ -333,6 +360,7 @@ impl ToPlane {
                 certificate: body.bytes(CERTIFICATE_BYTES_MAX, "certificate")?.to_vec(),
                 authority: body.bytes(CERTIFICATE_BYTES_MAX, "authority")?.to_vec(),
                 handler_key: body.array("handler key")?,
+                master: Grant::read(body)?,
             },
             JOIN_REFUSED => Self::JoinRefused { reason: body.text(REASON_BYTES_MAX, "reason")? },
             WELCOME => Self::Welcome {
@@ -350,6 +378,7 @@ impl ToPlane {
                 hash: body.array("artefact hash")?,
                 bytes: body.length(ENVELOPE_BYTES_MAX, "artefact")?,
             },
+            SEAL_MASTER => Self::SealMaster(SealRequest::read(body)?),
             tag => return unknown(tag),
         }))
     }

@@ -44,9 +44,22 @@ fn ops() -> Vec<Op> {
     ]
 }
 
+fn recipient() -> Recipient {
+    Recipient { plane: "p".into(), public_key: [6; 32] }
+}
+
+fn sealed() -> SealedMaster {
+    SealedMaster { encapsulated: [7; 32], ciphertext: [8; 48] }
+}
+
 fn from_planes() -> Vec<ToControl> {
     vec![
-        ToControl::Join { secret: [1; 32], plane: "p".into(), csr: vec![3, 4] },
+        ToControl::Join {
+            secret: [1; 32],
+            recipient: recipient(),
+            csr: vec![3, 4],
+            master: MasterId([5; 32]),
+        },
         ToControl::Hello {
             plane: "p".into(),
             store: [2; 16],
@@ -59,12 +72,18 @@ fn from_planes() -> Vec<ToControl> {
         ToControl::CaCertificate { sandbox: "s".into(), der: vec![9] },
         ToControl::HandlerRejected { name: "h".into(), version: 2, reason: "r".into() },
         ToControl::Renew { number: 8 },
+        ToControl::MasterSealed { request: 9, sealed: sealed() },
     ]
 }
 
 fn from_control() -> Vec<ToPlane> {
     vec![
-        ToPlane::Joined { certificate: vec![1], authority: vec![2], handler_key: [3; 32] },
+        ToPlane::Joined {
+            certificate: vec![1],
+            authority: vec![2],
+            handler_key: [3; 32],
+            master: Grant::Pool { id: MasterId([5; 32]), sealed: sealed() },
+        },
         ToPlane::JoinRefused { reason: "used".into() },
         ToPlane::Welcome { store: [2; 16], revision: 5, renew_ms: 1_000 },
         ToPlane::SnapshotBegin { revision: 5 },
@@ -74,6 +93,13 @@ fn from_control() -> Vec<ToPlane> {
         ToPlane::Renewed { number: 8 },
         ToPlane::Artefact { hash: [4; 32], bytes: 77 },
         ToPlane::DeltaRows { ops: ops() },
+        ToPlane::SealMaster(SealRequest { number: 9, master: MasterId([5; 32]), recipient: recipient() }),
+        ToPlane::Joined {
+            certificate: vec![1],
+            authority: vec![2],
+            handler_key: [3; 32],
+            master: Grant::Own,
+        },
     ]
 }
 
@@ -141,16 +167,17 @@ fn golden_bytes_of_version_one_hold() {
     assert_eq!(control, CONTROL);
 }
 
-const PLANES: [u64; 6] = [
-    3098706716483704252,
+const PLANES: [u64; 7] = [
+    4657712367010093052,
     5399669823601649546,
     18115674651453396239,
     8381936803686789064,
     4094282423082908085,
     17581337303975545770,
+    1255370146862032344,
 ];
-const CONTROL: [u64; 10] = [
-    12006622282288830231,
+const CONTROL: [u64; 12] = [
+    13009542537019262075,
     923786920131623824,
     6480828641453694996,
     12865391395111620592,
@@ -160,6 +187,8 @@ const CONTROL: [u64; 10] = [
     18301856298881875209,
     4901934188861380775,
     287146556466930097,
+    6912438111554689169,
+    3993617840791843338,
 ];
 
 #[test]

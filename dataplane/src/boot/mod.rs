@@ -2,6 +2,7 @@
 
 mod follow;
 mod harden;
+mod wakes;
 
 use std::{
     fs, io,
@@ -10,12 +11,9 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use control_wire::envelope::CompileTarget;
 use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, pem::PemObject};
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -27,13 +25,14 @@ use crate::{
     config::{Config, ConfigError},
     handler,
     limits::{JOIN_TOKEN_BYTES_MAX, UPSTREAM_ROOTS_BYTES_MAX},
-    link::{self, LinkConfig, LinkHandle},
+    link::{self, LinkConfig, LinkError, LinkHandle},
     ring::{self, RingConfig, RingError},
     shard::{PlaceError, Settings, Shards, StartError},
-    tls::{MasterError, PoolMaster, RootsError, UpstreamTls},
+    tls::{RootsError, UpstreamTls},
     upstream,
 };
 use follow::Follower;
+use wakes::Wakes;
 
 /// Where the system names its servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -67,9 +66,9 @@ pub enum BootError {
         #[source]
         source: io::Error,
     },
-    /// The pool's master key.
-    #[error("the pool's master key cannot be opened")]
-    Master(#[from] MasterError),
+    /// Identity and pool.
+    #[error("the plane cannot join")]
+    Join(#[from] LinkError),
     /// The roots of upstreams.
     #[error("upstreams cannot be verified; install ca-certificates or set upstream.rootsFile")]
     Roots(#[from] RootsError),
@@ -111,14 +110,20 @@ pub fn run(config: &Config) -> Result<(), BootError> {
     harden::hide_memory().map_err(process("hiding its memory"))?;
     harden::raise_descriptors().map_err(process("raising the number of descriptors"))?;
     // Before any thread is there that could be ended by one.
-    let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(process("handling signals"))?;
+    let mut wakes = Wakes::of_signals().map_err(process("handling signals"))?;
     ring::preflight()?;
 
     let folder = &config.state_dir;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file("stateDir", folder))?;
-    let (audit, writer) = records(config)?;
     let (roots, roots_pem) = roots(config)?;
+    let names = names(config)?;
+    let target = handler::target();
     let lease = Arc::new(Lease::default());
+    let settings = link_config(config, &target, &lease)?;
+    // Before anything listens: without identity and master nobody could be answered.
+    let Some((settings, member)) = wakes.entered(settings)? else { return Ok(()) };
+
+    let (audit, writer) = records(config)?;
     // The shards speak through the link and the link through the shards; who comes first waits for the other.
     let link = Arc::new(OnceLock::<LinkHandle>::new());
     let (acknowledging, offering) = (Arc::clone(&link), Arc::clone(&link));
@@ -126,30 +131,20 @@ pub fn run(config: &Config) -> Result<(), BootError> {
         shards: config.shard_count(),
         pin: config.pin,
         ring: RingConfig::default(),
-        names: names(config)?,
+        names,
         roots,
         roots_pem,
-        master: PoolMaster::open_or_create(&folder.join("master.sealed"), &folder.join("master.key"))?,
-        lease: Arc::clone(&lease),
+        master: Arc::clone(member.master()),
+        lease,
         audit,
         offer_certificate: Box::new(move |sandbox, der| {
             offering.wait().offer_certificate(sandbox.to_owned(), der)
         }),
         enforced: Box::new(move |revision| acknowledging.wait().acknowledge(revision)),
     })?);
-    let target = handler::target();
-    let settings = LinkConfig {
-        control: config.control.address,
-        plane: config.name.clone(),
-        identity: folder.clone(),
-        join_token: join_token(config)?,
-        triple: target.triple.clone(),
-        cpu_features: target.cpu_features.clone(),
-        wasmer: control_wire::envelope::WASMER_VERSION.to_owned(),
-        lease,
-    };
     let mut follower = Follower::new(Arc::clone(&shards), Arc::clone(&link), target);
-    let started = link::start(settings, move |event| follower.hear(event)).map_err(BootError::Thread)?;
+    let started =
+        link::start(settings, member, move |event| follower.hear(event)).map_err(BootError::Thread)?;
     let _first = link.set(started);
 
     for &address in &config.proxy {
@@ -160,12 +155,25 @@ pub fn run(config: &Config) -> Result<(), BootError> {
     let attach = &config.attach_socket;
     let attach = attach.as_ref().map(|path| attach::start(path, Arc::clone(&shards), keeper)).transpose()?;
     tell(format_args!("{} with {} shards serves", config.name, config.shard_count()));
-    let _signal = signals.forever().next();
+    wakes.until_end();
     drop(attach);
     shards.stop();
     // Ends when all that the shards recorded is written.
     let _ended = writer.join();
     Ok(())
+}
+
+fn link_config(config: &Config, target: &CompileTarget, lease: &Arc<Lease>) -> Result<LinkConfig, BootError> {
+    Ok(LinkConfig {
+        control: config.control.address,
+        plane: config.name.clone(),
+        identity: config.state_dir.clone(),
+        join_token: join_token(config)?,
+        triple: target.triple.clone(),
+        cpu_features: target.cpu_features.clone(),
+        wasmer: control_wire::envelope::WASMER_VERSION.to_owned(),
+        lease: Arc::clone(lease),
+    })
 }
 
 fn file(setting: &'static str, path: &Path) -> impl FnOnce(io::Error) -> BootError {

@@ -57,7 +57,7 @@ pub struct Common {
     /// The same for every shard, so that all agree where a sandbox lives.
     pub hasher: RandomState,
     /// The pool's master key.
-    pub master: PoolMaster,
+    pub master: Arc<PoolMaster>,
     /// The policy lease.
     pub lease: Arc<Lease>,
     /// Where records go.

@@ -1,19 +1,21 @@
-//! One connection after the other: an identity that control knows, a hello, and the pause after a loss.
+//! One connection after the other: a hello, what follows, and the pause after a loss.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control_wire::message::{CLOSE_DONE, CLOSE_FAULT, CLOSE_REMOVED, CONTROL_NAME, ToControl, ToPlane};
 use quinn::{Connection, ConnectionError, Endpoint, TransportErrorCode};
 use tokio::sync::mpsc;
 
-use super::identity::{Identity, Request, Token, join_config};
+use super::identity::Token;
+use super::join::join;
 use super::session::{Session, read};
 use super::{LinkError, LinkEvent, Worker, ended};
 use crate::causes::chain;
 use crate::limits::{
-    LINK_CLOSE_TIME, LINK_CONNECT_TIME, LINK_FRAMES_MAX, LINK_PAUSE, LINK_PAUSE_MAX, LINK_RENEW_MAX,
-    LINK_RENEW_MIN,
+    LINK_ANSWERS_MAX, LINK_CLOSE_TIME, LINK_CONNECT_TIME, LINK_FRAMES_MAX, LINK_PAUSE, LINK_PAUSE_MAX,
+    LINK_RENEW_MAX, LINK_RENEW_MIN,
 };
 use crate::snapshot::ApplyError;
 
@@ -24,6 +26,7 @@ impl<S: FnMut(LinkEvent) -> Result<(), ApplyError>> Worker<S> {
     /// Runs until every handle is dropped.
     pub(super) async fn run(&mut self) {
         let mut pause = LINK_PAUSE;
+        self.introduce();
         while !(self.outgoing.is_closed() && self.outgoing.is_empty()) {
             let (before, started) = (self.held.get(), Instant::now());
             if let Err(error) = self.attempt().await {
@@ -54,8 +57,10 @@ impl<S: FnMut(LinkEvent) -> Result<(), ApplyError>> Worker<S> {
     }
 
     async fn attempt(&mut self) -> Result<(), LinkError> {
-        let config = self.identify().await?.client_config().map_err(|source| self.refused(source))?;
-        let (endpoint, connection) = self.connect(config).await?;
+        self.identify().await?;
+        let address = self.config.control;
+        let config = self.member.identity.client_config().map_err(|source| refused(address, source))?;
+        let (endpoint, connection) = connect(address, config).await?;
         let result = self.converse(&connection).await;
         let result = match (result, connection.close_reason()) {
             // What control said at its end tells more than that a stream broke.
@@ -74,85 +79,32 @@ impl<S: FnMut(LinkEvent) -> Result<(), ApplyError>> Worker<S> {
         result
     }
 
-    fn refused(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LinkError {
-        LinkError::Connect { address: self.config.control, source: source.into() }
+    /// Joins again where control has removed the plane and the token is one that it has not used yet.
+    async fn identify(&mut self) -> Result<(), LinkError> {
+        if self.outdated {
+            return Err(LinkError::OtherMaster);
+        }
+        if !self.removed {
+            return Ok(());
+        }
+        let Some(Ok(token)) = self.config.join_token.as_deref().map(|text| Token::parse(text)) else {
+            return Ok(());
+        };
+        let joined = join(&self.config, &token, Arc::clone(&self.member.master)).await?;
+        if joined.master.id()? != self.member.master.id()? {
+            // It lies on disk now, but every shard holds the former one.
+            self.outdated = true;
+            return Err(LinkError::OtherMaster);
+        }
+        self.member = joined;
+        self.removed = false;
+        self.introduce();
+        Ok(())
     }
 
-    async fn connect(&self, config: quinn::ClientConfig) -> Result<(Endpoint, Connection), LinkError> {
-        let address = self.config.control;
-        let local = match address {
-            SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
-            SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
-        };
-        let endpoint = Endpoint::client(local).map_err(|source| self.refused(source))?;
-        let connecting =
-            endpoint.connect_with(config, address, CONTROL_NAME).map_err(|source| self.refused(source))?;
-        let connected = tokio::time::timeout(LINK_CONNECT_TIME, connecting)
-            .await
-            .map_err(|_| self.refused("nobody answers; is `outgate serve` running there?"))?;
-        match connected {
-            Ok(connection) => Ok((endpoint, connection)),
-            Err(ConnectionError::TransportError(error)) if is_about_certificates(error.code) => {
-                Err(LinkError::Stranger { address, source: error.into() })
-            }
-            Err(source) => Err(self.refused(source)),
-        }
-    }
-
-    /// The identity on disk, or one that control gives for the token: where there is none, where control has removed
-    /// this one, or where the token is of another control.
-    async fn identify(&mut self) -> Result<&Identity, LinkError> {
-        let folder = self.config.identity.clone();
-        let fault = |source| LinkError::Identity { path: folder.clone(), source };
-        let (known, told) = match self.identity.take() {
-            Some(identity) => (Some(identity), true),
-            None => (Identity::load(&folder).map_err(fault)?, false),
-        };
-        let token = self.config.join_token.as_deref().map(|text| Token::parse(text));
-        let (identity, told) = match (known, token) {
-            (None, None) => return Err(LinkError::NoToken),
-            (None, Some(token)) => (self.join(&token?).await?, false),
-            (Some(known), Some(Ok(token))) if self.removed || !token.is_of(&known) => {
-                match self.join(&token).await {
-                    Ok(joined) => (joined, false),
-                    Err(error) => {
-                        self.identity = told.then_some(known);
-                        return Err(error);
-                    }
-                }
-            }
-            // What is left of a token means nothing to a plane that has joined.
-            (Some(known), _) => (known, told),
-        };
-        if !told {
-            // Nothing is applied by this event, so nothing can fail.
-            let _told = (self.sink)(LinkEvent::Joined { handler_key: identity.handler_key });
-        }
-        Ok(self.identity.insert(identity))
-    }
-
-    async fn join(&mut self, token: &Token) -> Result<Identity, LinkError> {
-        let request = Request::make().map_err(|source| self.refused(source))?;
-        let config = join_config(token).map_err(|source| self.refused(source))?;
-        let (_endpoint, connection) = self.connect(config).await?;
-        let (mut send, mut receive) = connection.open_bi().await.map_err(ended)?;
-        let plane = self.config.plane.clone();
-        let join = ToControl::Join { secret: *token.secret, plane, csr: request.csr.clone() };
-        send.write_all(&join.encode()).await.map_err(ended)?;
-        let answer = tokio::time::timeout(LINK_CONNECT_TIME, read(&mut receive)).await.map_err(ended)??;
-        connection.close(CLOSE_DONE.into(), b"");
-        match answer {
-            Some(ToPlane::Joined { certificate, authority, handler_key }) => {
-                let identity = request.complete(certificate, authority, handler_key);
-                let folder = &self.config.identity;
-                let fault = |source| LinkError::Identity { path: folder.clone(), source };
-                identity.store(folder).map_err(fault)?;
-                self.removed = false;
-                Ok(identity)
-            }
-            Some(ToPlane::JoinRefused { reason }) => Err(LinkError::Refused { reason }),
-            _ => Err(LinkError::Protocol("control answered the join with something else")),
-        }
+    fn introduce(&mut self) {
+        // Nothing is applied by this event, so nothing can fail.
+        let _told = (self.sink)(LinkEvent::Joined { handler_key: self.member.identity.handler_key });
     }
 
     async fn converse(&mut self, connection: &Connection) -> Result<(), LinkError> {
@@ -180,15 +132,48 @@ impl<S: FnMut(LinkEvent) -> Result<(), ApplyError>> Worker<S> {
             held: &self.held,
             rejected: &self.rejected,
             renewals: Default::default(),
+            master: &self.member.master,
         };
         let (frames, heard) = mpsc::channel(LINK_FRAMES_MAX);
+        let (answers, mut answered) = mpsc::channel(LINK_ANSWERS_MAX);
         // Whichever ends first ends the connection.
         tokio::select! {
-            ended = session.listen(receive, frames) => ended,
+            ended = session.listen(receive, frames, answers) => ended,
             ended = session.build(heard, &mut self.sink) => ended,
-            ended = session.speak(send, &mut self.outgoing, &mut self.acknowledged, every) => ended,
+            ended = session.speak(send, &mut answered, &mut self.outgoing, &mut self.acknowledged, every) => ended,
         }
     }
+}
+
+/// Opens a connection to control.
+pub(super) async fn connect(
+    address: SocketAddr,
+    config: quinn::ClientConfig,
+) -> Result<(Endpoint, Connection), LinkError> {
+    let local = match address {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let endpoint = Endpoint::client(local).map_err(|source| refused(address, source))?;
+    let connecting =
+        endpoint.connect_with(config, address, CONTROL_NAME).map_err(|source| refused(address, source))?;
+    let connected = tokio::time::timeout(LINK_CONNECT_TIME, connecting)
+        .await
+        .map_err(|_| refused(address, "nobody answers; is `outgate serve` running there?"))?;
+    match connected {
+        Ok(connection) => Ok((endpoint, connection)),
+        Err(ConnectionError::TransportError(error)) if is_about_certificates(error.code) => {
+            Err(LinkError::Stranger { address, source: error.into() })
+        }
+        Err(source) => Err(refused(address, source)),
+    }
+}
+
+pub(super) fn refused(
+    address: SocketAddr,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> LinkError {
+    LinkError::Connect { address, source: source.into() }
 }
 
 fn is_about_certificates(code: TransportErrorCode) -> bool {

@@ -96,13 +96,18 @@ impl Identity {
         Ok(Some(Self { key, certificate, authority: fs::read(folder.join("control.der"))?, handler_key }))
     }
 
-    pub(super) fn store(&self, folder: &Path) -> io::Result<()> {
+    /// Makes the folder, and takes a former identity out of it: no crash leaves its key beside a certificate or a
+    /// master that does not belong to it.
+    pub(super) fn make_room(folder: &Path) -> io::Result<()> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        // A former key goes first, so that no crash leaves it beside a certificate that is not its own.
         match fs::remove_file(folder.join("plane.key")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => fs::File::open(folder)?.sync_all(),
         }
+    }
+
+    /// Into the room that was made.
+    pub(super) fn store(&self, folder: &Path) -> io::Result<()> {
         write(folder, "plane.der", &self.certificate)?;
         write(folder, "control.der", &self.authority)?;
         write(folder, "handler.pub", &self.handler_key)?;

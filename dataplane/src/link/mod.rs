@@ -1,4 +1,4 @@
-//! The link to control over QUIC: a thread of its own joins, receives revisions in order, acknowledges and renews.
+//! The link to control over QUIC: the plane joins; then a thread receives revisions in order, acknowledges and renews.
 //!
 //! Everything that control says arrives as a [`LinkEvent`] in the order in which it was said, on the link's thread.
 //! After a loss the link comes back with the last revision that was applied and is sent only what changed since; a
@@ -7,6 +7,7 @@
 mod connect;
 mod held;
 mod identity;
+mod join;
 mod session;
 
 use std::cell::{Cell, RefCell};
@@ -27,8 +28,9 @@ use crate::causes::tell;
 use crate::clock::Lease;
 use crate::limits::{LINK_OUTGOING_MAX, LINK_PAUSE_MAX};
 use crate::snapshot::ApplyError;
+use crate::tls::{HandoverError, MasterError};
 use held::Held;
-use identity::Identity;
+pub use join::{Member, enter};
 use session::Rejections;
 
 /// What the link is told at start.
@@ -37,7 +39,7 @@ pub struct LinkConfig {
     pub control: SocketAddr,
     /// This plane's name.
     pub plane: String,
-    /// Folder of the plane's key and certificate; made with mode 0700.
+    /// Folder of the plane's key and certificate and of the pool's sealed master; made with mode 0700.
     pub identity: PathBuf,
     /// One-time token: needed while the folder holds no identity, and to join again after a removal or at another
     /// control.
@@ -55,7 +57,7 @@ pub struct LinkConfig {
 /// What control said, or what became of the link.
 #[derive(Debug)]
 pub enum LinkEvent {
-    /// The plane has an identity. Comes before everything else, and again when it had to join anew.
+    /// Who the plane is. Comes before everything else, and again when it had to join anew.
     Joined {
         /// Public key, Ed25519, by which envelopes of handlers are checked.
         handler_key: [u8; 32],
@@ -87,6 +89,30 @@ pub enum LinkEvent {
 /// Why the link is not open.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
+    /// The pool's master, or the seal on it.
+    #[error(transparent)]
+    Master(#[from] MasterError),
+    /// The pool's master was not handed over.
+    #[error(transparent)]
+    Handover(#[from] HandoverError),
+    /// A plane that has joined has no master any more. Another one would be another authority for every sandbox.
+    #[error(
+        "the pool's master {sealed} is gone; restore it, or join again: `outgate plane rm {plane}`, delete {key}, \
+         and start the plane with a token of `outgate plane token`"
+    )]
+    MasterGone {
+        /// Where it was.
+        sealed: PathBuf,
+        /// The plane's name.
+        plane: String,
+        /// The identity's key.
+        key: PathBuf,
+    },
+    /// A plane that was removed has joined again, and meanwhile the pool has another master than the plane runs with.
+    #[error(
+        "the pool has another master than before this plane was removed; start the plane again to use it"
+    )]
+    OtherMaster,
     /// The identity's files.
     #[error("cannot use the plane's identity in {path}")]
     Identity {
@@ -209,18 +235,21 @@ struct Worker<S> {
     outgoing: mpsc::Receiver<ToControl>,
     acknowledged: tokio::sync::watch::Receiver<u64>,
     held: Cell<Held>,
-    identity: Option<Identity>,
+    member: Member,
     /// Control does not know the identity any more.
     removed: bool,
+    /// The pool's master is not the one that the shards hold.
+    outdated: bool,
     rejected: RefCell<Rejections>,
 }
 
-/// Starts the link's thread. Events go to `sink` there; it fails only on revisions that do not hold.
+/// Starts the thread of a plane that has joined. Events go to `sink` there; it fails only on revisions that do not hold.
 ///
 /// # Errors
 /// When the thread cannot be started.
 pub fn start(
     config: LinkConfig,
+    member: Member,
     sink: impl FnMut(LinkEvent) -> Result<(), ApplyError> + Send + 'static,
 ) -> io::Result<LinkHandle> {
     let (outgoing, queue) = mpsc::channel(LINK_OUTGOING_MAX);
@@ -232,8 +261,9 @@ pub fn start(
         outgoing: queue,
         acknowledged: acknowledgements,
         held: Cell::default(),
-        identity: None,
+        member,
         removed: false,
+        outdated: false,
         rejected: RefCell::default(),
     };
     // A mistake of ours ends the connection that met it and not the link: a plane that no longer hears control would

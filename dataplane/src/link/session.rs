@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use control_wire::message::{FRAME_HEADER_BYTES, StoreId, ToControl, ToPlane, frame_header};
+use control_wire::pool::SealRequest;
 use control_wire::row::{Envelope, Op};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::{mpsc, watch};
@@ -17,6 +18,7 @@ use super::{LinkError, LinkEvent, ended};
 use crate::clock::{BootTime, Lease};
 use crate::limits::{LINK_ARTEFACT_TIME, LINK_REJECTIONS_MAX, LINK_RENEWALS_MAX, LINK_ROWS_MAX};
 use crate::snapshot::ApplyError;
+use crate::tls::PoolMaster;
 
 /// Versions of handlers that the plane does not take, by name, to be told to each control that it meets.
 pub(super) type Rejections = BTreeMap<String, (u64, String)>;
@@ -30,14 +32,17 @@ pub(super) struct Session<'a> {
     pub(super) held: &'a Cell<Held>,
     pub(super) rejected: &'a RefCell<Rejections>,
     pub(super) renewals: RefCell<Renewals>,
+    /// The pool's, to be sealed for planes that join.
+    pub(super) master: &'a PoolMaster,
 }
 
 impl Session<'_> {
-    /// Takes frames from the stream. Answers to renewals do not wait behind revisions.
+    /// Takes frames from the stream. Renewals and planes that join do not wait behind revisions.
     pub(super) async fn listen(
         &self,
         mut receive: RecvStream,
         frames: mpsc::Sender<ToPlane>,
+        answers: mpsc::Sender<ToControl>,
     ) -> Result<(), LinkError> {
         loop {
             match read(&mut receive).await? {
@@ -45,11 +50,24 @@ impl Session<'_> {
                     let sent = self.renewals.borrow_mut().answered(number);
                     self.lease.renew(sent.ok_or(LinkError::Protocol("a renewal was never asked for"))?);
                 }
+                Some(ToPlane::SealMaster(request)) => {
+                    if let Some(answer) = self.seal(&request) {
+                        // Its receiver ends only with the session.
+                        let _ = answers.send(answer).await;
+                    }
+                }
                 // Its receiver ends only with the session.
                 Some(frame) => drop(frames.send(frame).await),
                 None => {}
             }
         }
+    }
+
+    /// Who asks for another master, or for a key that is none, gets no answer; control asks the next plane.
+    fn seal(&self, request: &SealRequest) -> Option<ToControl> {
+        self.master.id().ok().filter(|id| *id == request.master)?;
+        let sealed = self.master.seal_for(&request.recipient).ok()?;
+        Some(ToControl::MasterSealed { request: request.number, sealed })
     }
 
     /// Makes revisions of frames and hands them to the sink.
@@ -159,6 +177,7 @@ impl Session<'_> {
     pub(super) async fn speak(
         &self,
         mut send: SendStream,
+        answers: &mut mpsc::Receiver<ToControl>,
         outgoing: &mut mpsc::Receiver<ToControl>,
         acknowledged: &mut watch::Receiver<u64>,
         every: Duration,
@@ -173,6 +192,7 @@ impl Session<'_> {
         acknowledged.mark_changed();
         loop {
             tokio::select! {
+                Some(answer) = answers.recv() => send.write_all(&answer.encode()).await.map_err(ended)?,
                 message = outgoing.recv() => {
                     let Some(message) = message else { return Ok(()) };
                     self.say(&mut send, message).await?;

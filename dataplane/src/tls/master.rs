@@ -6,11 +6,13 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
+use control_wire::pool::{MASTER_BYTES, MasterId};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 /// Bytes of the master key and of the key that seals it.
-const KEY_BYTES: usize = 32;
+const KEY_BYTES: usize = MASTER_BYTES;
 /// Bytes of an AES-GCM nonce (RFC 5116 §5.1).
 const NONCE_BYTES: usize = 12;
 /// Bytes of an AES-GCM tag.
@@ -47,7 +49,8 @@ pub enum MasterError {
     },
     /// There is a sealed master and no key for it: making another would silently change every sandbox's authority.
     #[error(
-        "{sealed} is there but its key {key} is not; restore the key, or remove both to begin a new pool"
+        "{sealed} is there but its key {key} is not; restore the key, or remove {sealed} and join again: \
+         `outgate plane rm` and `outgate plane token`"
     )]
     KeyMissing {
         /// The sealed master.
@@ -56,7 +59,10 @@ pub enum MasterError {
         key: PathBuf,
     },
     /// The sealed master was changed, cut short, or belongs to another key.
-    #[error("{path} does not open with its key: it was damaged or belongs to another pool")]
+    #[error(
+        "{path} does not open with its key: it was damaged or the key is another; restore both, or remove both and \
+         join again: `outgate plane rm` and `outgate plane token`"
+    )]
     Damaged {
         /// The sealed master.
         path: PathBuf,
@@ -70,39 +76,65 @@ pub enum MasterError {
 pub struct PoolMaster(Zeroizing<[u8; KEY_BYTES]>);
 
 impl PoolMaster {
-    /// Opens the master sealed at `sealed` with the key at `key`; makes what is not there yet, both with mode 0600.
+    /// Opens the master sealed at `sealed` with the key at `key`. `None` where there is no sealed master.
     ///
     /// # Errors
-    /// [`MasterError`]; a damaged or half-present pair is refused, never replaced.
-    pub fn open_or_create(sealed: &Path, key: &Path) -> Result<Self, MasterError> {
-        let file = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| MasterError::File { path, source }
-        };
-        let sealed_is_there = sealed.try_exists().map_err(file(sealed))?;
-        let key_is_there = key.try_exists().map_err(file(key))?;
-        if sealed_is_there && !key_is_there {
+    /// [`MasterError`]; a damaged or half-present pair is refused.
+    pub fn open(sealed: &Path, key: &Path) -> Result<Option<Self>, MasterError> {
+        if !sealed.try_exists().map_err(file(sealed))? {
+            return Ok(None);
+        }
+        if !key.try_exists().map_err(file(key))? {
             return Err(MasterError::KeyMissing { sealed: sealed.into(), key: key.into() });
         }
-        if !key_is_there {
-            write_once(key, &*random()?).map_err(file(key))?;
-        }
-        let sealing = read_key(key)?;
-        if !sealed_is_there {
-            let master = Self(random()?);
-            write_once(sealed, &master.seal(&sealing)?).map_err(file(sealed))?;
-            return Ok(master);
-        }
         let bytes = read_bounded(sealed, SEALED_BYTES).map_err(file(sealed))?;
-        Self::unseal(&bytes, &sealing).ok_or_else(|| MasterError::Damaged { path: sealed.into() })
+        let sealing = read_key(key)?;
+        let opened = Self::unseal(&bytes, &sealing);
+        opened.map(Some).ok_or_else(|| MasterError::Damaged { path: sealed.into() })
     }
 
-    /// A new master that is kept nowhere: planes of tests and of demonstrations.
+    /// A new master, kept nowhere yet.
     ///
     /// # Errors
     /// The machine gave no random bytes.
     pub fn ephemeral() -> Result<Self, MasterError> {
         random().map(Self)
+    }
+
+    /// Seals the master at `sealed`, in the place of one that may be there, with the key at `key`, which is made
+    /// where there is none. Both have mode 0600.
+    ///
+    /// # Errors
+    /// [`MasterError`]; what was at `sealed` is there unchanged then.
+    pub fn store(&self, sealed: &Path, key: &Path) -> Result<(), MasterError> {
+        if !key.try_exists().map_err(file(key))? {
+            write_whole(key, &*random()?).map_err(file(key))?;
+        }
+        let sealing = read_key(key)?;
+        write_whole(sealed, &self.seal(&sealing)?).map_err(file(sealed))
+    }
+
+    /// Which master it is. From this nothing of the key can be had: HKDF is one way (RFC 5869 §5).
+    ///
+    /// # Errors
+    /// [`MasterError::Random`], never seen: the library could not derive.
+    pub fn id(&self) -> Result<MasterId, MasterError> {
+        let mut id = [0; 32];
+        Salt::new(HKDF_SHA256, &[])
+            .extract(self.expose())
+            .expand(&[b"outgate pool master id, version 1"], HKDF_SHA256)
+            .and_then(|output| output.fill(&mut id))
+            .map_err(|_| MasterError::Random)?;
+        Ok(MasterId(id))
+    }
+
+    /// From bytes that were opened for this plane.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let mut master = Zeroizing::new([0; KEY_BYTES]);
+        (bytes.len() == KEY_BYTES).then(|| {
+            master.copy_from_slice(bytes);
+            Self(master)
+        })
     }
 
     /// The key itself, for derivation inside this module only.
@@ -140,9 +172,7 @@ impl PoolMaster {
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut body = Zeroizing::new(body.to_vec());
         let open = opener(key)?.open_in_place(nonce, Aad::from(MAGIC), body.as_mut_slice()).ok()?;
-        let mut master = Zeroizing::new([0; KEY_BYTES]);
-        master.copy_from_slice(open);
-        Some(Self(master))
+        Self::from_bytes(open)
     }
 }
 
@@ -160,6 +190,11 @@ impl SandboxSalt {
         aws_lc_rs::rand::fill(&mut salt).map_err(|_| MasterError::Random)?;
         Ok(Self(salt))
     }
+}
+
+fn file(path: &Path) -> impl FnOnce(io::Error) -> MasterError {
+    let path = path.to_path_buf();
+    move |source| MasterError::File { path, source }
 }
 
 fn opener(key: &[u8; KEY_BYTES]) -> Option<LessSafeKey> {
@@ -194,9 +229,8 @@ fn read_bounded(path: &Path, expected: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes a file of mode 0600 whole or not at all, and never over one that is there: a second plane that starts at
-/// the same moment loses the race with an error instead of losing its pool.
-fn write_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Writes a file of mode 0600 whole or not at all: a crash leaves what was there, or this.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{}.new", std::process::id()));
     let draft = PathBuf::from(draft);
@@ -204,11 +238,13 @@ fn write_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
         file.write_all(bytes)?;
         file.sync_all()?;
-        fs::hard_link(&draft, path)
+        fs::rename(&draft, path)
     })();
-    let removed = fs::remove_file(&draft);
+    if written.is_err() {
+        // What hinders this hinders no one else.
+        let _removed = fs::remove_file(&draft);
+    }
     written?;
-    removed?;
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()
 }
@@ -217,13 +253,22 @@ fn write_once(path: &Path, bytes: &[u8]) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn sealed_master_survives_a_reopen_and_refuses_every_flipped_bit() {
+    /// A folder with a master in it.
+    fn kept() -> (tempfile::TempDir, PathBuf, PathBuf, PoolMaster) {
         let folder = tempfile::tempdir().unwrap();
         let (sealed, key) = (folder.path().join("master.sealed"), folder.path().join("master.key"));
-        let first = PoolMaster::open_or_create(&sealed, &key).unwrap();
-        let second = PoolMaster::open_or_create(&sealed, &key).unwrap();
+        assert!(PoolMaster::open(&sealed, &key).unwrap().is_none());
+        let master = PoolMaster::ephemeral().unwrap();
+        master.store(&sealed, &key).unwrap();
+        (folder, sealed, key, master)
+    }
+
+    #[test]
+    fn sealed_master_survives_a_reopen_and_refuses_every_flipped_bit() {
+        let (_folder, sealed, key, first) = kept();
+        let second = PoolMaster::open(&sealed, &key).unwrap().unwrap();
         assert_eq!(first.expose(), second.expose());
+        assert_eq!(first.id().unwrap(), second.id().unwrap());
         for path in [&sealed, &key] {
             assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
         }
@@ -234,33 +279,41 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
             fs::write(&sealed, flipped).unwrap();
-            let refused = PoolMaster::open_or_create(&sealed, &key);
+            let refused = PoolMaster::open(&sealed, &key);
             assert!(matches!(refused, Err(MasterError::Damaged { .. })), "bit {bit}");
         }
         for length in [0, whole.len() - 1] {
             fs::write(&sealed, &whole[..length]).unwrap();
-            assert!(PoolMaster::open_or_create(&sealed, &key).is_err());
+            assert!(PoolMaster::open(&sealed, &key).is_err());
         }
     }
 
     #[test]
-    fn a_master_without_its_key_is_never_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let (sealed, key) = (folder.path().join("master.sealed"), folder.path().join("master.key"));
-        PoolMaster::open_or_create(&sealed, &key).unwrap();
+    fn a_master_takes_the_place_of_another_under_the_same_key() {
+        let (_folder, sealed, key, former) = kept();
+        let sealing = fs::read(&key).unwrap();
+        let next = PoolMaster::ephemeral().unwrap();
+        next.store(&sealed, &key).unwrap();
+        let opened = PoolMaster::open(&sealed, &key).unwrap().unwrap();
+        assert_eq!(opened.expose(), next.expose());
+        assert_ne!(opened.id().unwrap(), former.id().unwrap());
+        assert_eq!(fs::read(&key).unwrap(), sealing);
+    }
+
+    #[test]
+    fn a_master_without_its_key_is_refused_and_no_key_is_made() {
+        let (_folder, sealed, key, _) = kept();
         fs::remove_file(&key).unwrap();
-        assert!(matches!(PoolMaster::open_or_create(&sealed, &key), Err(MasterError::KeyMissing { .. })));
+        assert!(matches!(PoolMaster::open(&sealed, &key), Err(MasterError::KeyMissing { .. })));
         assert!(!key.exists());
     }
 
     #[test]
     fn a_key_that_others_can_read_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let (sealed, key) = (folder.path().join("master.sealed"), folder.path().join("master.key"));
-        PoolMaster::open_or_create(&sealed, &key).unwrap();
+        let (_folder, sealed, key, _) = kept();
         fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
-            PoolMaster::open_or_create(&sealed, &key),
+            PoolMaster::open(&sealed, &key),
             Err(MasterError::OpenToOthers { mode: 0o640, .. })
         ));
     }

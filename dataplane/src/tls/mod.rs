@@ -2,6 +2,7 @@
 
 mod authority;
 mod fault;
+mod handover;
 mod hello;
 mod leaf;
 mod master;
@@ -16,6 +17,7 @@ mod x509;
 
 pub use authority::{Authority, AuthorityError, Issuer};
 pub use fault::{CertificateFault, TlsError};
+pub use handover::{HandoverError, Receiver};
 pub use hello::{Hello, HelloReader, read_hello};
 pub use leaf::{CertName, MintError};
 pub use master::{MasterError, PoolMaster, SandboxSalt};

@@ -25,13 +25,13 @@ fn a_write_is_applied_when_the_last_plane_has_acknowledged_it() {
     let later = control.call_later("PUT", path, json!(["*"]));
     assert!(matches!(a.news(), News::Delta(3, _)));
     assert!(matches!(b.news(), News::Delta(3, _)));
-    a.handle.acknowledge(3);
+    a.handle().acknowledge(3);
     control.until_acknowledged("a", 3);
     assert!(!later.is_there());
-    b.handle.acknowledge(2);
+    b.handle().acknowledge(2);
     control.until_acknowledged("b", 2);
     assert!(!later.is_there());
-    b.handle.acknowledge(3);
+    b.handle().acknowledge(3);
     let reply = control.answer(later);
     assert_eq!(reply.status, 200);
     assert_eq!(json_of(&reply), json!({ "revision": 3, "applied": true, "planes": 2 }));
@@ -42,7 +42,7 @@ fn planes_that_are_behind_are_named_when_the_wait_ends() {
     let control = furnished("keep", 1_000);
     let (a, _b) = (Plane::joined(&control, "a"), Plane::joined(&control, "b"));
     let _c = Plane::joined(&control, "c");
-    a.handle.acknowledge(2);
+    a.handle().acknowledge(2);
     control.until_acknowledged("a", 2);
     // Written again it is what it was, and is waited for all the same.
     let body = json!({ "template": "t" }).to_string();
@@ -76,7 +76,7 @@ fn nobody_waits_for_a_plane_that_is_removed() {
 fn a_lost_plane_is_named_where_it_keeps_traffic() {
     let control = furnished("keep", 500);
     let plane = Plane::joined(&control, "a");
-    plane.handle.acknowledge(2);
+    plane.handle().acknowledge(2);
     control.until_acknowledged("a", 2);
     control.cut();
     let lost = BootTime::now();
@@ -91,7 +91,7 @@ fn a_lost_plane_is_named_where_it_keeps_traffic() {
 fn a_lost_plane_is_fenced_where_it_denies_and_only_when_its_lease_has_ended() {
     let control = furnished("deny", 700);
     let plane = Plane::joined(&control, "a");
-    plane.handle.acknowledge(2);
+    plane.handle().acknowledge(2);
     control.until_acknowledged("a", 2);
     crate::until("a renewal", || plane.lease.runs(700, BootTime::from_millis(0)));
     control.cut();
@@ -108,7 +108,7 @@ fn a_lost_plane_is_fenced_where_it_denies_and_only_when_its_lease_has_ended() {
 fn a_lost_plane_is_named_before_its_lease_has_ended() {
     let control = furnished("deny", 3_600_000);
     let plane = Plane::joined(&control, "a");
-    plane.handle.acknowledge(2);
+    plane.handle().acknowledge(2);
     control.until_acknowledged("a", 2);
     crate::until("a renewal", || plane.lease.runs(3_600_000, BootTime::from_millis(0)));
     control.cut();
@@ -123,7 +123,7 @@ fn a_lost_plane_is_named_before_its_lease_has_ended() {
 fn a_lease_that_a_lost_plane_never_heard_of_does_not_fence_it() {
     let control = furnished("keep", 500);
     let plane = Plane::joined(&control, "a");
-    plane.handle.acknowledge(2);
+    plane.handle().acknowledge(2);
     control.until_acknowledged("a", 2);
     control.cut();
     control.must("PUT", "/v1/templates/t", json!({ "onControlLoss": "deny", "leaseMs": 500 }));
@@ -137,7 +137,7 @@ fn a_lease_that_a_lost_plane_never_heard_of_does_not_fence_it() {
 fn a_secret_is_applied_behind_a_fence_when_every_sandbox_denies() {
     let control = furnished("deny", 500);
     let plane = Plane::joined(&control, "a");
-    plane.handle.acknowledge(2);
+    plane.handle().acknowledge(2);
     control.until_acknowledged("a", 2);
     control.cut();
     let secret = json!({ "value": "v", "hosts": ["a.example"] }).to_string();
@@ -214,9 +214,9 @@ fn a_handler_that_a_plane_does_not_take_is_not_applied_and_says_why() {
     let (mut a, b) = (Plane::joined(&control, "a"), Plane::joined(&control, "b"));
     let later = control.call_later("PUT", "/v1/handlers/h?wait=applied&timeout=60s", json!("module"));
     assert!(matches!(a.news(), News::Delta(3, _)));
-    b.handle.acknowledge(3);
-    assert!(a.handle.reject_handler("h".into(), 1, "it was compiled for another processor".into()));
-    a.handle.acknowledge(3);
+    b.handle().acknowledge(3);
+    assert!(a.handle().reject_handler("h".into(), 1, "it was compiled for another processor".into()));
+    a.handle().acknowledge(3);
     let reply = control.answer(later);
     assert_eq!(reply.status, 202);
     let rejected = json!([{ "plane": "a", "reason": "it was compiled for another processor" }]);
@@ -237,8 +237,8 @@ fn a_handler_that_a_plane_does_not_take_is_not_applied_and_says_why() {
     // A version that is taken clears it.
     let later = control.call_later("PUT", "/v1/handlers/h?wait=applied&timeout=60s", json!("better"));
     assert!(matches!(a.news(), News::Delta(4, _)));
-    a.handle.acknowledge(4);
-    b.handle.acknowledge(4);
+    a.handle().acknowledge(4);
+    b.handle().acknowledge(4);
     assert_eq!(control.answer(later).status, 200);
     assert_eq!(shown(&control), json!([]));
 }

@@ -6,7 +6,7 @@ use control_wire::row::{Op, TemplateRow};
 use dataplane::link::{LinkError, LinkEvent};
 
 use crate::control::Control;
-use crate::peer::{FalseControl, Identity, Peer, hello};
+use crate::peer::{FalseControl, Identity, Peer, hello, join};
 use crate::plane::{News, Plane};
 
 const NOTHING: ([u8; 16], u64) = ([0; 16], 0);
@@ -53,6 +53,7 @@ fn what_a_plane_may_not_say_closes_its_link_with_a_sentence() {
 #[test]
 fn a_plane_that_floods_control_with_renewals_is_cut_off() {
     let control = Control::start();
+    let mut good = Plane::joined(&control, "good");
     let identity = Identity::join(&control, "bad");
     let mut peer = Peer::plane(&control, &identity, "bad", NOTHING);
     let renewals: Vec<u8> =
@@ -60,7 +61,8 @@ fn a_plane_that_floods_control_with_renewals_is_cut_off() {
     // The link may be closed before all of it is taken.
     let _ = control.runtime.block_on(peer.send_all(&renewals));
     assert!(peer.farewell().contains("far more often"));
-    Plane::joined(&control, "good");
+    let revision = control.put_templates(["t".into()]);
+    good.follow(revision);
 }
 
 #[test]
@@ -77,7 +79,7 @@ fn a_message_that_may_be_skipped_is_skipped() {
 fn the_first_message_must_fit_the_certificate() {
     let control = Control::start();
     let identity = Identity::join(&control, "a");
-    let join = ToControl::Join { secret: [0; 32], plane: "b".into(), csr: Vec::new() };
+    let join = join([0; 32], "b", Vec::new());
     for (what, certificate, first) in [
         ("a hello without certificate", None, hello("a", NOTHING)),
         ("a join with one", Some(&identity), join),
@@ -116,7 +118,7 @@ fn a_name_that_cannot_stand_in_a_command_is_refused() {
     for name in ["", "a b", "a/b", "ä", &"a".repeat(254), "a\n"] {
         let mut peer = Peer::connect(&control, None);
         let secret = crate::peer::secret(&control.token());
-        peer.say(&ToControl::Join { secret, plane: name.into(), csr: Vec::new() });
+        peer.say(&join(secret, name, Vec::new()));
         match peer.hear() {
             ToPlane::JoinRefused { .. } => {}
             other => panic!("{name:?}: {other:?}"),

@@ -8,6 +8,7 @@ mod applied;
 mod bounds;
 mod joining;
 mod lease;
+mod pool;
 mod revisions;
 
 use std::time::{Duration, Instant};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use control_wire::message::{
     ALPN, CONTROL_NAME, FRAME_HEADER_BYTES, StoreId, ToControl, ToPlane, frame_header,
 };
+use control_wire::pool::{MasterId, Recipient};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use rcgen::{CertificateParams, KeyPair};
@@ -36,7 +37,7 @@ impl Identity {
         let key = KeyPair::generate().unwrap();
         let csr = CertificateParams::default().serialize_request(&key).unwrap().der().to_vec();
         let mut peer = Peer::connect(control, None);
-        peer.say(&ToControl::Join { secret: secret(&control.token()), plane: plane.into(), csr });
+        peer.say(&join(secret(&control.token()), plane, csr));
         match peer.hear() {
             ToPlane::Joined { certificate, .. } => {
                 Self { chain: vec![certificate.into()], key: key.serialize_der() }
@@ -44,6 +45,15 @@ impl Identity {
             other => panic!("not joined: {other:?}"),
         }
     }
+}
+
+/// The master with which every peer joins: they are of one pool.
+pub const MASTER: MasterId = MasterId([9; 32]);
+
+/// A request to join with a key that nobody has.
+pub fn join(secret: [u8; 32], plane: &str, csr: Vec<u8>) -> ToControl {
+    let recipient = Recipient { plane: plane.into(), public_key: [9; 32] };
+    ToControl::Join { secret, recipient, csr, master: MASTER }
 }
 
 /// The secret half of a token.

@@ -1,14 +1,16 @@
 //! A plane's end of the link: events come to the test, and rows are kept as a plane would keep them.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 
 use control_wire::row::{Envelope, HandlerRow, Op, TemplateRow};
 use dataplane::clock::Lease;
-use dataplane::link::{LinkConfig, LinkError, LinkEvent, LinkHandle, start};
+use dataplane::link::{LinkConfig, LinkError, LinkEvent, LinkHandle, enter, start};
 use dataplane::snapshot::{ApplyError, Tables};
+use dataplane::tls::PoolMaster;
 use tempfile::TempDir;
 use zeroize::Zeroizing;
 
@@ -17,7 +19,8 @@ use crate::control::Control;
 
 /// One life of a plane's link.
 pub struct Plane {
-    pub handle: LinkHandle,
+    handle: Arc<OnceLock<LinkHandle>>,
+    master: Arc<OnceLock<Arc<PoolMaster>>>,
     pub lease: Arc<Lease>,
     /// Rows by kind and name, as a text of their content.
     pub rows: BTreeMap<String, String>,
@@ -57,6 +60,7 @@ impl Plane {
     pub fn begin(settings: LinkConfig, folder: Arc<TempDir>) -> Self {
         let lease = settings.lease.clone();
         let (sender, events) = mpsc::channel();
+        let losses: mpsc::Sender<LinkEvent> = sender.clone();
         let refuses = Arc::new(AtomicBool::new(false));
         let fails = Arc::new(AtomicBool::new(false));
         let (refusing, failing) = (refuses.clone(), fails.clone());
@@ -70,9 +74,36 @@ impl Plane {
             let _ = sender.send(event);
             Ok(())
         };
-        let handle = start(settings, sink).unwrap();
+        let (handle, master) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+        let (begun, entered) = (handle.clone(), master.clone());
+        let body = move || {
+            let told = |error: LinkError| match losses.send(LinkEvent::Lost(error)) {
+                Ok(()) => ControlFlow::Continue(()),
+                // Nobody listens when the test has ended.
+                Err(_) => ControlFlow::Break(()),
+            };
+            match enter(&settings, told) {
+                Ok(None) => {}
+                Ok(Some(member)) => {
+                    let _first = entered.set(member.master().clone());
+                    let _first = begun.set(start(settings, member, sink).unwrap());
+                }
+                Err(error) => drop(losses.send(LinkEvent::Lost(error))),
+            }
+        };
+        std::thread::spawn(body);
         let (rows, handlers) = Default::default();
-        Self { handle, lease, rows, handlers, revision: 0, events, refuses, fails, folder }
+        Self { handle, master, lease, rows, handlers, revision: 0, events, refuses, fails, folder }
+    }
+
+    /// Speaks to control; waits until the plane has joined.
+    pub fn handle(&self) -> &LinkHandle {
+        self.handle.wait()
+    }
+
+    /// The master of the plane's pool.
+    pub fn master(&self) -> &Arc<PoolMaster> {
+        self.master.wait()
     }
 
     /// A plane that has joined, and holds what control holds.

@@ -147,7 +147,7 @@ fn control_that_is_killed_and_started_again_goes_on_where_it_was() {
     let control = Control::start();
     control.put_templates(["t".into()]);
     let mut plane = Plane::joined(&control, "a");
-    plane.handle.acknowledge(1);
+    plane.handle().acknowledge(1);
     control.until_acknowledged("a", 1);
     let (state, address) = control.kill();
     let control = Control::resume(state, address);
@@ -181,7 +181,7 @@ fn another_store_replaces_everything_and_is_acknowledged_in_its_own_numbers() {
         control.put_templates([name.into()]);
     }
     let mut plane = Plane::joined(&control, "a");
-    plane.handle.acknowledge(3);
+    plane.handle().acknowledge(3);
     control.until_acknowledged("a", 3);
     let certificate = control.runtime.block_on(control.core.store.local(format!("{PLANE_KEYS}a"))).unwrap();
     let (former, address) = control.kill();
@@ -204,11 +204,11 @@ fn another_store_replaces_everything_and_is_acknowledged_in_its_own_numbers() {
     let applied = control.call_later("PUT", "/v1/templates/x?wait=applied&timeout=60s", json!({}));
     assert_eq!(plane.news(), changed(5, &["template x"]));
     // A slow shard, still with the former store.
-    plane.handle.acknowledge(3);
-    plane.handle.acknowledge(4);
+    plane.handle().acknowledge(3);
+    plane.handle().acknowledge(4);
     control.until_acknowledged("a", 1);
     assert!(!applied.is_there());
-    plane.handle.acknowledge(5);
+    plane.handle().acknowledge(5);
     assert_eq!(control.answer(applied).status, 200);
 }
 
@@ -281,18 +281,18 @@ fn the_first_certificate_of_an_authority_is_the_one_that_every_plane_gets() {
     let (mut a, mut b) = (Plane::joined(&control, "a"), Plane::joined(&control, "b"));
     assert_eq!(control.call("GET", "/v1/sandboxes/s/ca.pem", "").status, 409);
     // Both at once, one of them twice, and one for a sandbox that is gone.
-    assert!(a.handle.offer_certificate("gone".into(), vec![9]));
-    assert!(a.handle.offer_certificate("s".into(), vec![1]));
-    assert!(b.handle.offer_certificate("s".into(), vec![2]));
-    assert!(b.handle.offer_certificate("r".into(), vec![3]));
+    assert!(a.handle().offer_certificate("gone".into(), vec![9]));
+    assert!(a.handle().offer_certificate("s".into(), vec![1]));
+    assert!(b.handle().offer_certificate("s".into(), vec![2]));
+    assert!(b.handle().offer_certificate("r".into(), vec![3]));
     while control.core.store.tables().sandboxes.values().any(|row| row.value.ca_certificate.is_none()) {
         std::thread::yield_now();
     }
     let stored = control.core.store.tables().sandboxes["s"].value.ca_certificate.clone().unwrap();
     assert!(stored == [1] || stored == [2], "{stored:?}");
     // Nothing that is offered later changes it.
-    assert!(a.handle.offer_certificate("s".into(), vec![4]));
-    assert!(b.handle.offer_certificate("s".into(), vec![5]));
+    assert!(a.handle().offer_certificate("s".into(), vec![4]));
+    assert!(b.handle().offer_certificate("s".into(), vec![5]));
     control.put_templates(["end".into()]);
     let end = control.revision();
     a.follow(end);
