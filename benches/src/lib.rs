@@ -4,6 +4,7 @@ use std::time::Duration;
 
 pub use mimalloc::MiMalloc;
 
+pub mod allocations;
 pub mod fleet;
 pub mod heads;
 pub mod policy;
