@@ -196,7 +196,31 @@ impl Lines {
 
 #[cfg(test)]
 mod tests {
+    use super::super::web::trusting;
     use super::*;
+    use crate::demo::origin::{Origin, monotonic_nanos};
+
+    #[test]
+    fn bytes_that_come_after_the_mark_are_counted_and_newer() {
+        let origin = Origin::start(&["downloads.example"]).unwrap();
+        let config = trusting(origin.root_pem.as_bytes()).unwrap();
+        let tls = ClientConnection::new(config, "downloads.example".try_into().unwrap()).unwrap();
+        let (control, _demo) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut streams = Streams::default();
+        let socket = TcpStream::connect(origin.address).unwrap();
+        streams.begin(socket, tls, "GET /stream HTTP/1.1\r\nHost: downloads.example\r\n\r\n").unwrap();
+        let marked = streams.mark().unwrap();
+        let mark = monotonic_nanos();
+        assert_eq!((marked.count, marked.after, marked.reset), (1, 0, 0));
+        assert!(marked.handed > 0 && (1..mark).contains(&marked.newest_stamp), "{marked:?}");
+        let mut told = marked.clone();
+        while told.newest_stamp <= mark {
+            let until = Instant::now() + Duration::from_millis(20);
+            assert!(!streams.pump(control.as_fd(), Some(until)).unwrap(), "nobody asked");
+            told = streams.told().unwrap();
+        }
+        assert!(told.after > 0 && told.handed == marked.handed, "{told:?}");
+    }
 
     #[test]
     fn the_newest_stamp_is_read_wherever_the_lines_are_cut() {

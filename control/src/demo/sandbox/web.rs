@@ -40,13 +40,7 @@ impl Web {
         if got.status != 200 {
             return Err(io::Error::other(format!("outgate.internal answered {}: {}", got.status, got.body)));
         }
-        let mut roots = RootCertStore::empty();
-        let certificate = CertificateDer::from_pem_slice(got.body.as_bytes()).map_err(io::Error::other)?;
-        roots.add(certificate).map_err(io::Error::other)?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let config = config.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth();
-        self.trusted = Some(Arc::new(config));
+        self.trusted = Some(trusting(got.body.as_bytes())?);
         Ok(())
     }
 
@@ -94,6 +88,17 @@ impl Web {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         ClientConnection::new(config, name).map_err(io::Error::other)
     }
+}
+
+/// A client's settings that trust one certificate in PEM form, and nothing else.
+pub fn trusting(pem: &[u8]) -> io::Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_slice(pem).map_err(io::Error::other)?;
+    roots.add(certificate).map_err(io::Error::other)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let config = config.map_err(io::Error::other)?.with_root_certificates(roots).with_no_client_auth();
+    Ok(Arc::new(config))
 }
 
 /// Whether the proxy is asked to forward the request itself, and the credentials for that.
