@@ -8,7 +8,7 @@ use std::{
 use tests::{
     gateway::SECRET,
     origin::{Origin, respond},
-    process::{attach_proxy, detach, records, run},
+    process::{Process, attach_proxy, detach, records, run, shipped_plane},
     stage::{SANDBOX, Stage, authority_pem, policy, proxy_url},
 };
 
@@ -158,4 +158,33 @@ fn two_planes_of_one_pool_present_the_same_authority() {
     let own = run(stage.curl().args(["--proxy", &proxy, "http://outgate.internal/ca.pem"])).1;
     assert_eq!(own.trim(), before.trim());
     assert_eq!(authority_pem(&stage.control, SANDBOX), before);
+}
+
+#[test]
+fn plane_that_cannot_be_let_in_yet_says_why_listens_to_nothing_and_ends_when_asked() {
+    let origin = echo();
+    let mut stage = Stage::set(&origin, 1);
+    stage.plane.process.kill();
+    let folder = stage.folder.path().join("two");
+    let (socket, settings) = (folder.join("attach.sock"), folder.join("plane.toml"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("token"), stage.control.join_token()).unwrap();
+    let text = format!(
+        "name = \"two\"\nstateDir = {folder:?}\nattachSocket = {socket:?}\nproxy = [\"127.0.0.1:0\"]\nshards = 1\n\
+         [control]\naddress = \"{}\"\njoinTokenFile = {:?}\n",
+        stage.control.link,
+        folder.join("token"),
+    );
+    fs::write(&settings, text).unwrap();
+    let start = || Process::start(Command::new(shipped_plane()).arg("--config").arg(&settings));
+    let mut second = start();
+    let why = second.told("nothing is served yet, trying again: ");
+    assert!(why.contains("start one of one") && why.contains("outgate plane rm"), "{why}");
+    assert!(!socket.exists() && !second.said().contains("explicit proxy"), "{}", second.said());
+    assert!(second.end(), "{}", second.said());
+    // The token was not used up, and the pool's master comes when the first plane is back.
+    let second = start();
+    second.told("nothing is served yet, trying again: ");
+    stage.plane.restart();
+    second.told("connected to control");
 }

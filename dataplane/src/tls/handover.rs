@@ -111,10 +111,10 @@ mod tests {
         let bits = (sealed.encapsulated.len() + sealed.ciphertext.len()) * 8;
         for bit in 0..bits {
             let mut damaged = sealed.clone();
-            let bytes = damaged.encapsulated.iter_mut().chain(&mut damaged.ciphertext);
-            *bytes.skip(bit / 8).next().unwrap() ^= 1 << (bit % 8);
+            let mut bytes = damaged.encapsulated.iter_mut().chain(&mut damaged.ciphertext);
+            *bytes.nth(bit / 8).unwrap() ^= 1 << (bit % 8);
             let again = receiver.again();
-            // RFC 7748 §5: the last bit of a point is not part of it, yet HPKE binds its bytes.
+            // The last bit of a point is not part of it (RFC 7748 §5), yet HPKE binds all its bytes.
             assert!(matches!(again.open(&id, &damaged), Err(HandoverError::Damaged)), "bit {bit}");
         }
     }
