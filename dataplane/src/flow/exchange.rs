@@ -1,32 +1,44 @@
-//! One request on both legs: the head and body go up while the answer comes down.
+//! One request at its upstream: the head and body go up while the answer comes down.
 //!
 //! Both directions run at once, so an answer that comes before the body was sent reaches the client, and a client that
-//! leaves ends the upstream's work.
+//! leaves ends the upstream's work. A piece is received only when the one before was taken, so a slow reader holds back
+//! the sender and never more than one piece is held.
 
-use std::{cell::Cell, future::pending, io, rc::Rc};
-
-use futures_lite::future;
-
-use super::relay::{Body, Gate, Inbound, RelayError};
-use crate::{
-    http::{BodyError, EditError, Found, Framing, HeadError, HeadReader, OutgoingResponse, Version},
-    limits::UPSTREAM_SILENCE,
-    ring::timeout,
-    tls::Wire,
+use std::{
+    cell::Cell,
+    future::{Future, pending},
+    io,
+    pin::pin,
 };
+
+use futures_lite::future::{or, poll_once, yield_now};
+use zeroize::Zeroizing;
+
+use crate::{
+    http::{
+        Answer, BodyDecoder, BodyEncoder, BodyError, BodyPiece, BodyReader, Framing, Gate, HeadError, Reply,
+        ReplyPiece,
+        h1::{H1Error, Inbound, Slice},
+    },
+    limits::{BODY_SILENCE, UPSTREAM_SILENCE},
+    ring::timeout,
+    tls::{Chunk, Wire},
+};
+
+/// The body of a request, as the client's connection feeds it.
+pub type Body = BodyReader<Slice<Chunk>>;
+
+/// Where an answer goes.
+pub type ReplyTo = Reply<Slice<Chunk>, Answer<Chunk>>;
 
 /// A request that may be sent.
 pub struct Sending<'a> {
-    /// Its head as the upstream gets it.
-    pub head: Vec<u8>,
+    /// Its head as the upstream gets it; wiped when dropped.
+    pub head: Zeroizing<Vec<u8>>,
     /// Its method, by which the answer's framing is known.
     pub method: &'a str,
-    /// How its body arrives and leaves.
+    /// How its body leaves.
     pub framing: Framing,
-    /// Version of the client.
-    pub version: Version,
-    /// The client would send another request on its connection.
-    pub keep_alive: bool,
 }
 
 /// How an exchange ended that was answered.
@@ -36,10 +48,6 @@ pub struct Answered {
     pub status: u16,
     /// Payload bytes that went up.
     pub request_bytes: u64,
-    /// Payload bytes that came down.
-    pub response_bytes: u64,
-    /// The client's connection may carry another request.
-    pub client_goes_on: bool,
     /// The upstream's connection may carry another request.
     pub upstream_goes_on: bool,
 }
@@ -56,197 +64,172 @@ pub enum ExchangeError {
     /// The answer's head is not one. Nothing was said to the client.
     #[error("the upstream's answer is malformed")]
     Head(#[from] HeadError),
-    /// The answer's head cannot be sent on. Nothing was said to the client.
-    #[error("the upstream's answer cannot be sent on")]
-    Edit(#[from] EditError),
-    /// The client's body is malformed. Nothing was said to the client, the upstream has a part.
+    /// The client's body is malformed. The upstream has a part.
     #[error("the request's body is malformed")]
     RequestBody(#[source] BodyError),
     /// The client left.
     #[error("the client left")]
     ClientGone,
-    /// The client has a part of the answer: its connection must be reset, so that the part never looks whole.
+    /// The client has a part of the answer, which must never look whole.
     #[error("the answer broke off")]
-    Broken(#[source] RelayError),
+    Broken(#[source] Option<H1Error>),
     /// Policy or lease no longer allow it.
     #[error("the exchange is no longer allowed")]
     Revoked,
 }
 
-impl ExchangeError {
-    /// Whether the client has seen nothing of an answer, so that a refusal can still be told.
-    pub fn can_be_told(&self) -> bool {
-        !matches!(self, Self::ClientGone | Self::Broken(_) | Self::Revoked)
-    }
-}
-
-/// What both directions share.
-struct Progress {
-    uploaded: Cell<bool>,
-    request_bytes: Cell<u64>,
-    response_bytes: Cell<u64>,
-}
-
-/// Sends a request and relays its answer.
+/// Sends a request and hands its answer over.
 ///
 /// # Errors
 /// [`ExchangeError`]; the upstream's connection is of no further use then.
-pub async fn exchange<G: Gate>(
-    client: &mut Inbound,
-    upstream: &mut Inbound,
+pub async fn exchange(
+    (body, reply): (&mut Body, &ReplyTo),
+    (wire, inbound): (&Wire, &mut Inbound<Chunk>),
     sending: Sending<'_>,
-    gate: &G,
+    gate: &dyn Gate,
 ) -> Result<Answered, ExchangeError> {
-    let progress =
-        Progress { uploaded: Cell::new(false), request_bytes: Cell::new(0), response_bytes: Cell::new(0) };
-    let (client_wire, upstream_wire) = (Rc::clone(client.wire()), Rc::clone(upstream.wire()));
-    let Sending { head, method, framing, version, keep_alive } = sending;
-    let body = Body {
-        from: client,
-        to: &upstream_wire,
-        arriving: framing,
-        leaving: framing,
-        gate,
-        head,
-        sent: &progress.request_bytes,
+    let Sending { head, method, framing } = sending;
+    let (uploaded, request_bytes) = (Cell::new(false), Cell::new(0));
+    let upload = Upload { wire, gate, uploaded: &uploaded, sent: &request_bytes };
+    let going_up = async {
+        let failed = upload.run(body, head, framing).await.err();
+        match failed {
+            // Everything is sent; what is left is to notice that nobody waits any more.
+            None => {
+                reply.cancelled().await;
+                Err(ExchangeError::ClientGone)
+            }
+            Some(error) => Err(error),
+        }
     };
-    let answer = Answer { to: &client_wire, method, version, keep_alive, gate };
     // The answer is looked at first: when it is whole, nothing that the upload finds can matter any more.
-    future::or(download(upstream, answer, &progress), async { Err(upload(body, &progress).await) }).await
+    let (status, goes_on) = or(download(wire, inbound, method, reply), going_up).await?;
+    let upstream_goes_on = goes_on && uploaded.get();
+    Ok(Answered { status, request_bytes: request_bytes.get(), upstream_goes_on })
 }
 
-/// Relays the request's body, then watches the client. Ends only with a reason to give up.
-async fn upload<G: Gate>(body: Body<'_, G>, progress: &Progress) -> ExchangeError {
-    // The borrow of the client's leg is needed again after the relay.
-    let Body { from, to, arriving, leaving, gate, head, sent } = body;
-    let relayed = Body { from: &mut *from, to, arriving, leaving, gate, head, sent }.relay().await;
-    match relayed {
-        Ok(()) => {
-            progress.uploaded.set(true);
-            gone(from).await
+/// The way up.
+struct Upload<'a> {
+    wire: &'a Wire,
+    gate: &'a dyn Gate,
+    uploaded: &'a Cell<bool>,
+    sent: &'a Cell<u64>,
+}
+
+impl Upload<'_> {
+    async fn run(
+        &self,
+        body: &mut Body,
+        mut frame: Zeroizing<Vec<u8>>,
+        framing: Framing,
+    ) -> Result<(), ExchangeError> {
+        let mut encoder = BodyEncoder::new(framing);
+        let mut whole = matches!(framing, Framing::None | Framing::Length(0));
+        while !whole {
+            // The head leaves in one write with what has arrived of the body, and does not wait for more.
+            let next = match at_hand(body.next()).await {
+                Some(next) => next,
+                None => {
+                    self.send(&mut frame, &[]).await?;
+                    body.next().await
+                }
+            };
+            match next.map_err(upload_error)? {
+                BodyPiece::Data(data) => {
+                    encoder.before(data.len(), &mut frame).map_err(ExchangeError::RequestBody)?;
+                    self.send(&mut frame, &data).await?;
+                    encoder.after(&mut frame);
+                    self.sent.set(self.sent.get() + data.len() as u64);
+                }
+                BodyPiece::End(trailers) => {
+                    encoder.finish(trailers.as_ref(), &mut frame).map_err(ExchangeError::RequestBody)?;
+                    whole = true;
+                }
+            }
         }
-        // An upstream may answer and stop reading (RFC 9112 §9.5): the answer, or its absence, is for `download`.
-        Err(RelayError::Send(_)) => pending().await,
-        Err(RelayError::Receive(_) | RelayError::Silence | RelayError::Body(BodyError::Truncated)) => {
-            ExchangeError::ClientGone
+        self.send(&mut frame, &[]).await?;
+        self.uploaded.set(true);
+        Ok(())
+    }
+
+    /// Hands framing and payload to the kernel in one write, if there is anything and it may still go on.
+    async fn send(&self, frame: &mut Vec<u8>, payload: &[u8]) -> Result<(), ExchangeError> {
+        if frame.is_empty() && payload.is_empty() {
+            return Ok(());
         }
-        Err(RelayError::Body(error)) => ExchangeError::RequestBody(error),
-        Err(RelayError::Revoked) => ExchangeError::Revoked,
-    }
-}
-
-/// Waits until the client leaves. A pipelined request is kept, and then the client is taken to be there.
-async fn gone(client: &mut Inbound) -> ExchangeError {
-    if client.has_left() {
-        return pending().await;
-    }
-    match client.next().await {
-        Ok(Some(chunk)) => {
-            client.put_back(chunk);
-            pending().await
+        if !self.gate.is_open() {
+            return Err(ExchangeError::Revoked);
         }
-        Ok(None) | Err(_) => ExchangeError::ClientGone,
-    }
-}
-
-/// Where and how the answer goes.
-struct Answer<'a, G> {
-    to: &'a Wire,
-    method: &'a str,
-    version: Version,
-    keep_alive: bool,
-    gate: &'a G,
-}
-
-async fn download<G: Gate>(
-    upstream: &mut Inbound,
-    answer: Answer<'_, G>,
-    progress: &Progress,
-) -> Result<Answered, ExchangeError> {
-    let mut reader = HeadReader::new();
-    loop {
-        let mut chunk = match timeout(UPSTREAM_SILENCE, upstream.next()).await {
-            Err(_) => return Err(ExchangeError::Silent),
-            Ok(Err(error)) => return Err(ExchangeError::Unanswered(Some(error))),
-            Ok(Ok(None)) => return Err(ExchangeError::Unanswered(None)),
-            Ok(Ok(Some(chunk))) => chunk,
+        let sent = match (frame.is_empty(), payload.is_empty()) {
+            (true, _) => self.wire.send(payload).await,
+            (false, true) => self.wire.send(frame).await,
+            (false, false) => self.wire.send2(frame, payload).await,
         };
-        // What the client still sends of a body that nobody wants cannot be told from its next request.
-        let keep_alive = answer.keep_alive && progress.uploaded.get();
-        let Some(passed) = pass_head(&mut reader, &chunk, &answer, keep_alive)? else { continue };
-        chunk.advance(passed.taken);
-        upstream.put_back(chunk);
-        if passed.interim {
-            forward(&answer, &passed.head).await?;
-            continue;
+        frame.clear();
+        match sent {
+            Ok(()) => Ok(()),
+            // An upstream may answer and stop reading (RFC 9112 §9.5): the answer, or its absence, says what was.
+            Err(_) => pending().await,
         }
-        let Passed { head, status, arriving, leaving, client_goes_on, upstream_goes_on, .. } = passed;
-        let sent = &progress.response_bytes;
-        let body = Body { from: upstream, to: answer.to, arriving, leaving, gate: answer.gate, head, sent };
-        body.relay().await.map_err(|error| match error {
-            RelayError::Revoked => ExchangeError::Revoked,
-            error => ExchangeError::Broken(error),
-        })?;
-        let uploaded = progress.uploaded.get();
-        return Ok(Answered {
-            status,
-            request_bytes: progress.request_bytes.get(),
-            response_bytes: progress.response_bytes.get(),
-            client_goes_on,
-            upstream_goes_on: upstream_goes_on && uploaded,
-        });
     }
 }
 
-/// A head as the client gets it, and what follows it.
-struct Passed {
-    head: Vec<u8>,
-    taken: usize,
-    interim: bool,
-    status: u16,
-    arriving: Framing,
-    leaving: Framing,
-    client_goes_on: bool,
-    upstream_goes_on: bool,
+fn upload_error(error: BodyError) -> ExchangeError {
+    match error {
+        BodyError::Cancelled => ExchangeError::ClientGone,
+        error => ExchangeError::RequestBody(error),
+    }
 }
 
-/// Rewrites the head in `chunk`, once it is whole.
-fn pass_head<G>(
-    reader: &mut HeadReader,
-    chunk: &[u8],
-    answer: &Answer<'_, G>,
-    keep_alive: bool,
-) -> Result<Option<Passed>, ExchangeError> {
-    let Found::Complete { head, taken, gathered } = reader.push(chunk)? else { return Ok(None) };
-    let head = head.response(answer.method)?;
-    let outgoing = OutgoingResponse::new(&head, answer.version, keep_alive);
-    let mut bytes = Vec::with_capacity(512);
-    outgoing.write_to(&mut bytes)?;
-    let passed = Passed {
-        head: bytes,
-        taken,
-        interim: head.is_interim(),
-        status: head.status(),
-        arriving: head.framing(),
-        leaving: outgoing.framing(),
-        client_goes_on: outgoing.keep_alive(),
-        upstream_goes_on: head.keep_alive() && head.framing() != Framing::UntilClose,
+/// What a future gives at once, or after the other half of this task had one turn. Dropping it loses nothing.
+async fn at_hand<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    if let Some(found) = poll_once(future.as_mut()).await {
+        return Some(found);
+    }
+    yield_now().await;
+    poll_once(future).await
+}
+
+/// Hands the answer over as it arrives. Gives its status, and whether the upstream's connection may be used again.
+async fn download(
+    wire: &Wire,
+    inbound: &mut Inbound<Chunk>,
+    method: &str,
+    reply: &ReplyTo,
+) -> Result<(u16, bool), ExchangeError> {
+    let gone = |_| ExchangeError::ClientGone;
+    let head = loop {
+        let head = match timeout(UPSTREAM_SILENCE, inbound.read_response(wire, method)).await {
+            Err(_) => return Err(ExchangeError::Silent),
+            Ok(Err(H1Error::Head(error))) => return Err(error.into()),
+            Ok(Err(H1Error::Io(error))) => return Err(ExchangeError::Unanswered(Some(error))),
+            Ok(Err(H1Error::Cut | H1Error::Body(_))) => return Err(ExchangeError::Unanswered(None)),
+            Ok(Ok(head)) => head,
+        };
+        if !head.is_interim() {
+            break head;
+        }
+        reply.send(ReplyPiece::Interim(Answer::Upstream(head))).await.map_err(gone)?;
     };
-    if gathered {
-        reader.take();
+    let (status, arriving) = (head.status(), head.framing());
+    let goes_on = head.keep_alive() && arriving != Framing::UntilClose;
+    let mut decoder = BodyDecoder::new(arriving);
+    reply.send(ReplyPiece::Head(Answer::Upstream(head))).await.map_err(gone)?;
+    loop {
+        let piece = match timeout(BODY_SILENCE, inbound.next_piece(wire, &mut decoder)).await {
+            Err(_) => return Err(ExchangeError::Broken(None)),
+            Ok(Err(error)) => return Err(ExchangeError::Broken(Some(error))),
+            Ok(Ok(piece)) => piece,
+        };
+        match piece {
+            BodyPiece::Data(data) => reply.send(ReplyPiece::Data(data)).await.map_err(gone)?,
+            BodyPiece::End(trailers) => {
+                reply.send(ReplyPiece::End(trailers)).await.map_err(gone)?;
+                return Ok((status, goes_on));
+            }
+        }
     }
-    Ok(Some(passed))
-}
-
-/// Passes an interim answer on (RFC 9110 §15.2); HTTP/1.0 knows none.
-async fn forward<G: Gate>(answer: &Answer<'_, G>, head: &[u8]) -> Result<(), ExchangeError> {
-    if answer.version == Version::Http10 {
-        return Ok(());
-    }
-    if !answer.gate.is_open() {
-        return Err(ExchangeError::Revoked);
-    }
-    answer.to.send(head).await.map_err(|_| ExchangeError::ClientGone)
 }
 
 #[cfg(test)]

@@ -2,9 +2,11 @@
 
 use std::{cell::Cell, rc::Rc};
 
+use futures_lite::future::zip;
+
 use super::*;
 use crate::{
-    flow::relay::{Gate, Inbound},
+    http::{About, Exchange, Leg, Parsed, ServeError, Served, parse_request, serve},
     ring::testing::on_shard,
     tls::{Script, Socket},
 };
@@ -18,24 +20,57 @@ impl Gate for Door {
     }
 }
 
-fn open() -> Door {
-    Door(Cell::new(true))
+fn open() -> Rc<Door> {
+    Rc::new(Door(Cell::new(true)))
 }
 
-/// The plane's ends and the test's ends of both legs.
-fn legs() -> (Inbound, Inbound, Script, Script) {
+/// The plane's side of both legs.
+struct Plane {
+    near: Rc<Wire>,
+    inbound: Inbound<Chunk>,
+    up: Wire,
+}
+
+/// The plane's side and the test's ends of both legs.
+fn legs() -> (Plane, Script, Script) {
     let ((client, near), (upstream, far)) = (Script::pair(), Script::pair());
-    let inbound = |script| Inbound::new(Rc::new(Wire::Scripted(script)));
-    (inbound(near), inbound(upstream), client, far)
+    let near = Rc::new(Wire::Scripted(near));
+    (Plane { near, inbound: Inbound::default(), up: Wire::Scripted(upstream) }, client, far)
 }
 
-fn get() -> Sending<'static> {
-    sending("GET", Framing::None)
+impl Plane {
+    /// Takes one request, whose head was read, along both legs.
+    async fn take(&mut self, method: &str, framing: &str, gate: &Rc<Door>) -> Taken {
+        let text = format!("{method} / HTTP/1.1\r\nHost: a.test\r\n{framing}\r\n");
+        let Ok(Parsed::Complete { head, .. }) = parse_request(text.as_bytes()) else { panic!("{text}") };
+        let sending = Sending { head: Zeroizing::new(text.clone().into()), method, framing: head.framing() };
+        let about = About::of(&head);
+        let (made, driver) = Exchange::new(head, Rc::clone(&self.near) as Rc<dyn Leg>);
+        let mut upstream = Inbound::default();
+        let path = async {
+            let Exchange { mut body, reply, .. } = made;
+            reply.guard(Rc::clone(gate) as Rc<dyn Gate>);
+            let done = exchange((&mut body, &reply), (&self.up, &mut upstream), sending, &**gate).await;
+            (done, reply.is_started())
+        };
+        let ((outcome, started), served) =
+            zip(path, serve(&*self.near, &mut self.inbound, about, driver)).await;
+        Taken { outcome, started, served }
+    }
 }
 
-fn sending(method: &'static str, framing: Framing) -> Sending<'static> {
-    let head = format!("{method} / HTTP/1.1\r\nHost: a.test\r\n\r\n").into_bytes();
-    Sending { head, method, framing, version: Version::Http11, keep_alive: true }
+/// What became of a request on both sides.
+#[derive(Debug)]
+struct Taken {
+    outcome: Result<Answered, ExchangeError>,
+    started: bool,
+    served: Served,
+}
+
+impl Taken {
+    fn goes_on(&self) -> bool {
+        matches!(self.served.outcome, Ok(true))
+    }
 }
 
 /// Receives until `text` was seen.
@@ -52,7 +87,7 @@ async fn expect(end: &Script, text: &str) -> String {
 #[test]
 fn answer_passes_with_its_framing_and_both_legs_go_on() {
     on_shard(|| async {
-        let (mut near, mut up, client, far) = legs();
+        let (mut plane, client, far) = legs();
         let play = async {
             assert_eq!(expect(&far, "\r\n\r\n").await, "GET / HTTP/1.1\r\nHost: a.test\r\n\r\n");
             far.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.expect("sent");
@@ -60,17 +95,18 @@ fn answer_passes_with_its_framing_and_both_legs_go_on() {
             assert!(seen.starts_with("HTTP/1.1 200 OK\r\n") && seen.contains("Content-Length: 2"), "{seen}");
         };
         let gate = open();
-        let (answered, ()) = future::zip(exchange(&mut near, &mut up, get(), &gate), play).await;
-        let answered = answered.expect("answered");
-        assert_eq!((answered.status, answered.response_bytes), (200, 2));
-        assert!(answered.client_goes_on && answered.upstream_goes_on);
+        let (answered, ()) = zip(plane.take("GET", "", &gate), play).await;
+        assert!(answered.goes_on());
+        assert_eq!(answered.served.payload_bytes, 2);
+        let answered = answered.outcome.expect("answered");
+        assert!(answered.status == 200 && answered.upstream_goes_on);
     });
 }
 
 #[test]
 fn first_byte_of_a_stream_passes_before_the_rest_exists() {
     on_shard(|| async {
-        let (mut near, mut up, client, far) = legs();
+        let (mut plane, client, far) = legs();
         let play = async {
             expect(&far, "\r\n\r\n").await;
             far.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n").await.expect("sent");
@@ -79,15 +115,16 @@ fn first_byte_of_a_stream_passes_before_the_rest_exists() {
             expect(&client, "1\r\nb\r\n0\r\n\r\n").await;
         };
         let gate = open();
-        let (answered, ()) = future::zip(exchange(&mut near, &mut up, get(), &gate), play).await;
-        assert_eq!(answered.expect("answered").response_bytes, 2);
+        let (answered, ()) = zip(plane.take("GET", "", &gate), play).await;
+        assert_eq!(answered.served.payload_bytes, 2);
+        assert!(answered.goes_on());
     });
 }
 
 #[test]
 fn interim_answers_pass_before_the_answer() {
     on_shard(|| async {
-        let (mut near, mut up, client, far) = legs();
+        let (mut plane, client, far) = legs();
         let play = async {
             expect(&far, "\r\n\r\n").await;
             far.send(b"HTTP/1.1 100 Continue\r\n\r\n").await.expect("sent");
@@ -98,63 +135,62 @@ fn interim_answers_pass_before_the_answer() {
             expect(&client, "HTTP/1.1 204 ").await;
         };
         let gate = open();
-        let put = sending("PUT", Framing::Length(4));
-        let (answered, ()) = future::zip(exchange(&mut near, &mut up, put, &gate), play).await;
-        assert_eq!(answered.expect("answered").request_bytes, 4);
+        let (answered, ()) = zip(plane.take("PUT", "Content-Length: 4\r\n", &gate), play).await;
+        assert_eq!(answered.outcome.expect("answered").request_bytes, 4);
     });
 }
 
 #[test]
 fn early_answer_arrives_and_the_connection_is_not_used_again() {
     on_shard(|| async {
-        let (mut near, mut up, client, far) = legs();
+        let (mut plane, client, far) = legs();
         let play = async {
             expect(&far, "\r\n\r\n").await;
             far.send(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n").await.expect("sent");
             expect(&client, "413").await;
         };
         let gate = open();
-        let post = sending("POST", Framing::Length(1_000_000));
-        let (answered, ()) = future::zip(exchange(&mut near, &mut up, post, &gate), play).await;
-        let answered = answered.expect("answered");
-        assert!(!answered.client_goes_on && !answered.upstream_goes_on);
+        let (answered, ()) = zip(plane.take("POST", "Content-Length: 1000000\r\n", &gate), play).await;
+        assert!(!answered.goes_on());
+        assert!(!answered.outcome.expect("answered").upstream_goes_on);
     });
 }
 
 #[test]
 fn client_that_leaves_ends_the_wait_for_the_answer() {
     on_shard(|| async {
-        let (mut near, mut up, client, far) = legs();
+        let (mut plane, client, far) = legs();
         let play = async move {
             expect(&far, "\r\n\r\n").await;
             drop(client);
             far
         };
         let gate = open();
-        let (answered, _far) = future::zip(exchange(&mut near, &mut up, get(), &gate), play).await;
-        assert!(matches!(answered, Err(ExchangeError::ClientGone)), "{answered:?}");
+        let (answered, _far) = zip(plane.take("GET", "", &gate), play).await;
+        assert!(matches!(answered.outcome, Err(ExchangeError::ClientGone)), "{answered:?}");
+        assert!(matches!(answered.served.outcome, Err(ServeError::Cut)), "{answered:?}");
     });
 }
 
 #[test]
 fn upstream_that_closes_without_an_answer_can_be_told() {
     on_shard(|| async {
-        let (mut near, mut up, _client, far) = legs();
+        let (mut plane, _client, far) = legs();
         let play = async move {
             expect(&far, "\r\n\r\n").await;
             drop(far);
         };
         let gate = open();
-        let (answered, ()) = future::zip(exchange(&mut near, &mut up, get(), &gate), play).await;
-        let error = answered.expect_err("no answer");
-        assert!(matches!(error, ExchangeError::Unanswered(_)) && error.can_be_told(), "{error:?}");
+        let (answered, ()) = zip(plane.take("GET", "", &gate), play).await;
+        assert!(matches!(answered.outcome, Err(ExchangeError::Unanswered(_))), "{answered:?}");
+        assert!(!answered.started, "a refusal can be told");
     });
 }
 
 #[test]
 fn answer_cut_short_is_broken_not_whole() {
     on_shard(|| async {
-        let (mut near, mut up, client, far) = legs();
+        let (mut plane, client, far) = legs();
         let play = async move {
             expect(&far, "\r\n\r\n").await;
             far.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf").await.expect("sent");
@@ -163,16 +199,16 @@ fn answer_cut_short_is_broken_not_whole() {
             client
         };
         let gate = open();
-        let (answered, _client) = future::zip(exchange(&mut near, &mut up, get(), &gate), play).await;
-        let error = answered.expect_err("cut");
-        assert!(matches!(error, ExchangeError::Broken(_)) && !error.can_be_told(), "{error:?}");
+        let (answered, _client) = zip(plane.take("GET", "", &gate), play).await;
+        assert!(matches!(answered.outcome, Err(ExchangeError::Broken(_))), "{answered:?}");
+        assert!(matches!(answered.served.outcome, Err(ServeError::Cut)), "{answered:?}");
     });
 }
 
 #[test]
 fn nothing_is_forwarded_once_the_gate_is_shut() {
     on_shard(|| async {
-        let (mut near, mut up, client, far) = legs();
+        let (mut plane, client, far) = legs();
         let gate = open();
         let play = async {
             expect(&far, "\r\n\r\n").await;
@@ -181,9 +217,9 @@ fn nothing_is_forwarded_once_the_gate_is_shut() {
             gate.0.set(false);
             far.send(b"cd").await.expect("sent");
         };
-        let (answered, ()) = future::zip(exchange(&mut near, &mut up, get(), &gate), play).await;
-        assert!(matches!(answered, Err(ExchangeError::Revoked)), "{answered:?}");
-        drop((near, up));
+        let (answered, ()) = zip(plane.take("GET", "", &gate), play).await;
+        assert!(matches!(answered.served.outcome, Err(ServeError::Revoked)), "{answered:?}");
+        drop(plane);
         assert_eq!(
             client.receive().await.expect("no reset here"),
             None,
@@ -195,7 +231,7 @@ fn nothing_is_forwarded_once_the_gate_is_shut() {
 #[test]
 fn pipelined_request_is_kept_for_its_turn() {
     on_shard(|| async {
-        let (mut near, mut up, client, far) = legs();
+        let (mut plane, client, far) = legs();
         let play = async {
             expect(&far, "\r\n\r\n").await;
             client.send(b"GET /2 HTTP/1.1\r\nHost: a.test\r\n\r\n").await.expect("sent");
@@ -203,9 +239,9 @@ fn pipelined_request_is_kept_for_its_turn() {
             expect(&client, "Content-Length: 0").await;
         };
         let gate = open();
-        let (answered, ()) = future::zip(exchange(&mut near, &mut up, get(), &gate), play).await;
-        assert!(answered.expect("answered").client_goes_on);
-        let next = near.next().await.expect("the leg holds").expect("the next request");
-        assert!(next.starts_with(b"GET /2 "));
+        let (answered, ()) = zip(plane.take("GET", "", &gate), play).await;
+        assert!(answered.goes_on());
+        let next = plane.inbound.read_request(&*plane.near).await.expect("sound").expect("the next request");
+        assert_eq!(next.path(), "/2");
     });
 }

@@ -3,7 +3,6 @@
 pub mod bell;
 pub mod open;
 pub mod tie;
-pub mod relay;
 pub mod exchange;
 pub mod guest;
 pub mod core;
@@ -11,3 +10,40 @@ pub mod request;
 pub mod send;
 mod requests;
 pub mod connection;
+
+use request::{Arrived, Step, prepare};
+use send::{answer, refuse, send};
+
+use crate::{
+    audit::Record,
+    http::{
+        Answer, Exchange, OwnAnswer,
+        h1::{Block, Slice},
+    },
+    tls::Chunk,
+};
+
+/// Takes one request along its path: it is judged, changed and given its credentials ([`prepare`]), then sent, answered
+/// here or refused. What is learnt on the way goes into the record. Nothing here knows the connection, so several may
+/// run at once for one.
+async fn run(
+    arrived: &Arrived<'_>,
+    exchange: Exchange<Slice<Chunk>, Answer<Chunk>, Block<Chunk>>,
+    record: &mut Record,
+) {
+    let Exchange { head, mut body, reply, leg } = exchange;
+    let step = prepare(arrived, &head, record);
+    // The receive buffer is not held while an upstream thinks.
+    drop(head);
+    match step {
+        Ok(Step::Send(outbound)) => send(arrived, (&mut body, &reply, &leg), *outbound, record).await,
+        Ok(Step::Answer { status, fields, body }) => {
+            record.verdict = "answered";
+            record.status = Some(status);
+            let head = OwnAnswer { status, reason: "", fields, length: body.len() };
+            // Where the client is gone, what serves it says so.
+            let _told = answer(&reply, head, body).await;
+        }
+        Err(refusal) => refuse(&reply, &refusal, record).await,
+    }
+}

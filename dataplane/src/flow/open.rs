@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    http::{Host, Scheme},
+    http::{Host, Leg, Scheme},
     policy::Asked,
     tls::Wire,
 };
@@ -60,7 +60,7 @@ impl Judged {
 /// One exchange under way.
 pub struct Entry {
     judged: Judged,
-    client: Rc<Wire>,
+    client: Rc<dyn Leg>,
     upstream: RefCell<Option<Rc<Wire>>>,
     cut: Cell<bool>,
 }
@@ -70,6 +70,11 @@ impl Entry {
     pub fn join(&self, upstream: &Rc<Wire>) -> bool {
         *self.upstream.borrow_mut() = Some(Rc::clone(upstream));
         !self.cut.get()
+    }
+
+    /// Lets the upstream leg go, whose part is done: it may serve another exchange, and is not this one's to cut.
+    pub fn part(&self) {
+        self.upstream.borrow_mut().take();
     }
 
     /// Whether a change of policy ended it.
@@ -102,7 +107,7 @@ struct Places {
 
 impl Open {
     /// Enters an exchange; it leaves when the returned hold is dropped.
-    pub fn enter(self: &Rc<Self>, judged: Judged, client: Rc<Wire>) -> Hold {
+    pub fn enter(self: &Rc<Self>, judged: Judged, client: Rc<dyn Leg>) -> Hold {
         let entry = Rc::new(Entry { judged, client, upstream: RefCell::new(None), cut: Cell::new(false) });
         let mut places = self.places.borrow_mut();
         let place = places.free.pop().unwrap_or_else(|| {

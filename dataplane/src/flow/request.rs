@@ -3,7 +3,7 @@
 //! Nothing here waits. What comes out holds no borrow of the receive buffer, and all of it was judged under one
 //! revision of the tables.
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, rc::Rc, sync::Arc};
 
 use zeroize::Zeroizing;
 
@@ -60,9 +60,9 @@ pub struct Outbound {
 /// Where a request came from.
 pub struct Arrived<'a> {
     /// The shard.
-    pub core: &'a Core,
+    pub core: &'a Rc<Core>,
     /// The sandbox, at home on it.
-    pub resident: &'a Resident,
+    pub resident: &'a Rc<Resident>,
     /// What its connection says about whom it is for.
     pub facts: &'a ConnectionFacts,
     /// By what its sandbox is known.

@@ -1,116 +1,137 @@
-//! The requests of one connection, one after the other: each read, decided, answered and recorded.
+//! The requests of one connection, one after the other: each read, taken along its path, and recorded.
 
-use std::{io, rc::Rc, time::Instant};
+use std::{io, rc::Rc};
+
+use futures_lite::future::zip;
 
 use super::{
     connection::Opened,
-    core::Core,
-    relay::Inbound,
-    request::{Arrived, Step, prepare},
-    send::{About, After, answer, refuse, send},
+    core::{Admission, Core},
+    request::Arrived,
+    run,
+    send::note,
 };
 use crate::{
     audit::Record,
+    causes::chain,
     clock::unix_millis,
-    http::{Found, Framing, HeadReader, Version},
+    http::{
+        About, Exchange, Leg, RequestHead, ServeError, Served,
+        h1::{Block, H1Error, Inbound},
+        serve,
+    },
     identity::SandboxId,
     limits::{HEAD_TIME, IDLE_TIME, LINGER_TIME},
     respond::{Blame, Refusal},
-    ring::{Elapsed, timeout},
+    ring::timeout,
     tls::{Chunk, Wire},
 };
 
 /// Serves requests in their order, until the connection ends.
 pub(super) async fn requests(core: &Rc<Core>, opened: Opened) {
     let Opened { admission, wire, facts, proof } = opened;
-    let mut client = Inbound::new(Rc::clone(&wire));
-    let mut reader = HeadReader::new();
+    let leg: Rc<dyn Leg> = Rc::clone(&wire) as Rc<dyn Leg>;
     let arrived = Arrived { core, resident: admission.resident(), facts: &facts, proof };
-    let (mut begun, mut served) = (Instant::now(), false);
+    let (mut inbound, mut served) = (Inbound::default(), false);
     loop {
-        // The whole head has its time, not each piece of it.
-        let patience =
-            if reader.is_started() { HEAD_TIME.saturating_sub(begun.elapsed()) } else { IDLE_TIME };
-        let next = admission.tie().hold(timeout(patience, client.next())).await;
+        let next = next_head(&admission, &wire, &mut inbound).await;
         let mut record = begin(Some(&admission.resident().id));
-        let mut about = About { version: Version::Http11, keep_alive: false, head_only: false };
-        let mut chunk = match next {
-            Some(Ok(Ok(Some(chunk)))) => chunk,
+        let head = match next {
+            Ok(head) => head,
             // Between two requests a connection may end as it likes.
-            _ if served && !reader.is_started() => break,
-            ended => {
-                let refusal = unbegun(ended);
-                refuse(&wire, &about, &refusal, &mut record).await;
+            Err(Missing::Nothing(_)) if served => break,
+            Err(Missing::Nothing(refusal) | Missing::Broken(refusal)) => {
+                note(&refusal, &mut record);
+                // The client may be gone; the record says what it would have been told.
+                let _told = wire.send(&refusal.to_http(false, false)).await;
                 let _counted = core.common.audit.record(record);
                 break;
             }
         };
-        if !reader.is_started() {
-            begun = Instant::now();
+        let about = About::of(&head);
+        let (exchange, driver) = Exchange::new(head, Rc::clone(&leg));
+        let path = run(&arrived, exchange, &mut record);
+        // One allocation for each request, so that an idle connection is small.
+        let ((), answer) = Box::pin(zip(path, serve(&*wire, &mut inbound, about, driver))).await;
+        let goes_on = conclude(&mut record, &answer);
+        if answer.outcome.is_err() {
+            wire.reset();
         }
-        let step = match reader.push(&chunk) {
-            Ok(Found::Partial) => continue,
-            Ok(Found::Complete { head, taken, gathered }) => {
-                let step = head.request().map_err(|error| Refusal::from(&error)).and_then(|head| {
-                    about = About {
-                        version: head.version(),
-                        keep_alive: head.keep_alive(),
-                        head_only: head.method() == "HEAD",
-                    };
-                    about.keep_alive &=
-                        head.framing() == Framing::None || head.framing() == Framing::Length(0);
-                    let keep_alive = head.keep_alive();
-                    prepare(&arrived, &head, &mut record).map(|step| (step, keep_alive))
-                });
-                if gathered {
-                    reader.take();
-                }
-                chunk.advance(taken);
-                client.put_back(chunk);
-                step
-            }
-            Err(error) => Err(Refusal::from(&error)),
-        };
-        let after = match step {
-            Ok((Step::Send(outbound), keep_alive)) => {
-                // One allocation for each request, so that an idle connection is small.
-                Box::pin(send(&arrived, &mut client, *outbound, &about, keep_alive, &mut record)).await
-            }
-            Ok((Step::Answer { status, fields, body }, _)) => {
-                record.verdict = "answered";
-                record.status = Some(status);
-                answer(&wire, &about, status, &fields, &body).await
-            }
-            Err(refusal) => refuse(&wire, &about, &refusal, &mut record).await,
-        };
         served = true;
         let recorded = core.common.audit.record(record);
-        if after == After::Ends || recorded.is_err() {
+        if !goes_on || recorded.is_err() {
             break;
         }
     }
     if admission.tie().is_cut() {
         wire.reset();
     } else {
-        end(&wire, &mut client).await;
+        end(&wire).await;
     }
 }
 
 /// Why there is no whole head.
-fn unbegun(ended: Option<Result<io::Result<Option<Chunk>>, Elapsed>>) -> Refusal {
-    match ended {
-        Some(Ok(Ok(_))) => client_error(&io::ErrorKind::UnexpectedEof.into()),
-        Some(Ok(Err(error))) => client_error(&error),
-        Some(Err(Elapsed)) => slow("the request head did not arrive in time"),
+enum Missing {
+    /// Nothing of one came.
+    Nothing(Refusal),
+    /// What came is none, or stopped.
+    Broken(Refusal),
+}
+
+/// The next head. It may be long in coming; once begun, the whole of it has its time.
+async fn next_head(
+    admission: &Admission,
+    wire: &Wire,
+    inbound: &mut Inbound<Chunk>,
+) -> Result<RequestHead<Block<Chunk>>, Missing> {
+    let ended = || client_error(&io::ErrorKind::UnexpectedEof.into());
+    match admission.tie().hold(timeout(IDLE_TIME, inbound.wait(wire))).await {
+        Some(Ok(Ok(true))) => {}
+        Some(Ok(Ok(false))) => return Err(Missing::Nothing(ended())),
+        Some(Ok(Err(error))) => return Err(Missing::Nothing(client_error(&error))),
+        Some(Err(_)) => return Err(Missing::Nothing(slow("no request came"))),
+        None => return Err(Missing::Nothing(detached())),
+    }
+    let refusal = match admission.tie().hold(timeout(HEAD_TIME, inbound.read_request(wire))).await {
+        Some(Ok(Ok(Some(head)))) => return Ok(head),
+        Some(Ok(Ok(None) | Err(H1Error::Cut | H1Error::Body(_)))) => ended(),
+        Some(Ok(Err(H1Error::Io(error)))) => client_error(&error),
+        Some(Ok(Err(H1Error::Head(error)))) => Refusal::from(&error),
+        Some(Err(_)) => slow("the request head did not arrive in time"),
         None => detached(),
+    };
+    Err(Missing::Broken(refusal))
+}
+
+/// Completes the record by what became of the answer. Gives whether another request may follow.
+fn conclude(record: &mut Record, served: &Served) -> bool {
+    if record.verdict != "refused" {
+        record.bytes_down = served.payload_bytes;
+    }
+    match &served.outcome {
+        Ok(goes_on) => *goes_on,
+        Err(ServeError::Revoked) => {
+            record.verdict = "cut";
+            record.code = Some("revoked");
+            false
+        }
+        Err(error) => {
+            // Whoever handed the answer over took it for whole.
+            if matches!(record.verdict, "allowed" | "answered") {
+                record.verdict = "broken";
+                record.code = Some("client_gone");
+                record.reason = Some(chain(error));
+            }
+            false
+        }
     }
 }
 
 /// Says that we are done and reads what still comes for a while: closing over unread bytes would reset the
 /// connection, and the client could lose the answer (RFC 9112 §9.6).
-async fn end(wire: &Wire, client: &mut Inbound) {
+async fn end(wire: &Wire) {
     if wire.close().await.is_ok() {
-        let drained = async { while let Ok(Some(_)) = client.next_of_body().await {} };
+        let drained = async { while let Ok(Some(_)) = wire.receive_body().await {} };
         let _in_time = timeout(LINGER_TIME, drained).await;
     }
 }

@@ -46,6 +46,11 @@ impl FieldName {
         if framing || is_hop_by_hop(name) { Err(EditError::Reserved) } else { Ok(FieldName(name.into())) }
     }
 
+    /// A name of our own, known to be sound, also one that no edit may write.
+    pub(crate) fn own(name: &str) -> Self {
+        FieldName(name.as_bytes().into())
+    }
+
     /// The name in the case in which it was given.
     pub fn bytes(&self) -> &[u8] {
         &self.0
@@ -80,7 +85,7 @@ impl FieldValue {
     }
 
     /// A text of our own, known to be sound.
-    pub(super) fn own(text: &str) -> Self {
+    pub(crate) fn own(text: &str) -> Self {
         FieldValue(Zeroizing::new(text.as_bytes().to_vec()))
     }
 

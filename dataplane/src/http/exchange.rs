@@ -40,6 +40,18 @@ pub enum ReplyPiece<D, R = ResponseHead> {
     End(Option<Trailers>),
 }
 
+/// Asked in the turn in which bytes of an exchange are handed to the kernel.
+pub trait Gate {
+    /// Whether the exchange may still forward.
+    fn is_open(&self) -> bool;
+}
+
+/// The client's leg of an exchange, to be broken at once: a connection in HTTP/1.1, a stream in HTTP/2.
+pub trait Leg {
+    /// Breaks it. What was not handed to the kernel before is never sent.
+    fn reset(&self);
+}
+
 /// The place for one item between two tasks of a shard.
 struct Place<T> {
     item: RefCell<Option<T>>,
@@ -49,6 +61,12 @@ struct Place<T> {
     released: Cell<usize>,
     /// One side is gone, or cut the body off.
     closed: Cell<bool>,
+    /// The client says nothing more, though it may still listen.
+    hung_up: Cell<bool>,
+    /// Why the writer cut it off, where that is to be told.
+    fault: Cell<Option<BodyError>>,
+    /// Asked before an item goes on to the kernel.
+    gate: RefCell<Option<Rc<dyn Gate>>>,
     reader: RefCell<Option<Waker>>,
     writer: RefCell<Option<Waker>>,
 }
@@ -60,6 +78,9 @@ impl<T> Place<T> {
             asked: Cell::new(false),
             released: Cell::new(0),
             closed: Cell::new(false),
+            hung_up: Cell::new(false),
+            fault: Cell::new(None),
+            gate: RefCell::new(None),
             reader: RefCell::new(None),
             writer: RefCell::new(None),
         })
@@ -110,7 +131,7 @@ impl<T> Place<T> {
 
     /// Waits until the other side is gone.
     fn poll_closed(&self, cx: &Context<'_>, waker: &RefCell<Option<Waker>>) -> Poll<()> {
-        if self.closed.get() {
+        if self.closed.get() || self.hung_up.get() {
             return Poll::Ready(());
         }
         keep(waker, cx);
@@ -145,7 +166,7 @@ impl<D: Deref<Target = [u8]>> BodyReader<D> {
     /// was sent on. After the end, only `End(None)` comes. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`BodyError::Cancelled`] when the client is gone or its body was malformed.
+    /// [`BodyError::Cancelled`] when the client is gone, else how its body was malformed.
     pub async fn next(&mut self) -> Result<BodyPiece<D>, BodyError> {
         if self.ended {
             return Ok(BodyPiece::End(None));
@@ -160,7 +181,7 @@ impl<D: Deref<Target = [u8]>> BodyReader<D> {
                 self.ended = true;
                 Ok(end)
             }
-            None => Err(BodyError::Cancelled),
+            None => Err(self.place.fault.get().unwrap_or(BodyError::Cancelled)),
         }
     }
 }
@@ -194,6 +215,12 @@ impl<D> BodyWriter<D> {
     /// When nobody asked for it: our own mistake, it would be a queue without a bound.
     pub fn put(&self, piece: BodyPiece<D>) -> Result<(), BodyError> {
         self.place.put(piece)
+    }
+
+    /// Cuts the body off and tells why.
+    pub fn fail(&self, fault: BodyError) {
+        self.place.fault.set(Some(fault));
+        self.place.close();
     }
 }
 
@@ -233,6 +260,16 @@ impl<D, R> Reply<D, R> {
         self.place.put(piece)
     }
 
+    /// Sets what is asked in the turn in which each later piece is handed to the kernel.
+    pub fn guard(&self, gate: Rc<dyn Gate>) {
+        *self.place.gate.borrow_mut() = Some(gate);
+    }
+
+    /// Lifts the guard, for an answer that is made here.
+    pub fn unguard(&self) {
+        self.place.gate.borrow_mut().take();
+    }
+
     /// Whether the head of the answer was handed over, so that a refusal can no longer be given.
     pub fn is_started(&self) -> bool {
         self.head_sent.get()
@@ -264,6 +301,18 @@ impl<D, R> ReplyReader<D, R> {
     pub async fn next(&self) -> Result<ReplyPiece<D, R>, BodyError> {
         poll_fn(|cx| self.place.poll_take(cx)).await.ok_or(BodyError::Cancelled)
     }
+
+    /// Tells that the client has ended its side: who waits for an upstream gives up, and an answer that is at hand is
+    /// still taken.
+    pub fn hang_up(&self) {
+        self.place.hung_up.set(true);
+        wake(&self.place.writer);
+    }
+
+    /// Whether what was taken may go on. To be asked in the turn in which it does.
+    pub fn is_open(&self) -> bool {
+        self.place.gate.borrow().as_ref().is_none_or(|gate| gate.is_open())
+    }
 }
 
 impl<D, R> Drop for ReplyReader<D, R> {
@@ -280,6 +329,8 @@ pub struct Exchange<D, R = ResponseHead, B = Vec<u8>> {
     pub body: BodyReader<D>,
     /// Where the answer goes.
     pub reply: Reply<D, R>,
+    /// Ends it at once.
+    pub leg: Rc<dyn Leg>,
 }
 
 /// The connection's side of an [`Exchange`].
@@ -292,14 +343,14 @@ pub struct Driver<D, R = ResponseHead> {
 
 impl<D, R, B> Exchange<D, R, B> {
     /// An exchange for this head and the connection's side of it.
-    pub fn new(head: RequestHead<B>) -> (Self, Driver<D, R>) {
+    pub fn new(head: RequestHead<B>, leg: Rc<dyn Leg>) -> (Self, Driver<D, R>) {
         let (body, reply) = (Place::new(), Place::new());
         let driver = Driver {
             body: BodyWriter { place: Rc::clone(&body) },
             reply: ReplyReader { place: Rc::clone(&reply) },
         };
         let body = BodyReader { place: body, last: 0, ended: false };
-        (Exchange { head, body, reply: Reply { place: reply, head_sent: Cell::new(false) } }, driver)
+        (Exchange { head, body, reply: Reply { place: reply, head_sent: Cell::new(false) }, leg }, driver)
     }
 }
 
@@ -314,10 +365,17 @@ mod tests {
 
     type Bytes = Vec<u8>;
 
+    /// A leg that is never broken here.
+    struct Nothing;
+
+    impl Leg for Nothing {
+        fn reset(&self) {}
+    }
+
     fn exchange(path: &str) -> (Exchange<Bytes>, Driver<Bytes>) {
         let text = format!("POST {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
         let Ok(Parsed::Complete { head, .. }) = parse_request(text.as_bytes()) else { panic!("head") };
-        Exchange::new(head.to_owned())
+        Exchange::new(head.to_owned(), Rc::new(Nothing))
     }
 
     fn answer() -> ResponseHead {

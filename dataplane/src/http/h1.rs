@@ -1,22 +1,20 @@
-//! HTTP/1.1 over a connection: reads heads, pulls bodies, relays them with their framing. Generic over the transport, so
-//! it serves plain sockets, TLS and scripted tests alike.
+//! HTTP/1.1 as it is received: head after head, body after body. Generic over the transport, so it serves plain
+//! sockets, TLS and scripted tests alike.
 
 use std::{
     io,
     ops::{Deref, Range},
-    pin::pin,
     rc::Rc,
 };
 
-use futures_lite::future::poll_once;
-
 use super::{
-    body::{BodyDecoder, BodyEncoder, BodyError, Piece},
-    exchange::BodyPiece,
+    body::{BodyDecoder, BodyError, Piece},
+    exchange::{BodyPiece, Leg},
     fault::HeadError,
     head::{RequestHead, ResponseHead},
     reader::{Found, HeadReader, WholeHead},
 };
+use crate::tls::{Chunk, Wire};
 
 /// A connection that receives chunks and sends bytes. A dropped `receive` loses nothing.
 #[allow(async_fn_in_trait, reason = "a shard is single-threaded, so futures need not be Send")]
@@ -34,6 +32,32 @@ pub trait Transport {
     async fn send2(&self, first: &[u8], second: &[u8]) -> io::Result<()>;
 }
 
+impl Transport for Wire {
+    type Chunk = Chunk;
+
+    async fn receive(&self) -> io::Result<Option<Chunk>> {
+        self.receive().await
+    }
+
+    async fn receive_body(&self) -> io::Result<Option<Chunk>> {
+        self.receive_body().await
+    }
+
+    async fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.send(bytes).await
+    }
+
+    async fn send2(&self, first: &[u8], second: &[u8]) -> io::Result<()> {
+        self.send2(first, second).await
+    }
+}
+
+impl Leg for Wire {
+    fn reset(&self) {
+        self.reset();
+    }
+}
+
 /// Why a connection cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum H1Error {
@@ -49,17 +73,6 @@ pub enum H1Error {
     /// The peer closed in the middle of a head.
     #[error("the connection ended within a head")]
     Cut,
-}
-
-/// Which side of a relay failed, so that the right one is blamed.
-#[derive(Debug, thiserror::Error)]
-pub enum RelayError {
-    /// The side from which the body comes.
-    #[error("the sender failed")]
-    From(#[source] H1Error),
-    /// The side to which it goes.
-    #[error("the receiver failed")]
-    To(#[source] H1Error),
 }
 
 /// Received bytes as heads and bodies hold them: never copied, except a head that spans several chunks.
@@ -110,6 +123,14 @@ impl<C: Deref<Target = [u8]>> Deref for Slice<C> {
     }
 }
 
+impl<C> From<Vec<u8>> for Slice<C> {
+    /// Bytes of our own.
+    fn from(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Slice { block: Block::Gathered(Rc::new(bytes)), range }
+    }
+}
+
 /// The receiving half of a connection's HTTP/1.1: head after head, body after body.
 pub struct Inbound<C> {
     reader: HeadReader,
@@ -134,6 +155,17 @@ impl<C: Deref<Target = [u8]>> Inbound<C> {
     /// connection a reason not to use it again.
     pub fn has_surplus(&self) -> bool {
         self.surplus.is_some() || self.reader.is_started()
+    }
+
+    /// Waits until bytes are here; false where the other side closed instead. The bytes stay for who reads next.
+    ///
+    /// # Errors
+    /// Those of the transport.
+    pub async fn wait<T: Transport<Chunk = C>>(&mut self, from: &T) -> io::Result<bool> {
+        if !self.has_surplus() {
+            self.surplus = from.receive().await?.map(|chunk| (Block::Sole(chunk), 0));
+        }
+        Ok(self.has_surplus())
     }
 
     /// The next request; nothing where the client closed between requests. The caller bounds the time.
@@ -252,54 +284,6 @@ impl<C: Deref<Target = [u8]>> Inbound<C> {
             }
         }
     }
-
-    /// Sends a whole body on, each piece as soon as it is there. The line end behind a chunk goes with the next one
-    /// where that is there already, else at once. Nothing is received while the receiver does not take.
-    ///
-    /// # Errors
-    /// [`RelayError`] says which side failed; the receiver must be reset, since its body is not whole.
-    pub async fn relay_body<T: Transport<Chunk = C>, U: Transport>(
-        &mut self,
-        from: &T,
-        decoder: &mut BodyDecoder,
-        to: &U,
-        encoder: &mut BodyEncoder,
-    ) -> Result<u64, RelayError> {
-        let to_failed = |error: io::Error| RelayError::To(H1Error::Io(error));
-        let mut frame = Vec::new();
-        loop {
-            let next = {
-                let mut next = pin!(self.next_piece(from, decoder));
-                match poll_once(next.as_mut()).await {
-                    Some(piece) => piece,
-                    None => {
-                        if !frame.is_empty() {
-                            to.send(&frame).await.map_err(to_failed)?;
-                            frame.clear();
-                        }
-                        next.await
-                    }
-                }
-            };
-            match next.map_err(RelayError::From)? {
-                BodyPiece::Data(data) => {
-                    encoder.before(data.len(), &mut frame).map_err(|error| RelayError::To(error.into()))?;
-                    to.send2(&frame, &data).await.map_err(to_failed)?;
-                    frame.clear();
-                    encoder.after(&mut frame);
-                }
-                BodyPiece::End(trailers) => {
-                    encoder
-                        .finish(trailers.as_ref(), &mut frame)
-                        .map_err(|error| RelayError::From(error.into()))?;
-                    if !frame.is_empty() {
-                        to.send(&frame).await.map_err(to_failed)?;
-                    }
-                    return Ok(decoder.payload_bytes());
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -312,7 +296,7 @@ mod tests {
     use futures_lite::future::block_on;
 
     use super::*;
-    use crate::http::Framing;
+    use crate::http::{BodyEncoder, Framing};
 
     /// Gives scripted chunks, one per receive, and keeps what is sent.
     #[derive(Default)]
@@ -350,6 +334,31 @@ mod tests {
         }
     }
 
+    /// Sends a whole body on; gives its bytes.
+    async fn relay(
+        inbound: &mut Inbound<Vec<u8>>,
+        from: &Script,
+        to: &Script,
+        (arriving, leaving): (Framing, Framing),
+    ) -> Result<u64, H1Error> {
+        let (mut decoder, mut encoder) = (BodyDecoder::new(arriving), BodyEncoder::new(leaving));
+        let mut frame = Vec::new();
+        loop {
+            match inbound.next_piece(from, &mut decoder).await? {
+                BodyPiece::Data(data) => {
+                    encoder.before(data.len(), &mut frame)?;
+                    frame.extend_from_slice(&data);
+                    encoder.after(&mut frame);
+                }
+                BodyPiece::End(trailers) => {
+                    encoder.finish(trailers.as_ref(), &mut frame)?;
+                    to.send(&frame).await?;
+                    return Ok(decoder.payload_bytes());
+                }
+            }
+        }
+    }
+
     #[test]
     fn pipelined_requests_cut_anywhere_are_read_in_order() {
         let bytes = b"POST /1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n\
@@ -360,9 +369,8 @@ mod tests {
                 for path in ["/1", "/2", "/3"] {
                     let head = inbound.read_request(&from).await.expect("sound").expect("there");
                     assert_eq!(head.path(), path, "{step}");
-                    let mut decoder = BodyDecoder::new(head.framing());
-                    let mut encoder = BodyEncoder::new(head.framing());
-                    inbound.relay_body(&from, &mut decoder, &to, &mut encoder).await.expect("sound");
+                    let framing = (head.framing(), head.framing());
+                    relay(&mut inbound, &from, &to, framing).await.expect("sound");
                 }
                 assert!(inbound.read_request(&from).await.expect("sound").is_none());
             });
@@ -401,9 +409,7 @@ mod tests {
         block_on(async {
             let mut inbound = Inbound::starting_with(sniffed);
             let head = inbound.read_request(&from).await.expect("sound").expect("there");
-            let (mut decoder, mut encoder) =
-                (BodyDecoder::new(head.framing()), BodyEncoder::new(head.framing()));
-            let relayed = inbound.relay_body(&from, &mut decoder, &to, &mut encoder).await;
+            let relayed = relay(&mut inbound, &from, &to, (head.framing(), head.framing())).await;
             assert_eq!((relayed.expect("sound"), &to.sent.borrow()[..]), (2, &b"ab"[..]));
         });
     }
@@ -416,10 +422,9 @@ mod tests {
             let none = Inbound::default().read_response(&Script::default(), "GET").await;
             assert!(matches!(none, Err(H1Error::Cut)));
             let (from, to) = (Script::of(b"abc", 2), Script::default());
-            let (mut decoder, mut encoder) =
-                (BodyDecoder::new(Framing::Length(4)), BodyEncoder::new(Framing::Chunked));
-            let relayed = Inbound::default().relay_body(&from, &mut decoder, &to, &mut encoder).await;
-            assert!(matches!(relayed, Err(RelayError::From(H1Error::Body(BodyError::Truncated)))));
+            let framing = (Framing::Length(4), Framing::Chunked);
+            let relayed = relay(&mut Inbound::default(), &from, &to, framing).await;
+            assert!(matches!(relayed, Err(H1Error::Body(BodyError::Truncated))));
             assert!(!to.sent.borrow().ends_with(b"0\r\n\r\n"));
         });
     }

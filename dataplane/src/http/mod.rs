@@ -12,15 +12,17 @@ pub mod outgoing;
 pub mod parse;
 pub mod path;
 pub mod reader;
+pub mod serve;
 mod target;
 
 pub use authority::{AuthorityError, ConnectionFacts, authority_of, connect_target};
 pub use body::{BodyDecoder, BodyEncoder, BodyError, Piece, Trailers};
 pub use edit::{EditError, FieldName, FieldValue};
-pub use exchange::{BodyPiece, Driver, Exchange, Reply, ReplyPiece};
+pub use exchange::{BodyPiece, BodyReader, Driver, Exchange, Gate, Leg, Reply, ReplyPiece};
 pub use fault::HeadError;
 pub use head::{Field, Framing, Parsed, RequestHead, ResponseHead, TargetForm, Version};
 pub use host::{Authority, DnsName, Host, HostError, Scheme};
 pub use outgoing::{OutgoingRequest, OutgoingResponse};
 pub use path::PathForms;
 pub use reader::{Found, HeadReader, WholeHead, parse_request, parse_response};
+pub use serve::{About, Answer, OwnAnswer, ServeError, Served, serve};

@@ -1,44 +1,39 @@
-//! A refusal as a whole HTTP/1.1 answer.
+//! A refusal as a whole answer.
 
 use super::Refusal;
+use crate::http::{FieldName, FieldValue, OwnAnswer};
 
 impl Refusal {
-    /// Head and body. `head_only` is for HEAD, whose answer has the length but no body (RFC 9110 §9.3.2).
-    pub fn to_http(&self, keep_alive: bool, head_only: bool) -> Vec<u8> {
+    /// Head and body, whatever version carries them.
+    pub fn answer(&self) -> (OwnAnswer, Vec<u8>) {
         let body = self.body();
-        let connection = if keep_alive { "keep-alive" } else { "close" };
+        let own = |name, value| (FieldName::own(name), FieldValue::own(value));
+        let mut fields =
+            vec![own("Content-Type", "application/problem+json"), own("Cache-Control", "no-store")];
         // RFC 9110 §15.5.8: 407 names a challenge.
-        let challenge =
-            if self.status == 407 { "Proxy-Authenticate: Basic realm=\"outgate\"\r\n" } else { "" };
-        // RFC 9110 §15.5.6: 405 names what is allowed.
-        let allow = if self.code == "method_refused" {
-            "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
-        } else {
-            ""
-        };
-        let mut answer = format!(
-            "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\
-             Cache-Control: no-store\r\n{challenge}{allow}Connection: {connection}\r\n",
-            self.status,
-            reason_phrase(self.status),
-            body.len(),
-        )
-        .into_bytes();
-        for (name, value) in self.own_fields() {
-            answer.extend_from_slice(&[name, b": ", value, b"\r\n"].concat());
+        if self.status == 407 {
+            fields.push(own("Proxy-Authenticate", "Basic realm=\"outgate\""));
         }
-        answer.extend_from_slice(b"\r\n");
+        // RFC 9110 §15.5.6: 405 names what is allowed.
+        if self.code == "method_refused" {
+            fields.push(own("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        }
+        let ours = |name: &[u8]| fields.iter().any(|(own, _)| own.bytes().eq_ignore_ascii_case(name));
+        let more: Vec<_> = self.fields.iter().filter(|(name, _)| !ours(name.bytes())).cloned().collect();
+        fields.extend(more);
+        let reason = reason_phrase(self.status);
+        (OwnAnswer { status: self.status, reason, fields, length: body.len() }, body)
+    }
+
+    /// The same in HTTP/1.1. `head_only` is for HEAD, whose answer has the length but no body (RFC 9110 §9.3.2).
+    pub fn to_http(&self, keep_alive: bool, head_only: bool) -> Vec<u8> {
+        let (head, body) = self.answer();
+        let mut answer = Vec::new();
+        head.write_to(keep_alive, &mut answer);
         if !head_only {
             answer.extend_from_slice(&body);
         }
         answer
-    }
-
-    /// What a handler put on its refusal, without what every refusal has.
-    fn own_fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let ours = ["content-type", "cache-control"];
-        let fields = self.fields.iter().map(|(name, value)| (name.bytes(), value.bytes()));
-        fields.filter(move |(name, _)| !ours.iter().any(|own| name.eq_ignore_ascii_case(own.as_bytes())))
     }
 }
 
