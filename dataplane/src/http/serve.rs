@@ -124,7 +124,7 @@ async fn feed<T: Transport>(
     wire: &T,
     inbound: &mut Inbound<T::Chunk>,
     decoder: &mut BodyDecoder,
-    (body, reply): (&BodyWriter<Slice<T::Chunk>>, &ReplyReader<Slice<T::Chunk>, Answer<T::Chunk>>),
+    (body, reply): (&BodyWriter<Slice<T::Chunk>>, &Replies<T::Chunk>),
     uploaded: &Cell<bool>,
 ) -> Option<io::Error> {
     let mut fed = uploaded.get();
@@ -170,10 +170,7 @@ struct Writer<'a, T> {
 
 impl<T: Transport> Writer<'_, T> {
     /// Writes the answer to its end; gives whether another request may follow.
-    async fn write(
-        &self,
-        reply: &ReplyReader<Slice<T::Chunk>, Answer<T::Chunk>>,
-    ) -> Result<bool, ServeError> {
+    async fn write(&self, reply: &Replies<T::Chunk>) -> Result<bool, ServeError> {
         let (mut frame, mut encoder, mut goes_on) = (Vec::new(), BodyEncoder::new(Framing::None), false);
         let mut leaving = Framing::None;
         loop {
@@ -236,7 +233,7 @@ impl<T: Transport> Writer<'_, T> {
     /// Hands framing and payload to the kernel in one write, if there is anything and it may still go on.
     async fn send(
         &self,
-        reply: &ReplyReader<Slice<T::Chunk>, Answer<T::Chunk>>,
+        reply: &Replies<T::Chunk>,
         frame: &mut Vec<u8>,
         payload: &[u8],
     ) -> Result<(), ServeError> {
@@ -259,11 +256,12 @@ impl<T: Transport> Writer<'_, T> {
 /// Room for a usual head; a longer one grows once or twice.
 const HEAD_BYTES_USUAL: usize = 512;
 
+type Replies<C> = ReplyReader<Slice<C>, Answer<C>>;
 type Next<C> = Result<ReplyPiece<Slice<C>, Answer<C>>, BodyError>;
 
 /// The next piece, where it is at hand. Who makes it has one turn: what is there already leaves in one write with what
 /// waits. Where nothing waits, the next piece itself is waited for.
-async fn soon<C>(reply: &ReplyReader<Slice<C>, Answer<C>>, nothing_waits: bool) -> Option<Next<C>> {
+async fn soon<C>(reply: &Replies<C>, nothing_waits: bool) -> Option<Next<C>> {
     let mut next = pin!(reply.next());
     if nothing_waits {
         return Some(next.await);
