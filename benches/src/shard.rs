@@ -1,6 +1,6 @@
 //! A shard without its ring: everything that decides about a request, nothing that sends one.
 
-use std::{hash::RandomState, sync::Arc, time::SystemTime};
+use std::{hash::RandomState, rc::Rc, sync::Arc, time::SystemTime};
 
 use dataplane::{
     audit::{Audit, Record},
@@ -25,7 +25,7 @@ use crate::heads;
 
 /// A shard that is home of the sandbox `box-0`, which has one connection open.
 pub struct Shard {
-    core: Core,
+    core: Rc<Core>,
     admission: Admission,
     _watchdog: Watchdog,
 }
@@ -42,7 +42,7 @@ impl Shard {
         let common = Common {
             shards: 1,
             hasher: RandomState::new(),
-            master,
+            master: Arc::new(master),
             lease: Arc::new(Lease::default()),
             audit,
             system_roots: String::new(),
@@ -53,7 +53,7 @@ impl Shard {
         let resolver = Resolver::new(&names, RingTransport).expect("no hosts");
         let watchdog = Watchdog::start(HANDLER_TIME).expect("a thread");
         let guests = Guests::new(HostConfig::default(), &watchdog).expect("a handler host");
-        let core = Core::new(0, Arc::new(common), resolver, upstream_tls, guests);
+        let core = Rc::new(Core::new(0, Arc::new(common), resolver, upstream_tls, guests));
         core.apply(Arc::new(tables), &Concerned::default());
         let admission = core.admit(&SandboxId::new("box-0").expect("an id"));
         let admission = admission.unwrap_or_else(|refusal| panic!("not admitted: {refusal:?}"));
