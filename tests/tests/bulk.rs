@@ -108,7 +108,7 @@ fn download_arrives_whole_and_a_slow_reader_holds_the_origin_back() {
     let origin = Origin::wire(&["origin.test"], move |stream: &mut dyn Duplex| {
         let warm = read_head(&mut &mut *stream).starts_with("GET /warm");
         let length = if warm { 0 } else { BODY_BYTES };
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n")?;
+        write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n")?;
         if !warm {
             finished.lock().unwrap().send(send(stream, &pushing)?).unwrap();
         }
@@ -140,7 +140,7 @@ fn upload_arrives_whole_and_a_slow_origin_holds_the_sandbox_back() {
             drop(opened.1.wait_while(opened.0.lock().unwrap(), |open| !*open).unwrap());
             finished.lock().unwrap().send(receive(stream)?).unwrap();
         }
-        write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")?;
+        write!(stream, "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")?;
         stream.flush()
     });
     let stage = Stage::set(&origin, 1);
