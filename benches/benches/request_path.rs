@@ -10,7 +10,7 @@ use benches::{
     heads::{BROWSER, LIBRARY},
     policy::TEMPLATE,
     seeded::Seeded,
-    shard::Shard,
+    shard::{Shard, on_shard},
 };
 use control_wire::row::{Envelope, HandlerRow, Op, SecretRow, SecretValue};
 use dataplane::{flow::request::Step, snapshot::Tables};
@@ -40,6 +40,10 @@ fn with_handler() -> Tables {
 }
 
 fn request_path(criterion: &mut benches::Criterion) {
+    on_shard(|| measure(criterion));
+}
+
+fn measure(criterion: &mut benches::Criterion) {
     let mut group = criterion.benchmark_group("request_path");
     for (name, tables, bytes, host) in [
         ("allowed", tables(r#"{"allowedHosts": ["*.github.com"]}"#), BROWSER, "api.github.com"),

@@ -1,4 +1,4 @@
-//! A shard without its ring: everything that decides about a request, nothing that sends one.
+//! A shard that decides about requests and sends none.
 
 use std::{hash::RandomState, rc::Rc, sync::Arc, time::SystemTime};
 
@@ -14,14 +14,29 @@ use dataplane::{
     identity::SandboxId,
     limits::HANDLER_TIME,
     respond::Refusal,
+    ring::{self, RingConfig},
     snapshot::{Concerned, Tables},
     tls::{Authority, PoolMaster, SandboxSalt, UpstreamTls},
     upstream::{Resolver, RingTransport, Settings},
 };
 
+use glommio::Placement;
 use rustls::RootCertStore;
 
 use crate::heads;
+
+/// Runs something on this thread as a shard would: with a ring, whose tasks do not run meanwhile.
+///
+/// # Panics
+/// When the machine refuses a ring or an executor.
+pub fn on_shard(run: impl FnOnce()) {
+    let executor = ring::executor_builder(Placement::Unbound).make().expect("an executor");
+    executor.run(async {
+        let ring = ring::start(RingConfig::small()).await.expect("a ring");
+        run();
+        ring.close();
+    });
+}
 
 /// A shard that is home of the sandbox `box-0`, which has one connection open.
 pub struct Shard {
@@ -34,7 +49,7 @@ impl Shard {
     /// A shard that enforces these tables.
     ///
     /// # Panics
-    /// When the machine refuses what a shard needs, or the tables do not hold `box-0`.
+    /// Outside of [`on_shard`], and when the machine refuses what a shard needs, or the tables do not hold `box-0`.
     pub fn new(tables: Tables) -> Self {
         let (audit, _writer) = Audit::start(Box::new(std::io::sink())).expect("a thread");
         let master = PoolMaster::ephemeral().expect("a master");
