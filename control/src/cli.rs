@@ -10,8 +10,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
+use crate::causes::chain;
 use crate::client::{Client, segment};
-use crate::serve::{Fault, PlaneSettings, Settings, chain, run};
+use crate::serve::{Fault, PlaneSettings, Settings, run};
 
 #[derive(Parser)]
 #[command(name = "outgate", version, about = "Control of the egress gateway")]

@@ -1,6 +1,7 @@
 //! The control process: API, compiler, store and link.
 
 pub mod limits;
+pub mod causes;
 pub mod files;
 pub mod tell;
 pub mod seal;

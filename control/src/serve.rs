@@ -16,6 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use wasmer_types::target::{CpuFeature, Triple};
 
+use crate::causes::chain;
 use crate::compile::{Signer, publish};
 use crate::limits::FAREWELL_TIME;
 use crate::link::{Core, Handover, PLANE_KEYS, Publisher};
@@ -110,17 +111,6 @@ fn publisher(signer: Signer, executable: PathBuf) -> Publisher {
         Ok(published) => Ok(published.envelope),
         Err(error) => Err(chain(&error)),
     })
-}
-
-/// An error with all its causes, in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Takes the socket's place from a control process that died, never from one that lives.

@@ -99,7 +99,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The file is not TOML of our shape.
-    #[error("{path}: {source}")]
+    #[error("{path} is not what a plane's settings look like")]
     Parse {
         /// The file.
         path: PathBuf,
@@ -169,7 +169,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("plane.toml");
         fs::write(&path, text).unwrap();
-        Config::read(&path).map_err(|error| error.to_string())
+        Config::read(&path).map_err(|error| crate::causes::chain(&error))
     }
 
     #[test]
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn unknown_setting_is_refused_by_name() {
         let error = parse(&format!("shard = 2\n{SMALL}")).unwrap_err();
-        assert!(error.contains("shard") && error.contains("line 1"), "{error}");
+        assert!(error.contains("`shard`") && error.matches("line 1").count() == 1, "{error}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl PlaneSocket {
         let path = self.plane_socket.clone().unwrap_or_else(usual);
         let done = Client::connect(&path, ATTACH_PATIENCE)
             .and_then(|mut client| client.call(request, &[]))
-            .map_err(|error| format!("{}: {}", path.display(), crate::serve::chain(&error)))?;
+            .map_err(|error| format!("{}: {}", path.display(), crate::causes::chain(&error)))?;
         println!("{}", serde_json::to_string_pretty(&done)?);
         Ok(())
     }

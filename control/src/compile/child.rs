@@ -11,6 +11,7 @@ use control_wire::limits::ENVELOPE_BYTES_MAX;
 
 use super::cranelift::compile;
 use super::limits::{CHILD_MEMORY_BYTES, CHILD_REASON_BYTES_MAX, CHILD_TIME, CHILD_WALL, WASM_BYTES_MAX};
+use crate::causes::chain;
 
 /// The hidden command: `outgate compile-child TRIPLE FEATURE,FEATURE`. Its `main` hands over to [`child_main`] before
 /// it does anything else.
@@ -110,20 +111,8 @@ fn child(arguments: &[String]) -> Result<(), String> {
     let features = features.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect();
     let target = CompileTarget::new(triple.clone(), features);
     let wasm = read_up_to(io::stdin().lock(), WASM_BYTES_MAX + 1).map_err(|error| error.to_string())?;
-    let code = compile(&wasm, &target).map_err(|error| describe(&error))?;
+    let code = compile(&wasm, &target).map_err(|error| chain(&error))?;
     io::stdout().lock().write_all(&code).map_err(|error| error.to_string())
-}
-
-/// An error with all its causes, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 fn limit_this_process() -> io::Result<()> {

@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 use handlers_sdk_guests::GuestBuild;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::serve::{Fault, chain};
+use crate::causes::chain;
+use crate::serve::Fault;
 use driver::Sandbox;
 use origin::Origin;
 use report::{Report, time};

@@ -171,7 +171,7 @@ fn what_control_may_not_say_closes_the_link_and_changes_nothing() {
         caller.welcome([5; 16], 50);
         caller.say_bytes(&bytes);
         let error = plane.until_lost(|error| matches!(error, LinkError::Protocol(_) | LinkError::Wire(_)));
-        let said = control::serve::chain(&error);
+        let said = control::causes::chain(&error);
         assert!(said.contains(reason), "{what}: {said}");
         // The one who can mend it is told.
         assert!(caller.farewell().contains(reason), "{what}");

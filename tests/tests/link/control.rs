@@ -174,7 +174,7 @@ async fn open(state: &Path) -> Arc<Core> {
             Err(error) if started.elapsed() < PATIENCE && error.to_string().contains("in use") => {
                 tokio::task::yield_now().await;
             }
-            Err(error) => panic!("{}", control::serve::chain(&*error)),
+            Err(error) => panic!("{}", control::causes::chain(&*error)),
         }
     }
 }
@@ -194,7 +194,7 @@ fn listen(core: &Core, address: SocketAddr) -> Endpoint {
     loop {
         match core.authority.listen(address) {
             Ok(endpoint) => return endpoint,
-            Err(error) => assert!(started.elapsed() < PATIENCE, "{}", control::serve::chain(&error)),
+            Err(error) => assert!(started.elapsed() < PATIENCE, "{}", control::causes::chain(&error)),
         }
         std::thread::yield_now();
     }

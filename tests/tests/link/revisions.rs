@@ -154,7 +154,7 @@ fn control_that_is_killed_and_started_again_goes_on_where_it_was() {
     assert_eq!(control.revision(), 1);
     // Told by a reset, not found out by silence: the key by which resets are signed outlives the process.
     let error = plane.until_lost(|error| matches!(error, LinkError::Ended { .. }));
-    assert!(control::serve::chain(&error).contains("reset by peer"), "{}", control::serve::chain(&error));
+    assert!(control::causes::chain(&error).contains("reset by peer"), "{}", control::causes::chain(&error));
     plane.until_connected();
     control.until_acknowledged("a", 1);
     control.put_templates(["u".into()]);
