@@ -20,31 +20,34 @@ impl BootTime {
     pub fn from_millis(millis: u64) -> Self {
         Self(Duration::from_millis(millis))
     }
+}
 
-    /// Milliseconds since boot.
-    pub fn as_millis(self) -> u64 {
-        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+impl std::ops::Add<Duration> for BootTime {
+    type Output = Self;
+
+    fn add(self, later: Duration) -> Self {
+        Self(self.0.saturating_add(later))
     }
 }
 
 /// The policy lease: until when the last snapshot may be enforced where a policy says `onControlLoss: deny`. Holds when
-/// the last renewal that control answered was *sent*, in milliseconds on the boot clock; zero before the first.
+/// the last renewal that control answered was *sent*, in nanoseconds on the boot clock; zero before the first.
 #[derive(Debug, Default)]
 pub struct Lease {
-    renewed_millis: AtomicU64,
+    renewed_nanos: AtomicU64,
 }
 
 impl Lease {
     /// Notes a renewal by the moment of its sending. An earlier moment than the noted one changes nothing.
     pub fn renew(&self, sent: BootTime) {
-        self.renewed_millis.fetch_max(sent.as_millis(), Ordering::Release);
+        self.renewed_nanos.fetch_max(u64::try_from(sent.0.as_nanos()).unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// Whether a lease of this length still runs. Asked in the turn in which a byte is forwarded, so that a process
     /// which was stopped meanwhile finds it ended.
-    pub fn runs(&self, length_millis: u64, now: BootTime) -> bool {
-        let renewed = self.renewed_millis.load(Ordering::Acquire);
-        renewed != 0 && now.as_millis() < renewed.saturating_add(length_millis)
+    pub fn runs(&self, length: Duration, now: BootTime) -> bool {
+        let renewed = self.renewed_nanos.load(Ordering::Acquire);
+        renewed != 0 && now < BootTime(Duration::from_nanos(renewed)) + length
     }
 }
 
@@ -63,7 +66,7 @@ mod tests {
     fn boot_time_never_runs_backwards() {
         let first = BootTime::now();
         assert!(BootTime::now() >= first);
-        assert!(first.as_millis() > 0);
+        assert!(first > BootTime::from_millis(0));
     }
 
     #[test]
@@ -74,10 +77,13 @@ mod tests {
     #[test]
     fn lease_runs_from_the_sending_of_the_renewal() {
         let lease = Lease::default();
-        assert!(!lease.runs(1_000, BootTime::from_millis(5)), "nothing runs before the first renewal");
+        assert!(
+            !lease.runs(Duration::from_secs(1), BootTime::from_millis(5)),
+            "nothing runs before the first renewal"
+        );
         lease.renew(BootTime::from_millis(10_000));
-        assert!(lease.runs(1_000, BootTime::from_millis(10_999)));
-        assert!(!lease.runs(1_000, BootTime::from_millis(11_000)));
+        assert!(lease.runs(Duration::from_secs(1), BootTime::from_millis(10_999)));
+        assert!(!lease.runs(Duration::from_secs(1), BootTime::from_millis(11_000)));
     }
 
     #[test]
@@ -85,6 +91,6 @@ mod tests {
         let lease = Lease::default();
         lease.renew(BootTime::from_millis(20_000));
         lease.renew(BootTime::from_millis(10_000));
-        assert!(lease.runs(1_000, BootTime::from_millis(20_500)));
+        assert!(lease.runs(Duration::from_secs(1), BootTime::from_millis(20_500)));
     }
 }

@@ -214,10 +214,7 @@ impl Core {
     pub fn lease_runs(&self, rules: &Rules) -> bool {
         match rules.on_control_loss() {
             OnControlLoss::Keep => true,
-            OnControlLoss::Deny => {
-                let length = u64::try_from(rules.lease().as_millis()).unwrap_or(u64::MAX);
-                self.common.lease.runs(length, BootTime::now())
-            }
+            OnControlLoss::Deny => self.common.lease.runs(rules.lease(), BootTime::now()),
         }
     }
 

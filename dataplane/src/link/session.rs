@@ -279,8 +279,8 @@ mod tests {
         assert_eq!(renewals.ask(BootTime::from_millis(1_800)), 3);
         // However late the answer to the second comes, it reaches no further than its sending allows.
         lease.renew(renewals.answered(2).unwrap());
-        assert!(lease.runs(500, BootTime::from_millis(1_899)));
-        assert!(!lease.runs(500, BootTime::from_millis(1_900)));
+        assert!(lease.runs(Duration::from_millis(500), BootTime::from_millis(1_899)));
+        assert!(!lease.runs(Duration::from_millis(500), BootTime::from_millis(1_900)));
         assert_eq!(renewals.answered(1), None, "an earlier one is answered with the later");
         assert_eq!(renewals.answered(2), None, "none is answered twice");
         assert_eq!(renewals.answered(9), None, "none is answered that was not asked");

@@ -1,5 +1,7 @@
 //! What the API calls *applied* is enforced by every plane, or refused there for sure.
 
+use std::time::Duration;
+
 use control_wire::message::{ToControl, ToPlane};
 use dataplane::clock::BootTime;
 use serde_json::{Value, json};
@@ -80,7 +82,7 @@ fn a_lost_plane_is_named_where_it_keeps_traffic() {
     control.until_acknowledged("a", 2);
     control.cut();
     let lost = BootTime::now();
-    crate::until("the end of a lease", || BootTime::now().as_millis() > lost.as_millis() + 1_500);
+    crate::until("the end of a lease", || BootTime::now() > lost + Duration::from_millis(1_500));
     let reply = control.call("PUT", "/v1/sandboxes/s/deniedHosts?wait=applied&timeout=10ms", "[\"*\"]");
     assert_eq!(reply.status, 202);
     assert_eq!(json_of(&reply)["planesBehind"], json!(["a"]));
@@ -93,12 +95,12 @@ fn a_lost_plane_is_fenced_where_it_denies_and_only_when_its_lease_has_ended() {
     let plane = Plane::joined(&control, "a");
     plane.handle().acknowledge(2);
     control.until_acknowledged("a", 2);
-    crate::until("a renewal", || plane.lease.runs(700, BootTime::from_millis(0)));
+    crate::until("a renewal", || plane.lease.runs(Duration::from_millis(700), BootTime::from_millis(0)));
     control.cut();
     let path = "/v1/lockdown?timeout=60s";
     let reply = control.call("POST", path, json!({ "ids": ["s"] }).to_string());
     assert_eq!(reply.status, 200, "{:?}", json_of(&reply));
-    assert!(!plane.lease.runs(700, BootTime::now()), "the plane may still forward");
+    assert!(!plane.lease.runs(Duration::from_millis(700), BootTime::now()), "the plane may still forward");
     // The same call again is answered at once.
     let reply = control.call("POST", "/v1/lockdown?timeout=0s", json!({ "ids": ["s"] }).to_string());
     assert_eq!(reply.status, 200);
@@ -110,12 +112,12 @@ fn a_lost_plane_is_named_before_its_lease_has_ended() {
     let plane = Plane::joined(&control, "a");
     plane.handle().acknowledge(2);
     control.until_acknowledged("a", 2);
-    crate::until("a renewal", || plane.lease.runs(3_600_000, BootTime::from_millis(0)));
+    crate::until("a renewal", || plane.lease.runs(Duration::from_secs(3_600), BootTime::from_millis(0)));
     control.cut();
     let reply = control.call("POST", "/v1/lockdown?timeout=10ms", json!({ "ids": ["s"] }).to_string());
     assert_eq!(reply.status, 202);
     assert_eq!(json_of(&reply)["planesBehind"], json!(["a"]));
-    assert!(plane.lease.runs(3_600_000, BootTime::now()));
+    assert!(plane.lease.runs(Duration::from_secs(3_600), BootTime::now()));
 }
 
 /// What the plane does without control is what the policy said that it knows, not what was written since.
@@ -128,7 +130,7 @@ fn a_lease_that_a_lost_plane_never_heard_of_does_not_fence_it() {
     control.cut();
     control.must("PUT", "/v1/templates/t", json!({ "onControlLoss": "deny", "leaseMs": 500 }));
     let lost = BootTime::now();
-    crate::until("the end of that lease", || BootTime::now().as_millis() > lost.as_millis() + 1_500);
+    crate::until("the end of that lease", || BootTime::now() > lost + Duration::from_millis(1_500));
     let reply = control.call("POST", "/v1/lockdown?timeout=10ms", json!({ "ids": ["s"] }).to_string());
     assert_eq!(reply.status, 202);
 }

@@ -1,5 +1,7 @@
 //! The policy lease runs from the sending of a renewal that control answered, and from nothing else.
 
+use std::time::Duration;
+
 use control_wire::message::{ToControl, ToPlane};
 use dataplane::clock::BootTime;
 
@@ -8,11 +10,7 @@ use crate::peer::{Caller, FalseControl};
 use crate::plane::Plane;
 
 /// Longer than the pause between renewals, so that a renewal shows.
-const LENGTH: u64 = 10_000;
-
-fn after(moment: BootTime, millis: u64) -> BootTime {
-    BootTime::from_millis(moment.as_millis() + millis)
-}
+const LENGTH: Duration = Duration::from_secs(10);
 
 #[test]
 fn renewals_extend_the_lease_while_control_answers() {
@@ -21,7 +19,7 @@ fn renewals_extend_the_lease_while_control_answers() {
     for _ in 0..3 {
         let now = BootTime::now();
         // Renewed after this moment, so that it runs beyond what any renewal before could give.
-        crate::until("a renewal", || plane.lease.runs(LENGTH, after(now, LENGTH)));
+        crate::until("a renewal", || plane.lease.runs(LENGTH, now + LENGTH));
     }
 }
 
@@ -35,7 +33,7 @@ fn a_lease_ends_when_control_is_gone() {
     // Two attempts later nothing has lengthened it.
     plane.until_lost(|_| true);
     plane.until_lost(|_| true);
-    assert!(!plane.lease.runs(LENGTH, after(gone, LENGTH)));
+    assert!(!plane.lease.runs(LENGTH, gone + LENGTH));
 }
 
 /// The plane's renewals, one after the other.
@@ -60,14 +58,14 @@ fn a_lease_is_measured_from_the_sending_however_late_the_answer_comes() {
     let received = BootTime::now();
     // Control hangs: four more are asked for meanwhile, at least 50 ms from one to the next.
     let last = (0..4).map(|_| renewal(&mut caller)).last().unwrap();
-    assert!(!plane.lease.runs(LENGTH, after(former, LENGTH)), "what is not answered renews nothing");
+    assert!(!plane.lease.runs(LENGTH, former + LENGTH), "what is not answered renews nothing");
     caller.say(&ToPlane::Renewed { number: first });
-    crate::until("the renewal", || plane.lease.runs(LENGTH, after(former, LENGTH)));
-    assert!(!plane.lease.runs(LENGTH, after(received, LENGTH)), "it ran from the answer");
+    crate::until("the renewal", || plane.lease.runs(LENGTH, former + LENGTH));
+    assert!(!plane.lease.runs(LENGTH, received + LENGTH), "it ran from the answer");
     // The later one counts from its own sending.
     caller.say(&ToPlane::Renewed { number: last });
-    crate::until("the later renewal", || plane.lease.runs(LENGTH, after(received, LENGTH)));
-    assert!(!plane.lease.runs(LENGTH, after(BootTime::now(), LENGTH)));
+    crate::until("the later renewal", || plane.lease.runs(LENGTH, received + LENGTH));
+    assert!(!plane.lease.runs(LENGTH, BootTime::now() + LENGTH));
 }
 
 /// A plane that is busy with a snapshot of control still asks, and an answer does not wait behind rows.
@@ -88,7 +86,7 @@ fn a_lease_is_renewed_while_a_revision_is_on_its_way() {
         crate::until("a renewal", || {
             let number = renewal(&mut caller);
             caller.say(&ToPlane::Renewed { number });
-            plane.lease.runs(LENGTH, after(before, LENGTH))
+            plane.lease.runs(LENGTH, before + LENGTH)
         });
     }
 }
