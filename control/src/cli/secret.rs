@@ -8,7 +8,7 @@ use control_wire::limits::SECRET_BYTES_MAX;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::{Api, at};
+use super::api::{Api, at};
 use crate::serve::Fault;
 
 /// What is done with secrets.
