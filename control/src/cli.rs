@@ -39,6 +39,12 @@ struct Cli {
 enum Command {
     /// Runs control, and a plane on this machine.
     Serve(serve::ServeArgs),
+    /// Says whether this machine will do, and what to type where it will not.
+    Preflight {
+        /// The plane's program.
+        #[arg(long, env = "OUTGATE_DATAPLANE")]
+        dataplane: Option<PathBuf>,
+    },
     /// Shows on this machine, in half a minute, what the gateway does; leaves nothing behind.
     Demo,
     /// Sandboxes.
@@ -69,8 +75,11 @@ enum Command {
 /// The whole command; a fault is printed with its causes and its remedy.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if matches!(cli.command, Command::Demo) {
-        return crate::demo::main();
+    // Each of these has threads and runtimes of its own, or none.
+    match cli.command {
+        Command::Demo => return crate::demo::main(),
+        Command::Preflight { dataplane } => return crate::preflight::main(dataplane),
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = runtime.map_err(Fault::from).and_then(|runtime| runtime.block_on(obey(cli)));
@@ -88,8 +97,8 @@ async fn obey(cli: Cli) -> Result<(), Fault> {
     let api = Api { client: Client::new(&socket), wait: cli.wait };
     match cli.command {
         Command::Serve(args) => serve::serve(&cli.state, socket, args).await,
-        // Not a call, and without a runtime of its own.
-        Command::Demo => Ok(()),
+        // Not calls; `main` has done them.
+        Command::Demo | Command::Preflight { .. } => Ok(()),
         Command::Sandbox(command) => sandbox::obey(&api, command).await,
         Command::Template(command) => template::obey(&api, command).await,
         Command::Handler(command) => handler::obey(&api, command).await,

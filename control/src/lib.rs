@@ -18,4 +18,5 @@ pub mod keeper;
 pub mod local_plane;
 pub mod serve;
 pub mod demo;
+pub mod preflight;
 pub mod cli;

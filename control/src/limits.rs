@@ -77,3 +77,19 @@ pub const KEPT_SANDBOXES_MAX: usize = 100_000;
 /// Time that a plane has to answer an attachment: it waits for policy and certificate itself. Larger: the command
 /// hangs on a stuck plane. Smaller: an attachment that would be answered is given up.
 pub const ATTACH_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Descriptors below which `outgate preflight` asks for more: two for each exchange, one for each idle connection.
+/// Larger: machines that serve a hundred sandboxes well are told to change. Smaller: a fleet meets the bound unwarned.
+pub const DESCRIPTORS_FEW: u64 = 16_384;
+
+/// Descriptors below which a plane serves nobody well. Larger: small machines are refused. Smaller: a few idle
+/// connections stop all others.
+pub const DESCRIPTORS_MIN: u64 = 1_024;
+
+/// Certificates that `outgate preflight` signs to know the time of one. Larger: the answer waits. Smaller: one
+/// interruption spoils the figure.
+pub const MINTS_MEASURED: usize = 32;
+
+/// Time of one certificate above which it is called slow. Larger: a slow machine is called fine. Smaller: a busy one is
+/// called slow.
+pub const MINT_SLOW: Duration = Duration::from_micros(500);

@@ -24,14 +24,15 @@ pub const LOCAL_PLANE: &str = "local";
 /// The program's file name.
 pub const PROGRAM: &str = "outgate-dataplane";
 
+/// Builds the program in a checkout, alone, so that no compiler is in it.
+pub const BUILD_COMMAND: &str =
+    "cargo build --release -p dataplane --bin outgate-dataplane --target-dir target/plane";
+
 /// Why the local plane cannot be run.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaneError {
     /// The program is nowhere.
-    #[error(
-        "{PROGRAM} was not found (looked at {looked}); build it: \
-         cargo build --release -p dataplane --bin outgate-dataplane --target-dir target/plane"
-    )]
+    #[error("{PROGRAM} was not found (looked at {looked}); build it: {BUILD_COMMAND}")]
     Missing {
         /// Where it was looked for.
         looked: String,

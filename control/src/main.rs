@@ -12,6 +12,8 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|first| first == control::compile::CHILD_COMMAND) {
         return control::compile::child_main(&arguments[1..]);
     }
-    // Nor do the processes of the demo, which must have one thread to leave the machine's namespaces.
-    control::demo::process(&arguments).unwrap_or_else(control::cli::main)
+    // Nor do those that leave the machine's namespaces, for which they must have one thread.
+    control::demo::process(&arguments)
+        .or_else(|| control::preflight::process(&arguments))
+        .unwrap_or_else(control::cli::main)
 }

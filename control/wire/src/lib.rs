@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod envelope;
 pub mod limits;
+pub mod machine;
 pub mod message;
 pub mod pattern;
 pub mod pool;

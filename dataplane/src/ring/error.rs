@@ -2,54 +2,22 @@
 
 use std::io;
 
+use control_wire::machine::RingRefusal;
+
 use super::RingConfig;
 
-/// Why this machine gives no ring. The sentence names the setting.
+/// Why there is no ring.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
-    /// `kernel.io_uring_disabled` is not 0.
-    #[error(
-        "io_uring is switched off on this machine: the sysctl kernel.io_uring_disabled is {value}; \
-         set it to 0 (sysctl -w kernel.io_uring_disabled=0)"
-    )]
-    Disabled {
-        /// What the sysctl says: 1 (only a group or CAP_SYS_ADMIN) or 2 (nobody).
-        value: String,
-    },
-    /// Refused though the sysctl allows it: a seccomp filter or a security module.
-    #[error(
-        "io_uring is refused to this process, though kernel.io_uring_disabled allows it: the seccomp profile of the \
-         container must permit io_uring_setup, io_uring_enter and io_uring_register (the default profiles of Docker \
-         and containerd do not)"
-    )]
-    Refused(#[source] io::Error),
-    /// No such system call.
-    #[error(
-        "this kernel answers that it has no io_uring: Linux 6.1 or later is needed; in a container, the seccomp \
-         profile may answer the same for io_uring_setup"
-    )]
-    Missing(#[source] io::Error),
-    /// The kernel does not know the flags.
-    #[error("this kernel's io_uring lacks IORING_SETUP_DEFER_TASKRUN: Linux 6.1 or later is needed")]
-    TooOld(#[source] io::Error),
-    /// Locked memory is used up; it is counted per user.
-    #[error(
-        "locked memory is used up: raise LimitMEMLOCK in the unit file (ulimit -l) to infinity; it is counted for all \
-         processes of the user, about 1 MiB for each shard"
-    )]
-    LockedMemory(#[source] io::Error),
-    /// No descriptor is left.
-    #[error("no descriptor is left for a ring: raise LimitNOFILE (ulimit -n)")]
-    Descriptors(#[source] io::Error),
+    /// The machine gives none. The sentence names the setting.
+    #[error(transparent)]
+    Machine(#[from] RingRefusal),
     /// The ring of buffers was refused.
     #[error(
         "the kernel refuses the ring of receive buffers: Linux 6.1 or later is needed, and LimitMEMLOCK must leave \
          room for it"
     )]
     Buffers(#[source] io::Error),
-    /// Anything else.
-    #[error("the kernel refuses the ring")]
-    Other(#[source] io::Error),
     /// Sizes that no ring can have.
     #[error(
         "no ring can have these sizes: {0:?}; entries and buffer counts are powers of two up to 32768, buffers are \
@@ -61,41 +29,6 @@ pub enum RingError {
 impl RingError {
     /// Tells apart why `io_uring_setup` failed.
     pub(super) fn opening(error: io::Error) -> Self {
-        let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
-        Self::classify(error, disabled.trim())
-    }
-
-    fn classify(error: io::Error, disabled: &str) -> Self {
-        match error.raw_os_error() {
-            Some(libc::EPERM | libc::EACCES) if !matches!(disabled, "" | "0") => {
-                Self::Disabled { value: disabled.to_owned() }
-            }
-            Some(libc::EPERM | libc::EACCES) => Self::Refused(error),
-            Some(libc::ENOSYS) => Self::Missing(error),
-            Some(libc::EINVAL) => Self::TooOld(error),
-            Some(libc::ENOMEM) => Self::LockedMemory(error),
-            Some(libc::EMFILE | libc::ENFILE) => Self::Descriptors(error),
-            _ => Self::Other(error),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_refusal_names_the_setting_that_would_allow_it() {
-        let says = |number, sysctl: &str, word: &str| {
-            let text = RingError::classify(io::Error::from_raw_os_error(number), sysctl).to_string();
-            assert!(text.contains(word), "{number} {sysctl}: {text}");
-        };
-        says(libc::EPERM, "2", "kernel.io_uring_disabled is 2");
-        says(libc::EPERM, "0", "seccomp");
-        says(libc::EPERM, "", "seccomp");
-        says(libc::ENOSYS, "0", "Linux 6.1");
-        says(libc::EINVAL, "0", "Linux 6.1");
-        says(libc::ENOMEM, "0", "LimitMEMLOCK");
-        says(libc::EMFILE, "0", "LimitNOFILE");
+        RingRefusal::of(error).into()
     }
 }

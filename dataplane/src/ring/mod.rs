@@ -141,7 +141,7 @@ pub async fn start(config: RingConfig) -> Result<Ring, RingError> {
     CURRENT.with(|current| current.replace(Some(ring.clone())));
     let echo = glommio::spawn_local(driver.echo()).detach();
     let driver = glommio::spawn_local_into(driver.run(), own)
-        .map_err(|error| RingError::Other(io::Error::other(error.to_string())))?
+        .map_err(|error| RingError::opening(io::Error::other(error.to_string())))?
         .detach();
     ring.1.ended.replace(Some([driver, echo]));
     Ok(ring)
