@@ -52,6 +52,12 @@ pub const FAREWELL_TIME: Duration = Duration::from_secs(1);
 pub const OUTGOING_MAX: usize = 64;
 /// Bytes of a request's body. Larger: one call fills memory. Smaller: modules of handlers do not fit.
 pub const BODY_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a body that sets many rows; it carries modules. Larger: one call fills memory. Smaller: handlers of a whole
+/// gateway need several calls.
+pub const APPLY_BYTES_MAX: usize = 64 << 20;
+/// Rows that one call sets. Larger: one revision takes long to check and to send. Smaller: fleets that are written in
+/// files need calls in a row.
+pub const APPLY_ROWS_MAX: usize = 10_000;
 /// Rejections of handlers remembered per plane. Larger: a hostile plane fills memory. Smaller: a cause is lost.
 pub const REJECTIONS_MAX: usize = 32;
 /// Pause before a plane that died is started again; doubled at each death up to the bound. Larger: traffic waits.

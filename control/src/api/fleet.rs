@@ -1,7 +1,9 @@
 //! Calls about handlers, secrets, planes and lock-downs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use control_wire::limits::{SECRET_BYTES_MAX, SECRET_HOSTS_MAX};
@@ -19,7 +21,7 @@ use super::{
 };
 use crate::files;
 use crate::limits::{JOIN_TOKEN_TIME, LOCKDOWN_MAX};
-use crate::link::{forget, make_join_token};
+use crate::link::{Core, forget, make_join_token};
 use crate::pki::sha256;
 use crate::tables::{Change, Entry, Handler, Secret, Tables};
 
@@ -53,18 +55,7 @@ pub(super) async fn put_handler(
     body: Bytes,
 ) -> Answer {
     check_name("handler", &name)?;
-    let module = HEXLOWER.encode(&sha256(&body));
-    let publishing = core.clone();
-    // Compiling and writing block. The file is there before the row that names it.
-    let publish = move || {
-        let envelope = (publishing.publisher)(&body).map_err(Problem::invalid)?;
-        let hash = HEXLOWER.encode(&sha256(&envelope));
-        files::write_private(&publishing.artefacts.join(&hash), &envelope)
-            .map_err(|error| Problem::internal(&error))?;
-        Ok::<_, Problem>((hash, envelope.len()))
-    };
-    let published = tokio::task::spawn_blocking(publish).await;
-    let (hash, bytes) = published.map_err(|error| Problem::internal(&error))??;
+    let (module, hash, bytes) = publish(&core, body).await?;
     let handler = name.clone();
     let decide = move |tables: &Tables| {
         let now = tables.handlers.get(&handler);
@@ -76,6 +67,21 @@ pub(super) async fn put_handler(
     };
     let committed = commit(&core, decide).await?;
     written(&core, &query, committed, Some(&name)).await
+}
+
+/// Compiles, signs and keeps a module; answers its hash, the envelope's, and the envelope's length. The file is there
+/// before the row that names it.
+pub(super) async fn publish(core: &Arc<Core>, wasm: Bytes) -> Result<(String, String, usize), Problem> {
+    let publishing = core.clone();
+    // Compiling and writing block.
+    let publish = move || {
+        let envelope = (publishing.publisher)(&wasm).map_err(Problem::invalid)?;
+        let hash = HEXLOWER.encode(&sha256(&envelope));
+        files::write_private(&publishing.artefacts.join(&hash), &envelope)
+            .map_err(|error| Problem::internal(&error))?;
+        Ok((HEXLOWER.encode(&sha256(&wasm)), hash, envelope.len()))
+    };
+    tokio::task::spawn_blocking(publish).await.map_err(|error| Problem::internal(&error))?
 }
 
 fn uses_handler(document: &PolicyDocument, name: &str) -> bool {
@@ -108,8 +114,9 @@ pub(super) async fn delete_handler(
 /// What a caller writes of a secret. Wiped when dropped; nothing prints it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct SecretBody {
-    value: String,
+pub(super) struct SecretBody {
+    /// Absent: the one that is there stays.
+    value: Option<String>,
     hosts: Vec<String>,
     #[serde(default)]
     allow_plaintext: bool,
@@ -119,6 +126,54 @@ impl Drop for SecretBody {
     fn drop(&mut self) {
         self.value.zeroize();
     }
+}
+
+/// What a secret becomes, and whether its value is another one then. The same again is the same row.
+pub(super) fn secret_row(
+    core: &Core,
+    tables: &Tables,
+    name: &str,
+    body: SecretBody,
+) -> Result<(Secret, bool), Problem> {
+    let value = body.value.as_deref().map(str::as_bytes);
+    if value.is_some_and(|value| value.is_empty() || value.len() > SECRET_BYTES_MAX) {
+        let problem = Problem::invalid(format!("a secret's value has 1 to {SECRET_BYTES_MAX} bytes"));
+        return Err(problem.of_field("value"));
+    }
+    if body.hosts.is_empty() || body.hosts.len() > SECRET_HOSTS_MAX {
+        let problem =
+            Problem::invalid("`hosts` must name the hosts that may receive the secret, at least one");
+        return Err(problem.of_field("hosts"));
+    }
+    for (at, host) in body.hosts.iter().enumerate() {
+        check_pattern("hosts", host).map_err(|problem| problem.of_field(format!("hosts[{at}]")))?;
+    }
+    let now = tables.secrets.get(name).map(|row| &*row.value);
+    let kept = now.map(|now| open_secret(core, name, now)).transpose()?;
+    let value = match (value, &kept) {
+        (Some(value), _) => value,
+        (None, Some(kept)) => kept.expose(),
+        (None, None) => {
+            return Err(Problem::conflict(format!("secret {name} does not exist yet; write its value")));
+        }
+    };
+    let same_value = kept.as_ref().is_some_and(|kept| verify_slices_are_equal(kept.expose(), value).is_ok());
+    if let Some(now) = now
+        && same_value
+        && (&now.hosts, now.allow_plaintext) == (&body.hosts, body.allow_plaintext)
+    {
+        return Ok((now.clone(), false));
+    }
+    let version = now.map_or(1, |now| now.version + 1);
+    let sealed = core.sealer.seal(name, version, &SecretValue::new(value));
+    let sealed = BASE64.encode(&sealed.map_err(|error| Problem::internal(&error))?);
+    let row = Secret { version, sealed, hosts: body.hosts.clone(), allow_plaintext: body.allow_plaintext };
+    Ok((row, !same_value))
+}
+
+fn open_secret(core: &Core, name: &str, row: &Secret) -> Result<SecretValue, Problem> {
+    let sealed = BASE64.decode(row.sealed.as_bytes()).map_err(|error| Problem::internal(&error))?;
+    core.sealer.open(name, row.version, &sealed).map_err(|error| Problem::internal(&error))
 }
 
 fn secret_json(name: &str, row: &Entry<Secret>) -> Value {
@@ -151,28 +206,13 @@ pub(super) async fn put_secret(
             "write {\"value\": text, \"hosts\": [pattern, …]}, optionally \"allowPlaintext\": true",
         )
     })?;
-    if body.value.is_empty() || body.value.len() > SECRET_BYTES_MAX {
-        return Err(Problem::invalid(format!("a secret's value has 1 to {SECRET_BYTES_MAX} bytes")));
+    if body.value.is_none() {
+        return Err(Problem::invalid("`value` is missing; write it as text"));
     }
-    if body.hosts.is_empty() || body.hosts.len() > SECRET_HOSTS_MAX {
-        return Err(Problem::invalid(
-            "`hosts` must name the hosts that may receive the secret, at least one",
-        ));
-    }
-    for host in &body.hosts {
-        check_pattern("hosts", host)?;
-    }
-    let value = SecretValue::new(body.value.as_bytes());
-    let hosts = body.hosts.clone();
-    let allow_plaintext = body.allow_plaintext;
-    drop(body);
     let sealing = core.clone();
     let decide = move |tables: &Tables| {
-        let version = tables.secrets.get(&name).map_or(1, |row| row.value.version + 1);
-        let sealed =
-            sealing.sealer.seal(&name, version, &value).map_err(|error| Problem::internal(&error))?;
-        let secret = Secret { version, sealed: BASE64.encode(&sealed), hosts, allow_plaintext };
-        Ok(vec![Change::Secret(name, Some(secret))])
+        let (row, _) = secret_row(&sealing, tables, &name, body)?;
+        Ok(vec![Change::Secret(name, Some(row))])
     };
     change(&core, &query, decide).await
 }

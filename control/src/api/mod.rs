@@ -1,5 +1,6 @@
 //! The admin API on a Unix socket: idempotent `PUT`, ETag = revision, `If-Match`, `?wait=applied`.
 
+mod apply;
 mod fleet;
 mod problem;
 mod rows;
@@ -23,7 +24,7 @@ use serde_json::error::Category;
 use serde_json::{Value, json};
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::limits::{BODY_BYTES_MAX, WAIT_DEFAULT, WAIT_MAX};
+use crate::limits::{APPLY_BYTES_MAX, BODY_BYTES_MAX, WAIT_DEFAULT, WAIT_MAX};
 use crate::link::Core;
 use crate::planes::Fence;
 use crate::tables::{Change, Tables};
@@ -67,6 +68,9 @@ pub fn router(core: Arc<Core>) -> Router {
         .route("/v1/planes/{name}", axum::routing::delete(fleet::delete_plane))
         .route("/v1/join-tokens", post(fleet::post_join_token))
         .route("/v1/lockdown", post(fleet::post_lockdown))
+        .route("/v1/state", get(apply::get_state))
+        .route("/v1/apply", post(apply::post_apply).layer(DefaultBodyLimit::max(APPLY_BYTES_MAX)))
+        .route("/v1/diff", post(apply::post_diff).layer(DefaultBodyLimit::max(APPLY_BYTES_MAX)))
         .fallback(async |uri: axum::http::Uri| Problem::missing("path", uri.path()))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn(only_known_queries))
@@ -92,6 +96,9 @@ async fn in_our_form(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let detail = match response.status() {
         StatusCode::METHOD_NOT_ALLOWED => format!("{call} is no call; the field Allow names the methods"),
+        StatusCode::PAYLOAD_TOO_LARGE if call.ends_with("/apply") || call.ends_with("/diff") => {
+            format!("a body has at most {APPLY_BYTES_MAX} bytes here; apply in parts, handlers first")
+        }
         StatusCode::PAYLOAD_TOO_LARGE => format!("a body has at most {BODY_BYTES_MAX} bytes"),
         StatusCode::BAD_REQUEST => format!("{call} cannot be read; write names in UTF-8, escaped by %"),
         _ => return response,
@@ -204,7 +211,7 @@ fn check_pattern(field: &str, text: &str) -> Result<(), Problem> {
 }
 
 /// Everything about a document that its types do not say; also its size, and that what it names exists.
-fn check_document(document: &PolicyDocument, tables: &Tables) -> Result<(), Problem> {
+fn check_document(document: &PolicyDocument, handler: impl Fn(&str) -> bool) -> Result<(), Problem> {
     let text = serde_json::to_string(document).map_err(|error| Problem::internal(&error))?;
     let max = control_wire::limits::DOCUMENT_BYTES_MAX;
     if text.len() > max {
@@ -213,12 +220,14 @@ fn check_document(document: &PolicyDocument, tables: &Tables) -> Result<(), Prob
             text.len()
         )));
     }
-    document.validate().map_err(|error| Problem::invalid(error.to_string()))?;
-    let handlers = document.outbound_by_host.iter().flatten().map(|row| &row.outbound);
-    for outbound in document.outbound.iter().chain(handlers) {
-        if !tables.handlers.contains_key(&outbound.handler) {
-            let name = &outbound.handler;
-            return Err(Problem::conflict(format!("handler {name} does not exist; publish it first")));
+    document.validate().map_err(|error| Problem::invalid(error.to_string()).of_field(error.field))?;
+    let by_host = document.outbound_by_host.iter().flatten().enumerate();
+    let by_host = by_host.map(|(at, row)| (format!("outboundByHost[{at}].handler"), &row.outbound.handler));
+    let outbound = document.outbound.iter().map(|used| ("outbound.handler".to_owned(), &used.handler));
+    for (field, name) in outbound.chain(by_host) {
+        if !handler(name) {
+            let detail = format!("handler {name} does not exist; publish it first");
+            return Err(Problem::conflict(detail).of_field(field));
         }
     }
     Ok(())
@@ -288,11 +297,21 @@ async fn written(
     (revision, fence): (u64, Option<Fence>),
     handler: Option<&str>,
 ) -> Answer {
-    let Some(within) = query.wait()? else {
-        return Ok(with_etag(Json(json!({ "revision": revision })).into_response(), revision));
-    };
+    let handlers: Vec<String> = handler.map(str::to_owned).into_iter().collect();
+    let (status, body) = outcome(core, query, (revision, fence), &handlers).await?;
+    Ok(with_etag((status, Json(body)).into_response(), revision))
+}
+
+/// What there is to answer to a write.
+async fn outcome(
+    core: &Core,
+    query: &WaitQuery,
+    (revision, fence): (u64, Option<Fence>),
+    handlers: &[String],
+) -> Result<(StatusCode, Value), Problem> {
+    let Some(within) = query.wait()? else { return Ok((StatusCode::OK, json!({ "revision": revision }))) };
     let behind = core.planes.wait(revision, fence, within).await;
-    let rejected = handler.map(|name| rejections(core, name)).unwrap_or_default();
+    let rejected: Vec<Value> = handlers.iter().flat_map(|name| rejections(core, name)).collect();
     let planes = core.planes.view(&core.store.tables()).len();
     let applied = behind.is_empty() && rejected.is_empty();
     let mut body = json!({ "revision": revision, "applied": applied, "planes": planes });
@@ -302,8 +321,7 @@ async fn written(
     if !rejected.is_empty() {
         body["rejected"] = json!(rejected);
     }
-    let status = if applied { StatusCode::OK } else { StatusCode::ACCEPTED };
-    Ok(with_etag((status, Json(body)).into_response(), revision))
+    Ok((if applied { StatusCode::OK } else { StatusCode::ACCEPTED }, body))
 }
 
 /// Planes that do not take the version of a handler that is in force, and why.

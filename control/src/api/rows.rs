@@ -46,7 +46,7 @@ pub(super) async fn put_template(
     let decide = move |tables: &Tables| {
         let now = tables.templates.get(&id);
         check_match(wanted.as_deref(), now.map(|row| row.revision))?;
-        check_document(&document, tables)?;
+        check_document(&document, |name| tables.handlers.contains_key(name))?;
         Ok(vec![Change::Template(id, Some(document))])
     };
     change(&core, &query, decide).await
@@ -71,8 +71,8 @@ pub(super) async fn delete_template(
 
 /// What a caller writes of a sandbox; salt and certificate are not theirs.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SandboxBody {
+#[serde(deny_unknown_fields, expecting = "a sandbox: {\"template\": name}, optionally overrides and labels")]
+pub(super) struct SandboxBody {
     template: String,
     #[serde(default)]
     overrides: PolicyDocument,
@@ -123,35 +123,49 @@ pub(super) async fn put_sandbox(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    check_name("sandbox", &id)?;
     let body: SandboxBody = parse(&body)?;
-    if body.labels.len() > LABELS_MAX {
-        return Err(Problem::invalid(format!("a sandbox has at most {LABELS_MAX} labels")));
-    }
-    for (key, value) in &body.labels {
-        check_name("label", key)?;
-        check_name("label value", value)?;
-    }
     let wanted = if_match(&headers)?;
-    let mut salt = [0; SALT_BYTES];
-    aws_lc_rs::rand::fill(&mut salt).map_err(|error| Problem::internal(&error))?;
+    let name = id.clone();
     change_sandbox(&core, id, &query, move |now, tables| {
         check_match(wanted.as_deref(), now.map(|(revision, _)| revision))?;
-        if !tables.templates.contains_key(&body.template) {
-            let name = &body.template;
-            return Err(Problem::conflict(format!(
-                "template {name} does not exist; PUT /v1/templates/{name} first"
-            )));
-        }
-        // Salt and certificate stay for the sandbox's life: clients in it trust that authority.
-        let (salt, ca_certificate) = match now {
-            Some((_, row)) => (row.salt, row.ca_certificate.clone()),
-            None => (salt, None),
-        };
-        let SandboxBody { template, overrides, labels } = body;
-        Ok(Some(Sandbox { template, overrides, labels, salt, ca_certificate }))
+        sandbox_row(tables, &name, body, |template| tables.templates.contains_key(template)).map(Some)
     })
     .await
+}
+
+/// What a sandbox becomes; the caller checks its overrides.
+pub(super) fn sandbox_row(
+    tables: &Tables,
+    id: &str,
+    body: SandboxBody,
+    template: impl Fn(&str) -> bool,
+) -> Result<Sandbox, Problem> {
+    check_name("sandbox", id)?;
+    if body.labels.len() > LABELS_MAX {
+        let problem = Problem::invalid(format!("a sandbox has at most {LABELS_MAX} labels"));
+        return Err(problem.of_field("labels"));
+    }
+    for (key, value) in &body.labels {
+        check_name("label", key)
+            .and_then(|()| check_name("label value", value))
+            .map_err(|problem| problem.of_field(format!("labels.{key}")))?;
+    }
+    if !template(&body.template) {
+        let name = &body.template;
+        let detail = format!("template {name} does not exist; PUT /v1/templates/{name} first");
+        return Err(Problem::conflict(detail).of_field("template"));
+    }
+    // Salt and certificate stay for the sandbox's life: clients in it trust that authority.
+    let (salt, ca_certificate) = match tables.sandboxes.get(id) {
+        Some(row) => (row.value.salt, row.value.ca_certificate.clone()),
+        None => {
+            let mut salt = [0; SALT_BYTES];
+            aws_lc_rs::rand::fill(&mut salt).map_err(|error| Problem::internal(&error))?;
+            (salt, None)
+        }
+    };
+    let SandboxBody { template, overrides, labels } = body;
+    Ok(Sandbox { template, overrides, labels, salt, ca_certificate })
 }
 
 pub(super) async fn delete_sandbox(
@@ -176,7 +190,7 @@ where
         let now = tables.sandboxes.get(&id);
         let next = decide(now.map(|row| (row.revision, &*row.value)), tables)?;
         if let Some(next) = &next {
-            check_document(&next.overrides, tables)?;
+            check_document(&next.overrides, |name| tables.handlers.contains_key(name))?;
         }
         Ok(vec![Change::Sandbox(id, next)])
     };

@@ -14,7 +14,12 @@ use serde::{Deserialize, Serialize};
 /// replaces the template's field, it never merges with it. `outboundByHost` alone is kept in two layers: the sandbox's
 /// hosts are asked first, then the template's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    default,
+    expecting = "a policy: an object of its fields"
+)]
 pub struct PolicyDocument {
     /// Hosts outside every list may be reached. Unset means false.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,7 +63,7 @@ pub struct PolicyDocument {
 
 /// Addresses that hosts of one pattern may resolve to although they are special-purpose.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{\"host\": pattern, \"cidrs\": [range, …]}")]
 pub struct AllowedAddresses {
     /// Host pattern.
     pub host: String,
@@ -68,7 +73,7 @@ pub struct AllowedAddresses {
 
 /// Private roots for the hosts of one pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "{\"host\": pattern, \"pem\": certificates}")]
 pub struct UpstreamRoots {
     /// Host pattern.
     pub host: String,
@@ -78,7 +83,10 @@ pub struct UpstreamRoots {
 
 /// One rule: for requests to a host that match, do these things.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a rule: {\"host\": pattern, \"actions\": [action, …]}, optionally \"match\""
+)]
 pub struct Rule {
     /// Host pattern.
     pub host: String,
@@ -91,7 +99,11 @@ pub struct Rule {
 
 /// What a request must look like for a rule to hold; every field that is set must match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(
+    deny_unknown_fields,
+    default,
+    expecting = "{\"method\": [method, …], \"path\": glob}, either or both"
+)]
 pub struct RuleMatch {
     /// Any of these methods, compared byte by byte.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,7 +115,7 @@ pub struct RuleMatch {
 
 /// One action of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", try_from = "ActionFields")]
 pub enum RuleAction {
     /// Refuse, with this reason.
     Deny {
@@ -117,7 +129,7 @@ pub enum RuleAction {
         /// Name of the secret.
         secret: String,
         /// Put before the value.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
+        #[serde(skip_serializing_if = "String::is_empty")]
         prefix: String,
     },
     /// `Authorization: Bearer` from a secret.
@@ -127,9 +139,69 @@ pub enum RuleAction {
     },
 }
 
+/// [`RuleAction`] as it is read: its own reader would speak of Rust's variants.
+#[derive(Deserialize)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "an action: {\"deny\": {\"reason\": text}}, {\"header\": {\"name\": field, \"secret\": name}} or \
+                 {\"bearer\": {\"secret\": name}}"
+)]
+struct ActionFields {
+    deny: Option<DenyFields>,
+    header: Option<HeaderFields>,
+    bearer: Option<BearerFields>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "{\"reason\": text}")]
+struct DenyFields {
+    reason: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "{\"name\": field, \"secret\": name}, optionally \"prefix\"")]
+struct HeaderFields {
+    name: String,
+    secret: String,
+    #[serde(default)]
+    prefix: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "{\"secret\": name}")]
+struct BearerFields {
+    secret: String,
+}
+
+impl TryFrom<ActionFields> for RuleAction {
+    type Error = &'static str;
+
+    fn try_from(fields: ActionFields) -> Result<Self, Self::Error> {
+        match fields {
+            ActionFields { deny: Some(DenyFields { reason }), header: None, bearer: None } => {
+                Ok(Self::Deny { reason })
+            }
+            ActionFields { header: Some(field), deny: None, bearer: None } => {
+                let HeaderFields { name, secret, prefix } = field;
+                Ok(Self::Header { name, secret, prefix })
+            }
+            ActionFields { bearer: Some(BearerFields { secret }), deny: None, header: None } => {
+                Ok(Self::Bearer { secret })
+            }
+            _ => Err(
+                "an action has exactly one of `deny`, `header` and `bearer`; write several as several actions",
+            ),
+        }
+    }
+}
+
 /// A handler by name, with its parameters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "{\"handler\": name}, optionally \"params\" and \"onError\""
+)]
 pub struct HandlerUse {
     /// Name under which the handler was published.
     pub handler: String,
@@ -154,7 +226,11 @@ pub struct HostHandler {
 
 /// [`HostHandler`] as it is read: a flattened struct would let unknown fields pass.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "{\"host\": pattern, \"handler\": name}, optionally \"params\" and \"onError\""
+)]
 struct HostHandlerFields {
     host: String,
     handler: String,
@@ -173,7 +249,7 @@ impl From<HostHandlerFields> for HostHandler {
 
 /// What follows a handler that trapped, ran out of budget or answered nonsense.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "\"refuse\" or \"next\"")]
 pub enum OnError {
     /// The request is refused.
     #[default]
@@ -190,7 +266,7 @@ impl OnError {
 
 /// What a plane does for a sandbox when it has lost control.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "\"keep\" or \"deny\"")]
 pub enum OnControlLoss {
     /// Traffic goes on with the last snapshot.
     #[default]

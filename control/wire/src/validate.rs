@@ -336,6 +336,31 @@ mod tests {
     }
 
     #[test]
+    fn a_value_of_the_wrong_type_is_told_in_json_and_never_by_a_type_of_the_program() {
+        for (text, form) in [
+            (r#"{"rules":[{"host":"a.com","actions":[{"deny":5}]}]}"#, "{\"reason\": text}"),
+            (r#"{"rules":[{"host":"a.com","actions":["bearer"]}]}"#, "{\"bearer\": {\"secret\": name}}"),
+            (r#"{"rules":[{"host":"a.com","actions":[7]}]}"#, "an action"),
+            (r#"{"rules":[{"host":"a.com","actions":[{"bearer":"token"}]}]}"#, "{\"secret\": name}"),
+            (r#"{"rules":[{"host":"a.com","actions":[{}]}]}"#, "exactly one of `deny`"),
+            (r#"{"rules":[{"host":"a.com","actions":[{"query":{}}]}]}"#, "`deny`, `header`, `bearer`"),
+            (r#"{"rules":["a.com"]}"#, "a rule: {\"host\": pattern"),
+            (r#"{"rules":[{"host":"a.com","match":"/x","actions":[]}]}"#, "\"path\": glob"),
+            (r#"{"outbound":"inject"}"#, "{\"handler\": name}"),
+            (r#"{"outboundByHost":["inject"]}"#, "\"handler\": name"),
+            (r#"{"onControlLoss":"maybe"}"#, "`keep` or `deny`"),
+            (r#"{"allowedAddresses":["10.0.0.0/8"]}"#, "\"cidrs\""),
+        ] {
+            let said = problem(text);
+            assert!(said.contains(form), "{text}: {said}");
+            for ours in ["struct", "enum", "variant Rule", "RuleAction", "PolicyDocument", "HandlerUse", "::"]
+            {
+                assert!(!said.contains(ours), "{text}: {said}");
+            }
+        }
+    }
+
+    #[test]
     fn rules_that_cannot_hold_are_refused() {
         for (inside, fix) in [
             (r#""match":{"path":"v1"},"actions":[{"bearer":{"secret":"t"}}]"#, "write `/v1`"),
