@@ -8,6 +8,7 @@ use std::{
 
 use control_wire::attach::{Kept, KeptPlaces, Share, receive, send};
 use control_wire::limits::ATTACH_BYTES_MAX;
+use rustix::net::{Shutdown, shutdown};
 
 use crate::limits::KEPT_SANDBOXES_MAX;
 use crate::tell::tell;
@@ -18,6 +19,7 @@ pub struct Keeper {
     held: BTreeMap<String, (KeptPlaces, Vec<OwnedFd>)>,
     /// Listeners of many sandboxes, by name. The plane bounds their number.
     shared: BTreeMap<String, (Share, Vec<OwnedFd>)>,
+    has_served: bool,
 }
 
 impl Keeper {
@@ -29,8 +31,17 @@ impl Keeper {
             // The plane has ended; whoever started it knows why.
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(error) => tell(format_args!("what is attached to the plane is not kept any more: {error}")),
+            Err(error) => {
+                tell(format_args!("what is attached to the plane is not kept any more: {error}"));
+                // It hears that nobody listens, and goes on: gone is a keeper only with the whole socket.
+                let _ended = shutdown(plane, Shutdown::Read);
+            }
         }
+    }
+
+    /// A plane has said that it serves, at any time.
+    pub fn has_served(&self) -> bool {
+        self.has_served
     }
 
     /// Number of sandboxes that are held.
@@ -69,6 +80,7 @@ impl Keeper {
                 Kept::Detach(detach) => drop(self.held.remove(&detach.sandbox)),
                 Kept::Share(share) => drop(self.shared.insert(share.name.clone(), (share, descriptors))),
                 Kept::Unshare(unshare) => drop(self.shared.remove(&unshare.name)),
+                Kept::Serves => self.has_served = true,
                 Kept::Whole => return Err(io::Error::from(io::ErrorKind::InvalidData)),
             }
         }

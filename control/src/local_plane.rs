@@ -57,6 +57,25 @@ pub enum PlaneError {
     /// No socket to the plane.
     #[error("cannot make the socket on which the plane tells what is attached to it")]
     Keeper(#[source] io::Error),
+    /// The program cannot be executed.
+    #[error("cannot start {program}")]
+    Start {
+        /// The program.
+        program: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended before it served, which another attempt would not change.
+    #[error(
+        "the plane did not start ({status}): see what it said above; its settings are those of {settings}"
+    )]
+    Refused {
+        /// How it ended.
+        status: ExitStatus,
+        /// The file of its settings.
+        settings: String,
+    },
     /// No join token could be made.
     #[error("cannot make the plane's join token")]
     Token(#[from] LinkError),
@@ -160,10 +179,11 @@ impl LocalPlane {
         Ok(())
     }
 
-    /// Runs the plane until `stop` says so; then ends it and waits for its end.
+    /// Runs the plane until `stop` says so; then ends it and waits for its end. One that dies is started again.
     ///
     /// # Errors
-    /// When its settings cannot be written. A plane that dies is started again.
+    /// When its settings cannot be written, or something keeps the first plane from serving: that is for an operator
+    /// to mend. Once a plane has served, the cause may pass, and what is attached is worth another attempt.
     pub async fn run(&self, core: &Core, mut stop: watch::Receiver<bool>) -> Result<(), PlaneError> {
         let mut pause = RESTART_PAUSE;
         let mut keeper = Keeper::default();
@@ -178,19 +198,25 @@ impl LocalPlane {
             let spawned = self.spawn(theirs);
             let keeping = tokio::task::spawn_blocking(move || {
                 keeper.attend(&ours);
-                keeper
+                // Ours stays open for as long as the plane lives, which ends when it closes.
+                (keeper, ours)
             });
-            match spawned {
-                Err(error) => tell(format_args!("cannot start {}: {error}", self.program.display())),
+            let ended = match spawned {
+                Err(error) => Err(error),
                 Ok(mut child) => tokio::select! {
-                    ended = child.wait() => tell_end(ended),
+                    ended = child.wait() => ended,
                     () = told(&mut stop) => {
                         end(&mut child).await;
                         return Ok(());
                     }
                 },
+            };
+            keeper = keeping.await.map(|(keeper, _ours)| keeper).unwrap_or_default();
+            if keeper.has_served() {
+                tell_end(ended);
+            } else {
+                self.judge(ended)?;
             }
-            keeper = keeping.await.unwrap_or_default();
             if started.elapsed() > PLANE_HEALTHY_TIME {
                 pause = RESTART_PAUSE;
             }
@@ -199,6 +225,19 @@ impl LocalPlane {
                 () = told(&mut stop) => return Ok(()),
             }
         }
+    }
+
+    /// Whether another attempt may go better than the first one, which came to no service.
+    fn judge(&self, ended: io::Result<ExitStatus>) -> Result<(), PlaneError> {
+        let status = ended
+            .map_err(|source| PlaneError::Start { program: self.program.display().to_string(), source })?;
+        // By a signal it was killed, and with 0 it was asked to end: neither is its own doing.
+        if status.code().is_some_and(|code| code != 0) {
+            let settings = self.config_path().display().to_string();
+            return Err(PlaneError::Refused { status, settings });
+        }
+        tell_end(Ok(status));
+        Ok(())
     }
 
     fn spawn(&self, keeper: OwnedFd) -> io::Result<Child> {
@@ -216,7 +255,7 @@ async fn told(stop: &mut watch::Receiver<bool>) {
 fn tell_end(ended: io::Result<ExitStatus>) {
     match ended {
         Ok(status) => tell(format_args!("the plane ended by {status}; starting it again")),
-        Err(error) => tell(format_args!("the plane cannot be waited for: {error}")),
+        Err(error) => tell(format_args!("the plane cannot be started: {error}; trying again")),
     }
 }
 

@@ -14,13 +14,14 @@ use data_encoding::BASE64;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use wasmer_types::target::{CpuFeature, Triple};
 
 use crate::causes::chain;
 use crate::compile::{Signer, publish};
 use crate::limits::FAREWELL_TIME;
 use crate::link::{Core, Handover, PLANE_KEYS, Publisher};
-use crate::local_plane::{LocalPlane, find};
+use crate::local_plane::{LocalPlane, PlaneError, find};
 use crate::pki::Authority;
 use crate::planes::Planes;
 use crate::seal::Sealer;
@@ -127,10 +128,18 @@ fn bind(socket: &Path) -> Result<UnixListener, Fault> {
     Ok(listener)
 }
 
+/// Waits until the plane is run no longer; for ever where there is none.
+async fn plane_ended(plane: &mut Option<JoinHandle<Result<(), PlaneError>>>) -> Result<(), Fault> {
+    let Some(running) = plane else { return std::future::pending().await };
+    let ended = running.await;
+    *plane = None;
+    Ok(ended??)
+}
+
 /// Serves until SIGINT or SIGTERM.
 ///
 /// # Errors
-/// With the part that cannot be opened, bound or started.
+/// With the part that cannot be opened, bound or started, the plane included.
 pub async fn run(settings: Settings) -> Result<(), Fault> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     // Before anything is bound: what is missing is said at once.
@@ -149,7 +158,7 @@ pub async fn run(settings: Settings) -> Result<(), Fault> {
     );
 
     let (stop, stopped) = watch::channel(false);
-    let plane = program.map(|program| {
+    let mut plane = program.map(|program| {
         let config = settings.plane.and_then(|plane| plane.config);
         let plane = LocalPlane { program, folder: settings.state.join("plane"), config, link: address };
         println!("plane  {} --config {}", plane.program.display(), plane.config_path().display());
@@ -161,11 +170,10 @@ pub async fn run(settings: Settings) -> Result<(), Fault> {
         ended = async { axum::serve(listener, api::router(core)).await } => ended.map_err(Fault::from),
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
+        ended = plane_ended(&mut plane) => ended,
     };
     stop.send_replace(true);
-    if let Some(plane) = plane {
-        plane.await??;
-    }
+    let served = if plane.is_some() { served.and(plane_ended(&mut plane).await) } else { served };
     endpoint.close(CLOSE_DONE.into(), b"control ends");
     // Planes that are told so come back at once; the others would wait out the silence.
     let _ = tokio::time::timeout(FAREWELL_TIME, endpoint.wait_idle()).await;

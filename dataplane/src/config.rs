@@ -16,7 +16,7 @@ use crate::limits;
 pub struct Config {
     /// Name of this plane, unique in the fleet.
     pub name: String,
-    /// Folder for the pool master, the link's identity and nothing else. Made with mode 0700 where it is missing.
+    /// Folder for the pool master and the link's identity, of this plane alone. Made with mode 0700 where it is missing.
     pub state_dir: PathBuf,
     /// Number of shards. Unset: one per core that the process may use.
     #[serde(default)]

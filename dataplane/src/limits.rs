@@ -344,3 +344,11 @@ pub const DNS_ANSWERS_BYTES_MAX: usize = 16 << 10;
 /// Receive buffers of one kind that a shard's ring offers to the kernel at first. Larger: more memory is touched in
 /// turn, and leaves the caches. Smaller: more bursts find none and widen the offer.
 pub const BUFFERS_OFFERED: u16 = 16;
+/// How long a plane whose keeper is gone may take to end; then it is killed. Larger: one that hangs holds up the plane
+/// after it. Smaller: records of a busy plane are cut off.
+pub const ORPHAN_TIME: Duration = Duration::from_secs(8);
+/// How long a plane waits for the one before it to leave the state folder. Larger: two planes that were given one
+/// folder by mistake are told late. Smaller: shorter than [`ORPHAN_TIME`], a plane that ends in order stops the next.
+pub const STATE_FOLDER_TIME: Duration = Duration::from_secs(10);
+/// Pause between two looks whether it has left. Larger: the next plane begins late. Smaller: more looks.
+pub const STATE_FOLDER_PAUSE: Duration = Duration::from_millis(20);

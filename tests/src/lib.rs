@@ -8,6 +8,7 @@ pub mod gateway;
 pub mod guests;
 pub mod origin;
 pub mod process;
+mod programs;
 pub mod stage;
 
 /// The root of the checkout.

@@ -9,38 +9,18 @@ use std::{
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use control_wire::attach::{Attach, Client, Detach, Done, Request};
 use serde_json::Value;
 
-use crate::{checkout, gateway::PATIENCE};
+use crate::gateway::PATIENCE;
 
-/// The `outgate` program of this build.
-///
-/// # Panics
-/// When it is not built; the message says how.
-pub fn outgate() -> PathBuf {
-    let own = std::env::current_exe().expect("a running program has a path");
-    let path = own.ancestors().nth(2).expect("tests lie in a target folder").join("outgate");
-    assert!(path.is_file(), "{} is missing; cargo build --workspace --bins", path.display());
-    path
-}
+pub use crate::programs::{outgate, shipped_plane};
 
-/// The plane's program as it is shipped: built alone. `OUTGATE_DATAPLANE` names another.
-///
-/// # Panics
-/// When it is not built; the message says how.
-pub fn shipped_plane() -> PathBuf {
-    if let Some(path) = std::env::var_os("OUTGATE_DATAPLANE") {
-        return path.into();
-    }
-    let built = |kind| checkout().join("target/plane").join(kind).join("outgate-dataplane");
-    let age = |path: &PathBuf| fs::metadata(path).and_then(|found| found.modified()).ok();
-    let newest = ["debug", "release"].map(built).into_iter().filter(|path| path.is_file()).max_by_key(age);
-    newest.expect("cargo build -p dataplane --bin outgate-dataplane --target-dir target/plane")
-}
+/// Pause between two looks at something that tells of no change.
+const LOOK_PAUSE: Duration = Duration::from_millis(5);
 
 /// A process that is killed with the test, and everything that it says.
 pub struct Process {
@@ -54,7 +34,15 @@ impl Process {
     /// # Panics
     /// When it cannot be started.
     pub fn start(command: &mut Command) -> Self {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self::spawn(command.stdin(Stdio::null()))
+    }
+
+    /// Starts it with the standard input that it was given.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn(command: &mut Command) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let said = Arc::<(Mutex<String>, Condvar)>::default();
         let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
@@ -71,9 +59,9 @@ impl Process {
         let (said, changed) = &*self.said;
         let find = |text: &str| text.lines().find_map(|line| Some(line.split_once(mark)?.1.to_owned()));
         let said = said.lock().expect("no reader panicked");
-        let (said, _) = changed
-            .wait_timeout_while(said, PATIENCE, |text| find(text).is_none())
-            .expect("no reader panicked");
+        let waited = changed.wait_timeout_while(said, PATIENCE, |text| find(text).is_none());
+        // Not held by a test that fails: its end asks again for what was said.
+        let said = waited.expect("no reader panicked").0.clone();
         find(&said).unwrap_or_else(|| panic!("no line with `{mark}` in:\n{said}"))
     }
 
@@ -109,6 +97,21 @@ impl Process {
         self.child.wait().expect("a child can be waited for");
     }
 
+    /// Waits until it ends by itself, and tells whether it ended well.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn ended(&mut self) -> bool {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status.success();
+            }
+            assert!(begun.elapsed() < PATIENCE, "process {} goes on", self.pid());
+            thread::park_timeout(LOOK_PAUSE);
+        }
+    }
+
     /// Asks it to end, waits, and tells whether it ended well.
     ///
     /// # Panics
@@ -121,7 +124,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // `outgate serve` ends its plane when it is asked to end, and cannot when it is killed.
+        // In order where it can be: when `outgate serve` has ended so, its plane has left the folder.
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             self.signal(rustix::process::Signal::TERM);
             let asked = Instant::now();
@@ -163,7 +166,7 @@ impl Control {
     /// # Panics
     /// When it does not start.
     pub fn start(state: &Path) -> Self {
-        Self::serve(state, "127.0.0.1:0", &["--no-plane"])
+        Self::alone(state, "127.0.0.1:0")
     }
 
     /// Starts control with a plane of its own, which gets these settings beside its usual ones.
@@ -171,17 +174,34 @@ impl Control {
     /// # Panics
     /// When it does not start.
     pub fn with_plane(state: &Path, settings: &str) -> Self {
+        Self::serve(state, &mut Self::with_plane_command(state, settings))
+    }
+
+    /// The command that starts control with a plane of its own.
+    ///
+    /// # Panics
+    /// When the settings cannot be written.
+    pub fn with_plane_command(state: &Path, settings: &str) -> Command {
         fs::create_dir_all(state).expect("a temporary folder takes folders");
         let file = state.join("own.toml");
         fs::write(&file, settings).expect("a temporary folder takes files");
-        let (file, plane) = (file.display().to_string(), shipped_plane().display().to_string());
-        Self::serve(state, "127.0.0.1:0", &["--plane-config", &file, "--dataplane", &plane])
+        let mut command = Self::command(state, "127.0.0.1:0");
+        command.arg("--plane-config").arg(file).arg("--dataplane").arg(shipped_plane());
+        command
     }
 
-    fn serve(state: &Path, listen: &str, more: &[&str]) -> Self {
+    fn command(state: &Path, listen: &str) -> Command {
         let mut command = Command::new(outgate());
-        command.arg("--state").arg(state).args(["serve", "--listen", listen]).args(more);
-        let process = Process::start(&mut command);
+        command.arg("--state").arg(state).args(["serve", "--listen", listen]);
+        command
+    }
+
+    fn alone(state: &Path, listen: &str) -> Self {
+        Self::serve(state, Self::command(state, listen).arg("--no-plane"))
+    }
+
+    fn serve(state: &Path, command: &mut Command) -> Self {
+        let process = Process::start(command);
         let link = process.told("link   udp ").parse().expect("an address");
         Self { state: state.to_owned(), process, link }
     }
@@ -190,7 +210,7 @@ impl Control {
     pub fn restart(&mut self) {
         self.process.kill();
         let link = self.link.to_string();
-        *self = Self::serve(&self.state.clone(), &link, &["--no-plane"]);
+        *self = Self::alone(&self.state.clone(), &link);
     }
 
     /// Calls the API: status and body.
@@ -338,6 +358,18 @@ pub fn attach_proxy(folder: &Path, sandbox: &str) -> String {
 /// When the plane refuses.
 pub fn detach(folder: &Path, sandbox: &str) {
     local(folder, &Request::Detach(Detach { sandbox: sandbox.into() }), &[]);
+}
+
+/// The process that another one has started.
+///
+/// # Panics
+/// When `/proc` cannot be read.
+pub fn child_of(pid: u32) -> Option<u32> {
+    fs::read_dir("/proc").expect("/proc is there").flatten().find_map(|entry| {
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()?;
+        (parent == pid).then(|| entry.file_name().to_str()?.parse().ok()).flatten()
+    })
 }
 
 /// Runs a program to its end; what it wrote, both streams, and whether it went well.

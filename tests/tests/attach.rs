@@ -517,6 +517,7 @@ fn plane_begins_with_what_its_keeper_holds_and_tells_it_what_changes() {
         tell(&ours, &Kept::Whole, &[]);
         let keeper = Some(Keeper::new(theirs).unwrap());
         place.server = Some(start(&place.socket, Arc::clone(&place.gateway.shards), keeper).unwrap());
+        assert_eq!(heard(&ours).0, Kept::Serves);
         assert_eq!(place.attached(), ["box"]);
         let mut stream = place.tls(ELSEWHERE, "origin.test");
         assert!(ask(&mut stream, &place.get("origin.test"), b"").0.starts_with("HTTP/1.1 200 "));

@@ -1,7 +1,6 @@
 //! Processes that die, stop or come back: what goes on, what is refused, and what nobody may miss.
 
 use std::{
-    fs,
     io::{Read, Write},
     net::TcpListener,
     os::fd::AsFd,
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use tests::{
     gateway::{ask, read_head},
     origin::{Duplex, Origin, respond},
-    process::{Control, local},
+    process::{Control, child_of, local},
     stage::{SANDBOX, Stage, policy},
 };
 
@@ -124,15 +123,6 @@ fn a_plane_that_was_stopped_past_its_lease_forwards_nothing_more() {
     let end = stream.read_to_end(&mut rest);
     assert!(rest.is_empty(), "{:?} came after the lease", String::from_utf8_lossy(&rest));
     assert!(end.is_err(), "the stream was reset, not ended");
-}
-
-/// The process that another one has started.
-fn child_of(pid: u32) -> Option<u32> {
-    fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()?;
-        (parent == pid).then(|| entry.file_name().to_str()?.parse().ok()).flatten()
-    })
 }
 
 #[test]

@@ -239,7 +239,7 @@ pub struct Attached {
 }
 
 /// What goes between a plane and its keeper. First the keeper tells all that it holds, then [`Kept::Whole`]; from then
-/// on the plane tells what changes.
+/// on the plane tells what changes. A plane whose keeper is gone ends.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "camelCase")]
 pub enum Kept {
@@ -253,6 +253,8 @@ pub enum Kept {
     Unshare(Unshare),
     /// That was all.
     Whole,
+    /// The plane serves: nothing has kept it from starting.
+    Serves,
 }
 
 /// Places of one sandbox, without its password.

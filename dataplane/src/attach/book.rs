@@ -138,6 +138,11 @@ impl Book {
         Ok(Done { attached, shared, more: behind.next().is_some(), ..Done::default() })
     }
 
+    /// Tells the keeper that this plane serves.
+    pub(super) fn tell_serving(&self) {
+        self.state().tell_keeper(&Kept::Serves, &[]);
+    }
+
     /// A thread that panicked left a state that is whole: it changes by single assignments, after all that may fail.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -152,7 +157,7 @@ impl State {
                 let (name, listeners) = shared(share, descriptors)?;
                 self.share(shards, name, &listeners)
             }
-            Kept::Detach(_) | Kept::Unshare(_) | Kept::Whole => Ok(()),
+            Kept::Detach(_) | Kept::Unshare(_) | Kept::Whole | Kept::Serves => Ok(()),
         }
     }
 

@@ -9,9 +9,13 @@ use control_wire::{
     attach::{KEEPER_ON_STDIN, KEEPER_VARIABLE, Kept, receive, send},
     limits::ATTACH_BYTES_MAX,
 };
-use rustix::net::{
-    SocketType,
-    sockopt::{Timeout, set_socket_timeout, socket_type},
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    net::{
+        SocketType,
+        sockopt::{Timeout, set_socket_timeout, socket_type},
+    },
 };
 
 use super::AttachError;
@@ -52,6 +56,14 @@ impl Keeper {
         Ok(Self(socket))
     }
 
+    /// What [`wait_until_gone`] waits on.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn watched(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+
     /// Hands over all that the keeper holds, to its last word.
     pub(super) fn take_over(&self, mut take: impl FnMut(Kept, Vec<OwnedFd>)) -> io::Result<()> {
         let mut packet = vec![0; ATTACH_BYTES_MAX];
@@ -62,7 +74,9 @@ impl Keeper {
             }
             match serde_json::from_slice(&packet[..count])? {
                 Kept::Whole => return Ok(()),
-                Kept::Detach(_) | Kept::Unshare(_) => return Err(io::ErrorKind::InvalidData.into()),
+                Kept::Detach(_) | Kept::Unshare(_) | Kept::Serves => {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
                 kept => take(kept, descriptors),
             }
         }
@@ -71,5 +85,21 @@ impl Keeper {
     /// Tells the keeper what changed. Once this returns, it gets there even when the plane dies.
     pub(super) fn tell(&self, kept: &Kept, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         send(&self.0, &serde_json::to_vec(kept)?, descriptors).map(drop)
+    }
+}
+
+/// Waits until the keeper is gone, however it went; takes nothing from the conversation. A keeper that only listens no
+/// more is still there.
+///
+/// # Errors
+/// What the kernel says.
+pub fn wait_until_gone(watched: &OwnedFd) -> io::Result<()> {
+    loop {
+        // Without anything asked for, the kernel tells the end alone.
+        match poll(&mut [PollFd::new(watched, PollFlags::empty())], None) {
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
     }
 }

@@ -25,7 +25,7 @@ use control_wire::attach::{Answer, Problem};
 use crate::{limits::ATTACH_CLIENTS_MAX, shard::Shards};
 use book::Book;
 
-pub use keeper::Keeper;
+pub use keeper::{Keeper, wait_until_gone};
 
 /// Why the local socket is not served.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,7 @@ pub fn start(path: &Path, shards: Arc<Shards>, keeper: Option<Keeper>) -> Result
     let serving = Arc::clone(&shared);
     let accepting = thread::Builder::new().name("attach".into()).spawn(move || serving.accept());
     let accepting = accepting.map_err(AttachError::Thread)?;
+    shared.book.tell_serving();
     Ok(Server { path: path.to_owned(), file, shared, accepting: Some(accepting) })
 }
 

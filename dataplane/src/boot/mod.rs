@@ -6,9 +6,10 @@ mod wakes;
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
+    time::Instant,
 };
 
 use control_wire::envelope::CompileTarget;
@@ -24,7 +25,7 @@ use crate::{
     clock::Lease,
     config::{Config, ConfigError},
     handler,
-    limits::{JOIN_TOKEN_BYTES_MAX, UPSTREAM_ROOTS_BYTES_MAX},
+    limits::{JOIN_TOKEN_BYTES_MAX, STATE_FOLDER_PAUSE, STATE_FOLDER_TIME, UPSTREAM_ROOTS_BYTES_MAX},
     link::{self, LinkConfig, LinkError, LinkHandle},
     ring::{self, RingConfig, RingError},
     shard::{PlaceError, Settings, Shards, StartError},
@@ -87,6 +88,12 @@ pub enum BootError {
     /// The local socket.
     #[error("`attachSocket`")]
     Attach(#[from] AttachError),
+    /// Another plane keeps its state there.
+    #[error("`stateDir`: another plane runs in {}; stop it or set another folder", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A thread could not be started.
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
@@ -111,10 +118,14 @@ pub fn run(config: &Config) -> Result<(), BootError> {
     harden::raise_descriptors().map_err(process("raising the number of descriptors"))?;
     // Before any thread is there that could be ended by one.
     let mut wakes = Wakes::of_signals().map_err(process("handling signals"))?;
+    let keeper = Keeper::from_environment()?;
+    if let Some(keeper) = &keeper {
+        let following = keeper.watched().and_then(|keeper| wakes.end_with(keeper));
+        following.map_err(process("following its keeper"))?;
+    }
     ring::preflight()?;
 
-    let folder = &config.state_dir;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file("stateDir", folder))?;
+    let Some(_occupied) = occupy(&config.state_dir, &mut wakes)? else { return Ok(()) };
     let (roots, roots_pem) = roots(config)?;
     let names = names(config)?;
     let target = handler::target();
@@ -151,7 +162,6 @@ pub fn run(config: &Config) -> Result<(), BootError> {
         let bound = shards.listen_proxy(address).map_err(|source| BootError::Proxy { address, source })?;
         tell(format_args!("explicit proxy on {bound}"));
     }
-    let keeper = Keeper::from_environment()?;
     let attach = &config.attach_socket;
     let attach = attach.as_ref().map(|path| attach::start(path, Arc::clone(&shards), keeper)).transpose()?;
     tell(format_args!("{} with {} shards serves", config.name, config.shard_count()));
@@ -161,6 +171,33 @@ pub fn run(config: &Config) -> Result<(), BootError> {
     // Ends when all that the shards recorded is written.
     let _ended = writer.join();
     Ok(())
+}
+
+/// Makes the folder of the plane's state, and is the only plane in it for as long as the answer lives: the plane before
+/// may still be on its way out, with the sockets that this one needs. `None` when this one is to end meanwhile.
+fn occupy(folder: &Path, wakes: &mut Wakes) -> Result<Option<fs::File>, BootError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(file("stateDir", folder))?;
+    let path = folder.join("occupied");
+    let opened = fs::File::options().create(true).write(true).truncate(false).mode(0o600).open(&path);
+    let occupied = opened.map_err(file("stateDir", &path))?;
+    let end = Instant::now() + STATE_FOLDER_TIME;
+    let mut told = false;
+    loop {
+        match occupied.try_lock() {
+            Ok(()) => return Ok(Some(occupied)),
+            Err(fs::TryLockError::Error(error)) => return Err(file("stateDir", &path)(error)),
+            Err(fs::TryLockError::WouldBlock) if Instant::now() >= end => {
+                return Err(BootError::Occupied { path: folder.to_owned() });
+            }
+            Err(fs::TryLockError::WouldBlock) => {}
+        }
+        if !std::mem::replace(&mut told, true) {
+            tell(format_args!("waiting for the plane before this one to leave {}", folder.display()));
+        }
+        if wakes.end_within(STATE_FOLDER_PAUSE) {
+            return Ok(None);
+        }
+    }
 }
 
 fn link_config(config: &Config, target: &CompileTarget, lease: &Arc<Lease>) -> Result<LinkConfig, BootError> {

@@ -1,6 +1,14 @@
-//! What the main thread waits for: that the plane is let in, and that a signal ends it.
+//! What the main thread waits for: that the plane is let in, and that a signal or the end of its keeper ends it.
 
-use std::{io, ops::ControlFlow, sync::mpsc, thread};
+use std::{
+    io,
+    ops::ControlFlow,
+    os::fd::OwnedFd,
+    process,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::Duration,
+};
 
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -9,7 +17,9 @@ use signal_hook::{
 
 use super::BootError;
 use crate::{
+    attach::wait_until_gone,
     causes::{chain, tell},
+    limits::ORPHAN_TIME,
     link::{self, LinkConfig, LinkError, Member},
 };
 
@@ -40,6 +50,31 @@ impl Wakes {
         };
         thread::Builder::new().name("signals".into()).spawn(forward)?;
         Ok(Self { wake, woken })
+    }
+
+    /// Ends the plane when its keeper is gone, also by a signal that no process can handle: a plane that nobody ends
+    /// any more would hold its sockets for ever. One that hangs at its end is killed.
+    ///
+    /// The signal of a parent's death would not do: it follows a thread, and is lost where the program has
+    /// capabilities of its own.
+    pub(super) fn end_with(&self, keeper: OwnedFd) -> io::Result<()> {
+        let wake = self.wake.clone();
+        let follow = move || {
+            if let Err(error) = wait_until_gone(&keeper) {
+                return tell(format_args!("this plane would outlive what started it: {error}"));
+            }
+            tell("what started this plane is gone; it ends too");
+            // Nobody waits any more once the process ends.
+            let _ = wake.send(Wake::End);
+            thread::sleep(ORPHAN_TIME);
+            process::abort();
+        };
+        thread::Builder::new().name("keeper".into()).spawn(follow).map(drop)
+    }
+
+    /// Whether the plane is to end, asked for so long.
+    pub(super) fn end_within(&mut self, time: Duration) -> bool {
+        !matches!(self.woken.recv_timeout(time), Err(RecvTimeoutError::Timeout))
     }
 
     /// Waits until the plane has identity and master, and says why it has not yet. `None` when a signal came first.
