@@ -2,20 +2,10 @@
 
 use std::process::{Command, Output};
 
-use tests::process::{outgate, shipped_plane};
-
-/// Denies `io_uring_setup` with EPERM to itself, as the default profiles of container engines do, and becomes the
-/// program that its arguments name. The filter: load the call's number, compare, refuse or allow (seccomp(2)).
-const DENY_RING: &str = "
-import ctypes, os, struct, sys
-def step(code, yes, no, k): return struct.pack('HBBI', code, yes, no, k)
-steps = step(0x20, 0, 0, 0) + step(0x15, 0, 1, 425) + step(0x06, 0, 0, 0x00050001) + step(0x06, 0, 0, 0x7fff0000)
-filter = ctypes.create_string_buffer(steps, len(steps))
-program = ctypes.create_string_buffer(struct.pack('HxxxxxxP', 4, ctypes.addressof(filter)))
-libc = ctypes.CDLL(None, use_errno=True)
-assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0, os.strerror(ctypes.get_errno())
-os.execv(sys.argv[1], sys.argv[1:])
-";
+use tests::{
+    no_ring::without_ring,
+    process::{outgate, shipped_plane},
+};
 
 /// What was printed, with every run of spaces and line breaks as one space, so that folding does not matter.
 fn words(output: &Output) -> String {
@@ -24,13 +14,13 @@ fn words(output: &Output) -> String {
 }
 
 fn run(program: &str, arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(program)
-        .args(arguments)
-        .arg(outgate())
-        .arg("preflight")
-        .env("OUTGATE_DATAPLANE", shipped_plane())
-        .output()
-        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    let mut command = Command::new(program);
+    ended(command.args(arguments).arg(outgate()).arg("preflight"))
+}
+
+fn ended(command: &mut Command) -> (bool, String) {
+    let ran = command.env("OUTGATE_DATAPLANE", shipped_plane()).output();
+    let output = ran.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     (output.status.success(), words(&output))
 }
 
@@ -72,22 +62,18 @@ fn locked_memory_that_is_too_small_is_named_with_the_limit_and_the_command() {
 
 #[test]
 fn a_ring_that_a_seccomp_filter_denies_is_told_in_the_words_of_the_plane() {
-    let (well, text) = run("python3", &["-c", DENY_RING]);
+    let mut preflight = Command::new(outgate());
+    let (well, text) = ended(&mut without_ring(libc::EPERM, preflight.arg("preflight")));
     assert!(!well && text.contains("fix: io_uring io_uring is refused to this process"), "{text}");
     let folder = tempfile::tempdir().unwrap();
     let settings = folder.path().join("plane.toml");
     let text_of_settings =
         format!("name = \"p\"\nstateDir = {:?}\n[control]\naddress = \"127.0.0.1:9\"\n", folder.path());
     std::fs::write(&settings, text_of_settings).unwrap();
-    let plane = Command::new("python3")
-        .args(["-c", DENY_RING])
-        .arg(shipped_plane())
-        .args(["--check", "--config"])
-        .arg(&settings)
-        .output()
-        .unwrap();
-    let said = words(&plane);
+    let mut plane = Command::new(shipped_plane());
+    plane.args(["--check", "--config"]).arg(&settings);
+    let (well, said) = ended(&mut without_ring(libc::EPERM, &plane));
     let sentence = said.split_once("outgate-dataplane: ").map_or("", |(_, sentence)| sentence);
-    assert!(!plane.status.success() && sentence.contains("seccomp"), "{said}");
+    assert!(!well && sentence.contains("seccomp"), "{said}");
     assert!(text.contains(sentence), "{text}\n{sentence}");
 }

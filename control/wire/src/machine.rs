@@ -23,13 +23,14 @@ pub enum RingRefusal {
     #[error(
         "io_uring is refused to this process, though kernel.io_uring_disabled allows it: the seccomp profile of the \
          container must permit io_uring_setup, io_uring_enter and io_uring_register (the default profiles of Docker \
-         and containerd do not)"
+         and containerd do not; docker run --security-opt seccomp=FILE or Kubernetes' \
+         securityContext.seccompProfile sets another)"
     )]
     Refused(#[source] io::Error),
     /// No such system call.
     #[error(
         "this kernel answers that it has no io_uring: Linux 6.1 or later is needed; in a container, the seccomp \
-         profile may answer the same for io_uring_setup"
+         profile may answer the same for io_uring_setup (docker run --security-opt seccomp=FILE sets another)"
     )]
     Missing(#[source] io::Error),
     /// The kernel does not know the flags.
