@@ -16,7 +16,9 @@ use mio::{
     Events, Interest, Poll, Token,
     net::{TcpListener, TcpStream},
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use rustls::{ServerConfig, pki_types::PrivateKeyDer};
 
 use crate::{answer, transport::Transport};
@@ -48,6 +50,8 @@ impl Credentials {
     /// When a name is not a DNS name or an address.
     pub fn make(names: &[String]) -> io::Result<Self> {
         let mut root = CertificateParams::default();
+        // A leaf of the same name would be self-signed in the eyes of OpenSSL.
+        root.distinguished_name.push(DnType::CommonName, "Origin test authority");
         root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let issuer = CertifiedIssuer::self_signed(root, KeyPair::generate().map_err(io::Error::other)?)
             .map_err(io::Error::other)?;

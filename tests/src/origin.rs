@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, pki_types::PrivateKeyDer};
 
 /// A peer that says nothing for this long has failed the test.
@@ -254,6 +254,8 @@ fn read_chunks(reader: &mut impl BufRead) -> io::Result<Vec<u8>> {
 fn credentials(names: &[&str]) -> (Arc<ServerConfig>, String) {
     let key = || KeyPair::generate().expect("a key can be made");
     let mut root = CertificateParams::default();
+    // A leaf of the same name would be self-signed in the eyes of OpenSSL.
+    root.distinguished_name.push(DnType::CommonName, "Origin test authority");
     root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let issuer = CertifiedIssuer::self_signed(root, key()).expect("a root can be signed");
     let leaf_key = key();

@@ -22,6 +22,9 @@ pub(super) enum Secret {
         /// Hosts to which it may be sent.
         #[arg(long, required = true, num_args = 1..)]
         host: Vec<String>,
+        /// Let it go over plain HTTP too, where everybody on the way can read it.
+        #[arg(long)]
+        allow_plaintext: bool,
     },
     Rm {
         name: String,
@@ -32,9 +35,9 @@ pub(super) enum Secret {
 /// Does it.
 pub(super) async fn obey(api: &Api, command: Secret) -> Result<(), Fault> {
     match command {
-        Secret::Put { name, value_file, host } => {
+        Secret::Put { name, value_file, host, allow_plaintext } => {
             let value = read_value(&value_file)?;
-            let body = json!({ "value": &*value, "hosts": host });
+            let body = json!({ "value": &*value, "hosts": host, "allowPlaintext": allow_plaintext });
             api.put(&at("secrets", &name), body).await
         }
         Secret::Rm { name } => api.remove(&at("secrets", &name)).await,

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustix::time::{ClockId, clock_gettime};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::PrivateKeyDer;
@@ -145,6 +145,8 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<(Seen, Vec<u8>)>
 
 fn credentials(names: &[&str]) -> Result<(Arc<ServerConfig>, String), Fault> {
     let mut root = CertificateParams::default();
+    // A leaf of the same name would be self-signed in the eyes of OpenSSL.
+    root.distinguished_name.push(DnType::CommonName, "Origin test authority");
     root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     let issuer = CertifiedIssuer::self_signed(root, KeyPair::generate()?)?;
     let key = KeyPair::generate()?;
