@@ -283,9 +283,10 @@ pub const ROOTS_KEPT_MAX: usize = 64;
 /// How long an idle upstream connection is kept. Larger: upstreams close it first (60 s and 75 s are common) and a
 /// request meets the end of it. Smaller: more handshakes.
 pub const UPSTREAM_IDLE_TIME: Duration = Duration::from_secs(50);
-/// Idle upstream connections of one sandbox on one shard. Larger: one sandbox holds the descriptors of many. Smaller:
-/// clients with many parallel requests connect anew.
-pub const UPSTREAM_IDLE_PER_SANDBOX_MAX: usize = 32;
+/// Idle upstream connections that a sandbox keeps however few connections it has open itself; with more open it keeps
+/// as many as these. Larger: many sandboxes hold descriptors for nothing. Smaller: those that open a connection for
+/// each request make their upstreams' anew too.
+pub const UPSTREAM_IDLE_SHARE: usize = 32;
 /// Idle upstream connections of one shard. Larger: descriptors and TLS sessions (tens of KiB each) are held for
 /// nothing. Smaller: busy shards connect anew.
 pub const UPSTREAM_IDLE_MAX: usize = 2_048;

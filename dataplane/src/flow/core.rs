@@ -343,6 +343,11 @@ impl Resident {
             renewal_offered: Cell::new(false),
         }
     }
+
+    /// Number of its connections to the plane.
+    pub fn connections(&self) -> usize {
+        self.ties.len()
+    }
 }
 
 /// A connection that was counted in; dropped, it is counted out.

@@ -98,7 +98,7 @@ pub(super) async fn send(
                 record.bytes_up = done.request_bytes;
                 fence.hold.part();
                 if done.upstream_goes_on && !inbound.has_surplus() {
-                    arrived.core.pool.put(key, upstream);
+                    arrived.core.pool.put(key, upstream, arrived.resident.connections());
                 }
                 return;
             }

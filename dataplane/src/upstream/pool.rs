@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::http::{Host, Scheme};
 use crate::identity::SandboxId;
-use crate::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_PER_SANDBOX_MAX, UPSTREAM_IDLE_TIME};
+use crate::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_SHARE, UPSTREAM_IDLE_TIME};
 use crate::policy::{AddressPolicy, Permit};
 use crate::ring::Ring;
 use crate::tls::Wire;
@@ -68,9 +68,12 @@ impl Pool {
     }
 
     /// Keeps a connection whose last exchange ended, and begins to listen on it. One that is not quiet, or that
-    /// somebody else still holds, is dropped instead. Where a bound is reached, the one that is idle longest goes.
-    pub fn put(&self, key: Key, wire: Rc<Wire>) {
-        self.put_at(key, wire, Ring::current().now());
+    /// somebody else still holds, is dropped instead. A sandbox keeps as many as it has connections of its own open,
+    /// `clients`, for so many requests it can send at once, and never less than [`UPSTREAM_IDLE_SHARE`]. Where that is
+    /// reached, its oldest goes; where the shard's bound is, the oldest of a sandbox that has more than its share goes
+    /// before those of others.
+    pub fn put(&self, key: Key, wire: Rc<Wire>, clients: usize) {
+        self.put_at(key, wire, clients, Ring::current().now());
     }
 
     /// Drops what is idle for [`UPSTREAM_IDLE_TIME`] and what did not stay quiet. To be called now and then: a
@@ -120,19 +123,19 @@ impl Pool {
         }
     }
 
-    fn put_at(&self, key: Key, wire: Rc<Wire>, now: Instant) {
+    fn put_at(&self, key: Key, wire: Rc<Wire>, clients: usize, now: Instant) {
         wire.arm();
         if Rc::strong_count(&wire) != 1 || !wire.is_quiet() {
             return;
         }
         let mut idle = self.0.borrow_mut();
-        let crowded = idle
-            .by_sandbox
-            .get(&key.sandbox)
-            .filter(|numbers| numbers.len() >= UPSTREAM_IDLE_PER_SANDBOX_MAX)
-            .and_then(|numbers| numbers.first().copied());
         let full = idle.connections.len() >= UPSTREAM_IDLE_MAX;
-        let oldest = crowded.or_else(|| idle.connections.keys().next().copied().filter(|_| full));
+        let bound = if full { UPSTREAM_IDLE_SHARE } else { clients.max(UPSTREAM_IDLE_SHARE) };
+        let own = idle.by_sandbox.get(&key.sandbox).filter(|numbers| numbers.len() >= bound);
+        let oldest = match own.and_then(BTreeSet::first) {
+            None if full => idle.connections.keys().next().copied(),
+            own => own.copied(),
+        };
         let removed = oldest.and_then(|number| idle.remove(number));
         idle.insert(key, wire, now);
         drop(idle);
@@ -210,15 +213,15 @@ mod tests {
         on_shard(|| async {
             let (pool, own) = (Pool::default(), key("box-1", "a.example"));
             let (client, server) = pair().await;
-            pool.put(own.clone(), Rc::new(Wire::Plain(client)));
+            pool.put(own.clone(), Rc::new(Wire::Plain(client)), 1);
             assert!(pool.take(&key("box-2", "a.example")).is_none());
             assert!(pool.take(&key("box-1", "b.example")).is_none());
             let wire = pool.take(&own).expect("quiet");
             assert!(pool.is_empty());
-            pool.put(own.clone(), wire.clone());
+            pool.put(own.clone(), wire.clone(), 1);
             assert!(pool.is_empty(), "somebody else still holds it");
             let seen = Rc::downgrade(&wire);
-            pool.put(own.clone(), wire);
+            pool.put(own.clone(), wire, 1);
             server.send(b"unasked").await.unwrap();
             while seen.upgrade().is_some_and(|wire| wire.is_quiet()) {
                 crate::ring::yield_now().await;
@@ -232,14 +235,19 @@ mod tests {
         on_shard(|| async {
             let (pool, own, now) = (Pool::default(), key("box-1", "a.example"), Instant::now());
             let mut ends = Vec::new();
-            for _ in 0..UPSTREAM_IDLE_PER_SANDBOX_MAX + 3 {
+            for _ in 0..UPSTREAM_IDLE_SHARE + 3 {
                 let (client, server) = pair().await;
                 ends.push(server);
-                pool.put_at(own.clone(), Rc::new(Wire::Plain(client)), now);
+                pool.put_at(own.clone(), Rc::new(Wire::Plain(client)), 1, now);
             }
-            assert_eq!(pool.len(), UPSTREAM_IDLE_PER_SANDBOX_MAX);
+            assert_eq!(pool.len(), UPSTREAM_IDLE_SHARE);
+            let (client, server) = pair().await;
+            ends.push(server);
+            pool.put_at(own.clone(), Rc::new(Wire::Plain(client)), UPSTREAM_IDLE_SHARE + 9, now);
+            assert_eq!(pool.len(), UPSTREAM_IDLE_SHARE + 1, "it has as many connections open itself");
+            pool.put_at(own.clone(), pool.take_at(&own, now).expect("quiet"), 1, now);
             pool.sweep(now);
-            assert_eq!(pool.len(), UPSTREAM_IDLE_PER_SANDBOX_MAX);
+            assert_eq!(pool.len(), UPSTREAM_IDLE_SHARE);
             assert!(pool.take_at(&own, now + UPSTREAM_IDLE_TIME).is_none());
             assert!(pool.is_empty() && pool.0.borrow().by_sandbox.is_empty());
         });
