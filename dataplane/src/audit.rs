@@ -13,12 +13,12 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
 };
 
 use serde::Serialize;
 
-use crate::limits::{RECORD_BATCH_BYTES_MAX, RECORD_TEXT_BYTES_MAX, RECORDS_QUEUED_MAX};
+use crate::limits::{RECORD_BATCH_BYTES_MAX, RECORD_GATHER_TIME, RECORD_TEXT_BYTES_MAX, RECORDS_QUEUED_MAX};
 
 /// What is remembered of one request, or of a connection that carried none. Never a query or a field's value.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -132,7 +132,7 @@ impl Audit {
         let lost = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&lost);
         let thread =
-            std::thread::Builder::new().name("audit".into()).spawn(move || write(&records, sink, &count))?;
+            thread::Builder::new().name("audit".into()).spawn(move || write(&records, sink, &count))?;
         Ok((Self { queue, lost }, thread))
     }
 
@@ -154,15 +154,19 @@ impl Audit {
     }
 }
 
-/// Writes what is there in one go, so that a burst costs few system calls and a lone record does not wait.
+/// Gathers for a moment and writes what is there in one go: shards wake this thread and it enters the kernel once per
+/// moment, not once per record.
 fn write(records: &Receiver<Record>, mut sink: Box<dyn Write + Send>, lost: &AtomicU64) {
     let mut lines = Vec::new();
-    let mut torn = false;
+    let (mut torn, mut full) = (false, false);
     while let Ok(first) = records.recv() {
         lines.clear();
         if torn {
             // Ends the line that a failed write may have left half.
             lines.push(b'\n');
+        }
+        if !full {
+            thread::sleep(RECORD_GATHER_TIME);
         }
         let mut next = Some(first);
         let mut count = 0;
@@ -172,7 +176,8 @@ fn write(records: &Receiver<Record>, mut sink: Box<dyn Write + Send>, lost: &Ato
             if serde_json::to_writer(&mut lines, &record).is_ok() {
                 lines.push(b'\n');
             }
-            next = if lines.len() < RECORD_BATCH_BYTES_MAX { records.try_recv().ok() } else { None };
+            full = lines.len() >= RECORD_BATCH_BYTES_MAX;
+            next = if full { None } else { records.try_recv().ok() };
         }
         torn = sink.write_all(&lines).and_then(|()| sink.flush()).is_err();
         if torn {

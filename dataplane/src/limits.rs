@@ -52,6 +52,9 @@ pub const LEASE_TIME: Duration = Duration::from_secs(10);
 pub const RECORDS_QUEUED_MAX: usize = 8_192;
 /// Bytes of one text in a record. Larger: a hostile host name or path fills the disk. Smaller: real ones are cut.
 pub const RECORD_TEXT_BYTES_MAX: usize = 2_048;
+/// How long the writer of records gathers after the first. Larger: a plane that is killed loses more of them. Smaller:
+/// more wake-ups and system calls.
+pub const RECORD_GATHER_TIME: Duration = Duration::from_millis(2);
 /// Bytes that the writer of records collects before it writes. Larger: more is lost with one failed write. Smaller:
 /// more system calls in a burst.
 pub const RECORD_BATCH_BYTES_MAX: usize = 64 << 10;
