@@ -1,6 +1,7 @@
 //! The command line: `serve`, and calls of the API, each one request.
 
 mod api;
+mod apply;
 mod attach;
 mod handler;
 mod plane;
@@ -47,6 +48,12 @@ enum Command {
     },
     /// Shows on this machine, in half a minute, what the gateway does; leaves nothing behind.
     Demo,
+    /// Makes control's policies what files say: all of them, or nothing where anything is wrong
+    Apply(apply::Files),
+    /// Says what `apply` would change; status 1 when it would change something
+    Diff(apply::Files),
+    /// Prints what control has, as `apply` takes it
+    Get(apply::Shown),
     /// Sandboxes.
     #[command(subcommand)]
     Sandbox(sandbox::Sandbox),
@@ -82,20 +89,22 @@ pub fn main() -> ExitCode {
         _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // Status 1 of `diff` is an answer.
+    let failure = if matches!(cli.command, Command::Diff(_)) { ExitCode::from(2) } else { ExitCode::FAILURE };
     let done = runtime.map_err(Fault::from).and_then(|runtime| runtime.block_on(obey(cli)));
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("outgate: {}", chain(&*error));
-            ExitCode::FAILURE
-        }
-    }
+    done.unwrap_or_else(|error| {
+        eprintln!("outgate: {}", chain(&*error));
+        failure
+    })
 }
 
-async fn obey(cli: Cli) -> Result<(), Fault> {
+async fn obey(cli: Cli) -> Result<ExitCode, Fault> {
     let socket = cli.socket.unwrap_or_else(|| cli.state.join("api.sock"));
     let api = Api { client: Client::new(&socket), wait: cli.wait };
-    match cli.command {
+    let done = match cli.command {
+        Command::Apply(files) => return apply::apply(&api, &files).await,
+        Command::Diff(files) => return apply::diff(&api, &files).await,
+        Command::Get(shown) => return apply::get(&api, &shown).await,
         Command::Serve(args) => serve::serve(&cli.state, socket, args).await,
         // Not calls; `main` has done them.
         Command::Demo | Command::Preflight { .. } => Ok(()),
@@ -106,5 +115,6 @@ async fn obey(cli: Cli) -> Result<(), Fault> {
         Command::Plane(command) => plane::obey(&api, command).await,
         Command::Attach(place) => attach::attach(&cli.state, place),
         Command::Detach { id, plane } => attach::detach(&cli.state, id, &plane),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }

@@ -14,6 +14,7 @@ pub mod link;
 pub mod compile;
 pub mod api;
 pub mod client;
+pub mod documents;
 pub mod keeper;
 pub mod local_plane;
 pub mod serve;

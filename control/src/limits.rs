@@ -99,3 +99,15 @@ pub const MINTS_MEASURED: usize = 32;
 /// Time of one certificate above which it is called slow. Larger: a slow machine is called fine. Smaller: a busy one is
 /// called slow.
 pub const MINT_SLOW: Duration = Duration::from_micros(500);
+
+/// Bytes of one file of policies. Larger: a file that was named by mistake fills memory. Smaller: fleets that are
+/// written in one file do not fit.
+pub const DOCUMENT_FILE_BYTES_MAX: usize = 32 << 20;
+
+/// Levels of values inside each other in a file of policies. Larger: the stack of the reader may end. Smaller:
+/// parameters of handlers do not fit.
+pub const DOCUMENT_DEPTH_MAX: usize = 64;
+
+/// Values of one file of policies, copies through YAML's anchors too. Larger: a few lines of anchors fill memory.
+/// Smaller: large fleets do not fit one file.
+pub const DOCUMENT_NODES_MAX: usize = 500_000;

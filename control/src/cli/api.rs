@@ -7,6 +7,10 @@ use serde_json::Value;
 use crate::client::{Client, segment};
 use crate::serve::Fault;
 
+/// A write that was waited for in vain.
+pub(super) const NOT_APPLIED: &str = "it is written, but not every plane enforces it; look at `outgate plane list`, and \
+                                      repeat the command to wait again";
+
 /// The API, and whether writes wait.
 pub(super) struct Api {
     /// Where it listens.
@@ -28,11 +32,7 @@ impl Api {
         println!("{}", serde_json::to_string_pretty(&value)?);
         // A script that asked to wait must not go on as if it were so.
         if value["applied"] == false {
-            return Err(
-                "it is written, but not every plane enforces it; look at `outgate plane list`, and repeat \
-                        the command to wait again"
-                    .into(),
-            );
+            return Err(NOT_APPLIED.into());
         }
         Ok(())
     }

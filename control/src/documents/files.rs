@@ -1,0 +1,72 @@
+//! Finds and reads the files that a command names.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use super::{Fault, Wanted, json, toml, yaml};
+use crate::limits::DOCUMENT_FILE_BYTES_MAX;
+
+/// Endings that are read in a folder.
+const ENDINGS: [&str; 4] = ["toml", "yaml", "yml", "json"];
+
+/// Reads files, and the files of folders, not those of folders inside: handlers have a `Cargo.toml` of their own.
+///
+/// # Errors
+/// When a file cannot be read or has an unknown ending, or a folder holds none. What is wrong inside files is found by
+/// [`Wanted::call`].
+pub fn read(paths: &[PathBuf]) -> Result<Wanted, Fault> {
+    let mut wanted = Wanted::default();
+    for path in paths {
+        let files = if path.is_dir() { inside(path)? } else { vec![path.clone()] };
+        for file in files {
+            read_file(&file, &mut wanted)?;
+        }
+    }
+    Ok(wanted)
+}
+
+fn fault(file: &Path, problem: impl Into<String>) -> Fault {
+    Fault { file: file.to_owned(), place: None, problem: problem.into() }
+}
+
+fn ending(path: &Path) -> Option<&str> {
+    path.extension().and_then(|ending| ending.to_str())
+}
+
+fn inside(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
+    let entries: io::Result<Vec<PathBuf>> =
+        fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut files = entries.map_err(|error| fault(folder, error.to_string()))?;
+    let hidden = |path: &Path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+    files.retain(|path| {
+        path.is_file() && !hidden(path) && ending(path).is_some_and(|ending| ENDINGS.contains(&ending))
+    });
+    files.sort();
+    match files.is_empty() {
+        true => Err(fault(folder, "holds no file that ends in .toml, .yaml, .yml or .json")),
+        false => Ok(files),
+    }
+}
+
+fn read_file(file: &Path, wanted: &mut Wanted) -> Result<(), Fault> {
+    let mut text = String::new();
+    let bytes_max = DOCUMENT_FILE_BYTES_MAX as u64;
+    fs::File::open(file)
+        .and_then(|opened| opened.take(bytes_max + 1).read_to_string(&mut text))
+        .map_err(|error| fault(file, error.to_string()))?;
+    if text.len() as u64 > bytes_max {
+        return Err(fault(file, format!("has more than {bytes_max} bytes; split it")));
+    }
+    let documents = match ending(file) {
+        Some("toml") => toml::read(&text),
+        Some("yaml" | "yml") => yaml::read(&text),
+        Some("json") => json::read(&text),
+        _ => return Err(fault(file, "its name must end in .toml, .yaml, .yml or .json")),
+    };
+    match documents {
+        Ok(documents) => documents.into_iter().for_each(|document| wanted.take(file, document)),
+        Err(flaw) => wanted.blame(file, flaw),
+    }
+    Ok(())
+}
