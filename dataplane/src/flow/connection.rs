@@ -48,15 +48,18 @@ pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
     match opened {
         Ok(Some(opened)) => requests(core, opened).await,
         Ok(None) => {}
-        Err((sandbox, refusal)) => {
-            let mut record = begin(sandbox.as_ref());
-            record.verdict = "refused";
-            record.code = Some(refusal.code);
-            record.reason = Some(refusal.reason().to_owned());
-            // The audit counts what it cannot take; the connection has ended either way.
-            let _counted = core.common.audit.record(record);
-        }
+        Err((sandbox, refusal)) => record(core, sandbox.as_ref(), &refusal),
     }
+}
+
+/// Records a connection that carried no request.
+pub fn record(core: &Core, sandbox: Option<&SandboxId>, refusal: &Refusal) {
+    let mut record = begin(sandbox);
+    record.verdict = "refused";
+    record.code = Some(refusal.code);
+    record.reason = Some(refusal.reason().to_owned());
+    // The audit counts what it cannot take; the connection has ended either way.
+    let _counted = core.common.audit.record(record);
 }
 
 /// A connection of which it is known who speaks, and what.

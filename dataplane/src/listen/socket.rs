@@ -18,6 +18,9 @@ pub enum DestinationError {
     /// Dialling it would lead back to this listener, for ever.
     #[error("the destination {0} is the listener itself")]
     Listener(SocketAddr),
+    /// The client left first.
+    #[error("the connection ended before its destination was known")]
+    Ended(#[source] io::Error),
     /// Listeners of this kind do not tell a destination.
     #[error("clients of this listener name their destination themselves")]
     NamedByClient,

@@ -6,6 +6,7 @@ use crate::{
     http::{AuthorityError, EditError, HeadError},
     identity::IdentityError,
     inject::InjectError,
+    listen::socket::DestinationError,
     tls::{CertificateFault, TlsError},
     upstream::{GuardError, ResolveError, dial::DialError, resolve::Failure},
 };
@@ -37,6 +38,25 @@ impl From<&IdentityError> for Refusal {
         };
         Self::new(status, code, Blame::Sandbox, &error.to_string(), "connect as an attached sandbox")
             .because(error)
+    }
+}
+
+impl From<&DestinationError> for Refusal {
+    fn from(error: &DestinationError) -> Self {
+        let (code, blame, remedy) = match error {
+            DestinationError::Listener(_) => (
+                "destination_own",
+                Blame::Sandbox,
+                "connect to the address that is meant, not to the gateway",
+            ),
+            DestinationError::NotRedirected(_) | DestinationError::NamedByClient => {
+                let remedy =
+                    "ask the operator to look at the rules that redirect, and at the listener's kind";
+                ("destination_unknown", Blame::Gateway, remedy)
+            }
+            DestinationError::Ended(_) => ("client_gone", Blame::Sandbox, "keep the connection open"),
+        };
+        Self::new(400, code, blame, &error.to_string(), remedy).because(error)
     }
 }
 

@@ -15,12 +15,16 @@ use super::{
 use crate::{
     causes::tell,
     flow::{
-        connection::{Way, serve},
+        connection::{Way, record, serve},
         core::Core,
         tie::{Tie, Ties},
     },
     identity::{ListenerId, SandboxId},
-    listen::{ListenerKind, socket},
+    listen::{
+        ListenerKind,
+        socket::{self, DestinationError},
+    },
+    respond::Refusal,
     ring::{Datagram, Listener, Scope, Stream},
 };
 
@@ -38,6 +42,15 @@ pub(super) enum Of {
     Sandbox(ListenerId, SandboxId),
     /// Those of everyone; the connection says whose it is. One without a number stays open until the shard stops.
     Everyone(Option<ListenerId>),
+}
+
+impl Of {
+    fn owner(&self) -> Option<&SandboxId> {
+        match self {
+            Self::Sandbox(_, sandbox) => Some(sandbox),
+            Self::Everyone(_) => None,
+        }
+    }
 }
 
 /// What a shard listens on.
@@ -160,11 +173,10 @@ impl Listeners {
                 let listener = Listener::from_fd(socket)?;
                 // A Unix socket has none, and needs none.
                 let bound = listener.local_addr().ok();
-                let take = move |stream: Stream| {
-                    // A connection to the listener itself has no destination; dropping it closes it.
-                    if let Some(way) = way(&of, kind, bound, &stream) {
-                        spawn(&core, &connections, stream, way);
-                    }
+                let take = move |stream: Stream| match way(&of, kind, bound, &stream) {
+                    Ok(way) => spawn(&core, &connections, stream, way),
+                    // Dropped, it is closed: a connection to the listener itself goes nowhere.
+                    Err(error) => record(&core, of.owner(), &Refusal::from(&error)),
                 };
                 Box::pin(each(listener, tie, take))
             }
@@ -186,16 +198,21 @@ async fn each(listener: Listener, tie: Tie, mut take: impl FnMut(Stream)) {
     }
 }
 
-/// How a connection came; `None` where it was going nowhere else.
-fn way(of: &Of, kind: ListenerKind, bound: Option<SocketAddr>, stream: &Stream) -> Option<Way> {
+/// How a connection came.
+fn way(
+    of: &Of,
+    kind: ListenerKind,
+    bound: Option<SocketAddr>,
+    stream: &Stream,
+) -> Result<Way, DestinationError> {
     match (of, kind) {
-        (Of::Everyone(_), ListenerKind::Proxy) => Some(Way::Proxy),
-        (Of::Sandbox(listener, _), ListenerKind::Proxy) => Some(Way::OwnProxy { listener: *listener }),
+        (Of::Everyone(_), ListenerKind::Proxy) => Ok(Way::Proxy),
+        (Of::Sandbox(listener, _), ListenerKind::Proxy) => Ok(Way::OwnProxy { listener: *listener }),
         (of, kind) => {
-            let local = stream.local_addr().ok()?;
-            let destination =
-                socket::destination(kind, bound?, local, || stream.original_destination()).ok()?;
-            Some(match of {
+            let bound = bound.ok_or(DestinationError::NamedByClient)?;
+            let local = stream.local_addr().map_err(DestinationError::Ended)?;
+            let destination = socket::destination(kind, bound, local, || stream.original_destination())?;
+            Ok(match of {
                 Of::Sandbox(listener, _) => Way::Captured { listener: *listener, destination },
                 Of::Everyone(_) => Way::Shared { destination },
             })
