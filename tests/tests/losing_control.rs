@@ -1,10 +1,12 @@
 //! Processes that die, stop or come back: what goes on, what is refused, and what nobody may miss.
 
 use std::{
+    collections::HashSet,
     io::{Read, Write},
     net::TcpListener,
     os::fd::AsFd,
     sync::{Mutex, mpsc},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -12,13 +14,21 @@ use control_wire::attach::{Attach, ListenerKind, ListenerSpec, Request};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::{
-    gateway::{ask, read_head},
+    gateway::{Tls, ask, read_head},
     origin::{Duplex, Origin, respond},
     process::{Control, child_of, local},
     stage::{SANDBOX, Stage, policy},
 };
 
 const LEASE: Duration = Duration::from_secs(2);
+/// How long the load goes on.
+const LOAD: Duration = Duration::from_secs(60);
+/// What the origin takes for an answer. This sets the pace of the load, so that tests beside it have their cores.
+const PACE: Duration = Duration::from_millis(100);
+/// Clients that keep their connection.
+const KEPT_CONNECTIONS: usize = 16;
+/// Clients that open one for each request.
+const ANEW: usize = 4;
 
 fn deny_on_loss() -> Value {
     let mut policy = policy(&["origin.test"]);
@@ -27,20 +37,61 @@ fn deny_on_loss() -> Value {
     policy
 }
 
+/// Asks one client's requests, each with a word of its own, until the load ends; how many it asked.
+fn load(client: usize, begun: Instant, mut ask: impl FnMut(&str) -> (String, Vec<u8>)) -> usize {
+    let mut asked = 0;
+    while begun.elapsed() < LOAD {
+        let word = format!("{client}-{asked}");
+        let (answer, body) = ask(&word);
+        let answered = answer.starts_with("HTTP/1.1 200 ") && body == word.as_bytes();
+        assert!(answered, "{word} after {:?}: {answer}", begun.elapsed());
+        asked += 1;
+    }
+    asked
+}
+
 #[test]
-fn with_keep_nothing_is_lost_while_control_is_dead() {
-    let origin = Origin::tls(&["origin.test"], |seen, out| respond(out, &seen.body));
+fn with_keep_a_minute_of_load_loses_nothing_while_control_is_killed_in_its_middle() {
+    let origin = Origin::tls(&["origin.test"], |seen, out| {
+        thread::sleep(PACE);
+        respond(out, &seen.body)
+    });
     let mut stage = Stage::set(&origin, 4);
     let port = origin.address.port();
-    let mut stream = stage.tls("origin.test", port);
-    let head = format!("POST / HTTP/1.1\r\nHost: origin.test:{port}\r\nContent-Length: 5\r\n\r\n");
-    assert!(ask(&mut stream, &head, b"hello").0.starts_with("HTTP/1.1 200 "));
-    stage.control.process.kill();
-    for _ in 0..500 {
-        let (answer, body) = ask(&mut stream, &head, b"hello");
-        assert!(answer.starts_with("HTTP/1.1 200 ") && body == b"hello", "{answer}");
-    }
-    assert_eq!(origin.seen().len(), 501);
+    let request = |stream: &mut Tls, word: &str| {
+        let length = word.len();
+        let head =
+            format!("POST /{word} HTTP/1.1\r\nHost: origin.test:{port}\r\nContent-Length: {length}\r\n\r\n");
+        ask(stream, &head, word.as_bytes())
+    };
+    let begun = Instant::now();
+    let (asked, before) = thread::scope(|scope| {
+        let (stage, request) = (&stage, &request);
+        let open = move || stage.tls("origin.test", port);
+        let kept = (0..KEPT_CONNECTIONS).map(|client| {
+            scope.spawn(move || {
+                let mut stream = open();
+                load(client, begun, |word| request(&mut stream, word))
+            })
+        });
+        let anew = (KEPT_CONNECTIONS..KEPT_CONNECTIONS + ANEW)
+            .map(|client| scope.spawn(move || load(client, begun, |word| request(&mut open(), word))));
+        let clients: Vec<_> = kept.chain(anew).collect();
+        while begun.elapsed() < LOAD / 2 {
+            thread::park_timeout((LOAD / 2).saturating_sub(begun.elapsed()));
+        }
+        stage.control.process.signal(Signal::KILL);
+        let before = origin.seen().len();
+        let asked = clients.into_iter().map(|client| client.join().expect("a client lost nothing"));
+        (asked.sum::<usize>(), before)
+    });
+    assert!(!stage.control.process.ended(), "control was killed");
+    let seen: Vec<_> = origin.seen().into_iter().map(|seen| seen.body).collect();
+    let different: HashSet<_> = seen.iter().collect();
+    assert_eq!((seen.len(), different.len()), (asked, asked), "each came to the origin, and came once");
+    // With time for the machine to be slow: a load that stood still would prove nothing.
+    let least = KEPT_CONNECTIONS * 60;
+    assert!(before > least && asked - before > least, "{before} of {asked} before control was killed");
 }
 
 /// Whether a request was answered by the origin, which says `ok`.
@@ -116,7 +167,7 @@ fn a_plane_that_was_stopped_past_its_lease_forwards_nothing_more() {
     more.send(()).unwrap();
     let stopped = Instant::now();
     while stopped.elapsed() <= LEASE {
-        std::thread::park_timeout(LEASE.saturating_sub(stopped.elapsed()));
+        thread::park_timeout(LEASE.saturating_sub(stopped.elapsed()));
     }
     stage.plane.process.signal(Signal::CONT);
     let mut rest = Vec::new();
