@@ -7,7 +7,6 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use control_wire::envelope::CompileTarget;
 use control_wire::message::CLOSE_DONE;
 use control_wire::row::SecretValue;
 use data_encoding::BASE64;
@@ -15,10 +14,9 @@ use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use wasmer_types::target::{CpuFeature, Triple};
 
 use crate::causes::chain;
-use crate::compile::{Signer, publish};
+use crate::compile::{Signer, publish, this_machine};
 use crate::limits::FAREWELL_TIME;
 use crate::link::{Core, Handover, PLANE_KEYS, Publisher};
 use crate::local_plane::{LocalPlane, PlaneError, find};
@@ -104,10 +102,8 @@ async fn open_signer(store: &Store, sealer: &Sealer) -> Result<Signer, Fault> {
     Ok(signer)
 }
 
-/// Compiles for this machine; a plane on another processor says that it does not take the handler.
 fn publisher(signer: Signer, executable: PathBuf) -> Publisher {
-    let features = CpuFeature::for_host().iter().map(|feature| feature.to_string()).collect();
-    let target = CompileTarget::new(Triple::host().to_string(), features);
+    let target = this_machine();
     Arc::new(move |module| match publish(&executable, module, &target, &signer) {
         Ok(published) => Ok(published.envelope),
         Err(error) => Err(chain(&error)),

@@ -3,11 +3,13 @@
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Parser;
+use control_wire::trial::TRIAL_COMMAND;
 
 use crate::{
     boot::{self, BootError},
     causes::chain,
     config::Config,
+    trial,
 };
 
 #[derive(Parser)]
@@ -27,6 +29,10 @@ struct Cli {
 
 /// Runs the command. Every failure is one line that ends with its cause.
 pub fn main() -> ExitCode {
+    // Asked by `outgate handler test`, with the trial on standard input.
+    if std::env::args_os().nth(1).is_some_and(|first| first == TRIAL_COMMAND) {
+        return trial::main();
+    }
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

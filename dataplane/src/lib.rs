@@ -24,6 +24,7 @@ pub mod audit;
 
 pub mod snapshot;
 pub mod flow;
+pub mod trial;
 pub mod shard;
 pub mod link;
 pub mod attach;

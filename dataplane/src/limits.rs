@@ -356,3 +356,7 @@ pub const ORPHAN_TIME: Duration = Duration::from_secs(8);
 pub const STATE_FOLDER_TIME: Duration = Duration::from_secs(10);
 /// Pause between two looks whether it has left. Larger: the next plane begins late. Smaller: more looks.
 pub const STATE_FOLDER_PAUSE: Duration = Duration::from_millis(20);
+
+/// Calls by which the usual time of a handler is taken for its author. Larger: the author waits. Smaller: the figure is
+/// chance.
+pub const TRIAL_CALLS_MAX: u32 = 10_000;

@@ -21,6 +21,13 @@ use std::path::Path;
 use control_wire::envelope::{ArtefactKey, CompileTarget};
 use handlers_sdk_abi::ABI_VERSION;
 use handlers_sdk_abi::manifest::Manifest;
+use wasmer_types::target::{CpuFeature, Triple};
+
+/// This machine as a target: a plane on another processor says that it does not take the handler.
+pub fn this_machine() -> CompileTarget {
+    let features = CpuFeature::for_host().iter().map(|feature| feature.to_string()).collect();
+    CompileTarget::new(Triple::host().to_string(), features)
+}
 
 /// A version of a handler for one target.
 #[derive(Debug)]

@@ -11,3 +11,4 @@ pub mod policy;
 pub mod validate;
 pub mod row;
 pub mod attach;
+pub mod trial;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use control_wire::policy::Labels;
 use handlers_sdk_abi::{Action, Field, Label, RequestView, view::flags};
 
 use crate::{
@@ -12,13 +13,16 @@ use crate::{
         Authority, EditError, FieldName, FieldValue, Framing, Host, HostError, OutgoingRequest, Scheme,
         Version,
     },
-    snapshot::Sandbox,
 };
 
 /// What is shown besides the request itself.
 pub struct Shown<'a> {
     /// Who asks.
-    pub sandbox: &'a Sandbox,
+    pub sandbox: &'a str,
+    /// The template of who asks.
+    pub template: &'a str,
+    /// The labels of who asks.
+    pub labels: &'a Labels,
     /// The decided authority.
     pub authority: &'a Authority,
     /// Version in which the request came.
@@ -126,8 +130,7 @@ fn call(
 ) -> Result<Actions, HandlerError> {
     let fields: Vec<Field<'_>> =
         request.fields().map(|field| Field { name: field.name, value: field.value }).collect();
-    let labels: Vec<Label<'_>> =
-        shown.sandbox.row.labels.iter().map(|(name, value)| Label { name, value }).collect();
+    let labels: Vec<Label<'_>> = shown.labels.iter().map(|(name, value)| Label { name, value }).collect();
     let traceparent = fields
         .iter()
         .find(|field| field.name.eq_ignore_ascii_case(b"traceparent"))
@@ -152,8 +155,8 @@ fn call(
         host: &host,
         path: request.path(),
         query: request.query(),
-        container_id: shown.sandbox.id.as_str(),
-        class_name: &shown.sandbox.row.template,
+        container_id: shown.sandbox,
+        class_name: shown.template,
         request_id: "",
         traceparent,
         handler: shown.handler,

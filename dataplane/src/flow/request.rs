@@ -234,7 +234,9 @@ impl Judge<'_> {
         let handler = self.tables.handler(&used.name).ok_or(GuestError::Missing)?;
         record.handler_version = Some(handler.row.version);
         let shown = Shown {
-            sandbox: self.sandbox,
+            sandbox: self.sandbox.id.as_str(),
+            template: &self.sandbox.row.template,
+            labels: &self.sandbox.row.labels,
             authority,
             version,
             handler: &used.name,

@@ -57,6 +57,8 @@ pub struct Host {
     /// Counts calls, to find what was not used for longest.
     turn: u64,
     snapshot_bytes: usize,
+    /// Turns of the last call.
+    fuel_spent: u64,
 }
 
 /// What a shard keeps for one version. Calls do not overlap, so one instance serves them all.
@@ -102,6 +104,7 @@ impl Host {
             seat,
             turn: 0,
             snapshot_bytes: 0,
+            fuel_spent: 0,
         })
     }
 
@@ -140,7 +143,9 @@ impl Host {
         view.encode_into(room).map_err(HandlerError::View)?;
         let kind = EventKind::Request;
         let answer =
-            instance.event(&mut self.seat, self.config.fuel, kind.code(), space as u32, bytes as u32)?;
+            instance.event(&mut self.seat, self.config.fuel, kind.code(), space as u32, bytes as u32);
+        self.fuel_spent = self.config.fuel.saturating_sub(instance.fuel_left()).unsigned_abs();
+        let answer = answer?;
         let actions = read_actions(instance, kind, answer)?;
         live.instance.restore(&live.equals, self.restore);
         if let Some(version) = self.versions.get_mut(&loaded.id()) {
@@ -165,6 +170,11 @@ impl Host {
     pub fn sweep(&mut self) {
         self.versions.retain(|_, version| Arc::strong_count(&version.loaded) > 1);
         self.count_snapshots();
+    }
+
+    /// Turns that the last call took, where it came as far as the request.
+    pub fn fuel_spent(&self) -> u64 {
+        self.fuel_spent
     }
 
     /// Instances alive now.

@@ -175,10 +175,10 @@ impl Instance {
         match error.clone().to_trap() {
             Some(TrapCode::StackOverflow) => HandlerError::StackOverflow,
             Some(TrapCode::UnreachableCodeReached) => {
-                let globals = self.store.as_store_mut().objects_mut().as_u128_globals();
-                if (globals[self.fuel] as u64 as i64) < 0 {
+                let flag = self.store.as_store_mut().objects_mut().as_u128_globals()[self.flag];
+                if self.fuel_left() < 0 {
                     HandlerError::FuelExhausted
-                } else if globals[self.flag] as u32 != 0 {
+                } else if flag as u32 != 0 {
                     HandlerError::TimeExceeded
                 } else if refused {
                     HandlerError::OutOfMemory
@@ -189,6 +189,12 @@ impl Instance {
             Some(code) => HandlerError::Trap { reason: code.message().to_owned() },
             None => HandlerError::Trap { reason: error.message() },
         }
+    }
+
+    /// What the last call left of its fuel; negative where that was not enough.
+    pub(super) fn fuel_left(&mut self) -> i64 {
+        let globals = self.store.as_store_mut().objects_mut().as_u128_globals();
+        globals[self.fuel] as u64 as i64
     }
 
     fn set_global(&mut self, index: usize, value: u128) {

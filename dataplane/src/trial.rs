@@ -1,0 +1,188 @@
+//! Runs one handler on one request, for its author: the plane's own loading, host, budgets and edits, and no network.
+
+use std::{
+    io::{self, Read},
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use control_wire::{
+    limits::ENVELOPE_BYTES_MAX,
+    trial::{Outcome, Trial, Tried},
+};
+use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+
+use crate::{
+    causes::chain,
+    flow::guest::{Consulted, GuestError, Shown, Verdict, consult},
+    handler::{Host, HostConfig, LoadError, VerifyingKey, Watchdog, load, target},
+    http::{
+        Authority, AuthorityError, ConnectionFacts, EditError, FieldName, FieldValue, OutgoingRequest,
+        Parsed, RequestHead, Scheme, authority_of, parse_request,
+    },
+    limits::{HANDLER_TIME, TRIAL_CALLS_MAX},
+};
+
+/// Why a handler could not be tried. How it fails by itself is an [`Outcome`].
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    /// What was asked cannot be read.
+    #[error("the trial cannot be read; start it by `outgate handler test`")]
+    Read(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The module is not taken.
+    #[error("a plane does not take this module")]
+    Load(#[from] LoadError),
+    /// The request is none that a plane takes.
+    #[error("a plane refuses this request before any handler sees it: {0}")]
+    Request(String),
+    /// It names no host.
+    #[error("the request is for nobody; give its host with --host")]
+    Authority(#[from] AuthorityError),
+    /// The machine refuses what a host needs.
+    #[error("no handlers can be run here")]
+    Host(#[source] io::Error),
+    /// The head that goes on is none.
+    #[error("the head cannot be written")]
+    Write(#[from] EditError),
+}
+
+/// Reads a trial from standard input and writes what came of it to standard output.
+pub fn main() -> ExitCode {
+    match read().and_then(|trial| run(&trial)) {
+        Ok(tried) => {
+            println!("{}", serde_json::json!(tried));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read() -> Result<Trial, TrialError> {
+    // In base64 an envelope is a third longer.
+    let bytes_max = 2 * ENVELOPE_BYTES_MAX as u64;
+    let mut text = String::new();
+    io::stdin()
+        .lock()
+        .take(bytes_max)
+        .read_to_string(&mut text)
+        .map_err(|error| TrialError::Read(error.into()))?;
+    serde_json::from_str(&text).map_err(|error| TrialError::Read(error.into()))
+}
+
+/// Loads the handler and runs it, first for its outcome and then for its time.
+///
+/// # Errors
+/// When the module or the request is one that no plane takes.
+pub fn run(trial: &Trial) -> Result<Tried, TrialError> {
+    let unreadable = |error: data_encoding::DecodeError| TrialError::Read(error.into());
+    let envelope = BASE64.decode(trial.envelope.as_bytes()).map_err(unreadable)?;
+    let key = HEXLOWER_PERMISSIVE.decode(trial.key.as_bytes()).map_err(unreadable)?;
+    let key = key.try_into().map_err(|_| TrialError::Read("the key has another length".into()))?;
+    let loaded = load(&envelope, &VerifyingKey(key), &target())?;
+    let watchdog = Watchdog::start(HANDLER_TIME).map_err(TrialError::Host)?;
+    let config = HostConfig::default();
+    let mut host = Host::new(config, &watchdog).map_err(TrialError::Host)?;
+
+    let head = match parse_request(trial.head.as_bytes()) {
+        Ok(Parsed::Complete { head, .. }) => head,
+        Ok(Parsed::Partial) => return Err(TrialError::Request("its head has no end".into())),
+        Err(fault) => return Err(TrialError::Request(chain(&fault))),
+    };
+    let scheme = if trial.tls { Scheme::Https } else { Scheme::Http };
+    let facts = ConnectionFacts {
+        scheme,
+        connect_target: None,
+        sni: None,
+        destination: None,
+        destination_name: None,
+        explicit_proxy: false,
+    };
+    let authority = authority_of(&head, &facts)?;
+    let params = serde_json::to_vec(&trial.params).map_err(|error| TrialError::Read(error.into()))?;
+    let shown = Shown {
+        sandbox: &trial.sandbox,
+        template: &trial.template,
+        labels: &trial.labels,
+        authority: &authority,
+        version: head.version(),
+        handler: &trial.handler,
+        revision: 1,
+    };
+
+    let mut outgoing = OutgoingRequest::new(&head, &authority);
+    let mut log = Vec::new();
+    let started = Instant::now();
+    let consulted = consult(&mut host, &loaded, &params, &shown, &mut outgoing, &mut log);
+    let first = started.elapsed();
+    let fuel = host.fuel_spent();
+    let outcome = outcome(consulted, &outgoing)?;
+    let calls = trial.calls.min(TRIAL_CALLS_MAX);
+    let mut times: Vec<Duration> = (0..calls)
+        .map(|_| {
+            time(&head, &shown, |request| {
+                // Its outcome is known; the others are for the clock.
+                let _same = consult(&mut host, &loaded, &params, &shown, request, &mut Vec::new());
+            })
+        })
+        .collect();
+    times.sort();
+    let usual = times.get(times.len() / 2).copied().unwrap_or(first);
+    Ok(Tried {
+        outcome,
+        log: log.into_iter().map(|line| (line.level.to_owned(), line.text)).collect(),
+        fuel,
+        fuel_max: config.fuel.unsigned_abs(),
+        first_micros: u64::try_from(first.as_micros()).unwrap_or(u64::MAX),
+        usual_nanos: u64::try_from(usual.as_nanos()).unwrap_or(u64::MAX),
+    })
+}
+
+fn time(
+    head: &RequestHead<&[u8]>,
+    shown: &Shown<'_>,
+    mut call: impl FnMut(&mut OutgoingRequest<'_>),
+) -> Duration {
+    let mut request = OutgoingRequest::new(head, shown.authority);
+    let started = Instant::now();
+    call(&mut request);
+    started.elapsed()
+}
+
+fn outcome(
+    consulted: Result<Consulted, GuestError>,
+    outgoing: &OutgoingRequest<'_>,
+) -> Result<Outcome, TrialError> {
+    Ok(match consulted {
+        Err(error) => Outcome::Failed { reason: chain(&error) },
+        Ok(Consulted { verdict: Verdict::Refuse { status, fields: sent, reason }, .. }) => {
+            Outcome::Refused { status, fields: fields(&sent), reason }
+        }
+        Ok(Consulted { verdict: Verdict::Respond { status, fields: sent, body }, .. }) => {
+            let body = String::from_utf8_lossy(&body).into_owned();
+            Outcome::Answered { status, fields: fields(&sent), body }
+        }
+        Ok(Consulted { verdict: Verdict::Forward(wanted), authority, judged_changed, .. }) => {
+            let mut head = Vec::new();
+            outgoing.write_to(&mut head)?;
+            let secrets = wanted.into_iter().map(|wanted| (wanted.field, wanted.prefix, wanted.secret));
+            Outcome::Forwarded {
+                to: to(&authority),
+                head: String::from_utf8_lossy(&head).into_owned(),
+                secrets: secrets.collect(),
+                judged_again: judged_changed,
+            }
+        }
+    })
+}
+
+fn to(authority: &Authority) -> String {
+    format!("{}://{authority}", authority.scheme)
+}
+
+fn fields(sent: &[(FieldName, FieldValue)]) -> Vec<(String, String)> {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    sent.iter().map(|(name, value)| (text(name.bytes()), text(value.bytes()))).collect()
+}
