@@ -305,6 +305,8 @@ impl Plane {
         let process = Process::start(command.arg("--config").arg(folder.join("plane.toml")));
         let proxy = process.told("explicit proxy on ").parse().expect("an address");
         process.told("connected to control");
+        // Its last word of the start, after which its local socket answers.
+        process.told(" serves");
         Self { folder: folder.to_owned(), process, proxy }
     }
 
