@@ -20,6 +20,7 @@ use crate::seal::Sealer;
 use crate::store::{Store, StoreError};
 use crate::tell::tell;
 
+mod certificates;
 mod handover;
 mod join;
 mod news;

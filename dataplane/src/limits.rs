@@ -268,6 +268,9 @@ pub const AUTHORITY_TIME: Duration = Duration::from_secs(5);
 /// Days for which the certificate of a sandbox's authority is valid. Larger: a lost key is trusted longer. Smaller:
 /// long-lived sandboxes must fetch it again and again.
 pub const CA_DAYS: u32 = 30;
+/// Pause before the renewal of a certificate is offered to control again. Larger: one that was lost on the way, or that
+/// control's clock found early, comes late. Smaller: control hears of each busy sandbox again and again.
+pub const RENEWAL_OFFER_PAUSE: Duration = Duration::from_secs(600);
 /// Bytes of one answer of a name server over TCP. Larger: a hostile server fills memory, once per look-up. Smaller:
 /// names with many signed addresses are never heard.
 pub const NAME_ANSWER_BYTES_MAX: usize = 16 << 10;

@@ -63,6 +63,8 @@ pub struct Gateway {
     pub shards: Arc<Shards>,
     /// Where the explicit proxy listens.
     pub proxy: SocketAddr,
+    /// Certificates that the plane offers to control, with their sandboxes.
+    pub offers: mpsc::Receiver<(String, Vec<u8>)>,
     master: Arc<PoolMaster>,
     attachments: Attachments,
     authorities: Vec<(String, Vec<u8>)>,
@@ -90,6 +92,7 @@ impl Gateway {
         let root = CertificateDer::from_pem_slice(origin.root_pem.as_bytes()).expect("a certificate");
         roots.add(root).expect("a root");
         let (told, enforced) = mpsc::channel();
+        let (offering, offers) = mpsc::channel();
         let shards = Shards::start(Settings {
             shards,
             pin: false,
@@ -100,7 +103,7 @@ impl Gateway {
             master: master(folder.path()),
             lease: Arc::new(Lease::default()),
             audit: audit.clone(),
-            offer_certificate: Box::new(|_, _| true),
+            offer_certificate: Box::new(move |id, der| offering.send((id.to_owned(), der)).is_ok()),
             enforced: Box::new(move |revision| told.send(revision).unwrap_or_default()),
         })
         .expect("shards start");
@@ -108,6 +111,7 @@ impl Gateway {
         let mut gateway = Self {
             shards: Arc::new(shards),
             proxy,
+            offers,
             // The same key again: tests make the certificates of sandboxes themselves.
             master: master(folder.path()),
             attachments: Attachments::new(),
@@ -139,15 +143,24 @@ impl Gateway {
     /// # Panics
     /// When the name is not one or is taken.
     pub fn add_sandbox(&mut self, id: &str, password: &str, template: &str) {
-        let salt: [u8; 32] = sha256(id.as_bytes());
-        let authority = Authority::derive(&self.master, &SandboxSalt(salt))
-            .and_then(|authority| authority.issue_certificate(id, SystemTime::now(), 30))
-            .expect("an authority");
-        self.authorities.push((id.to_owned(), authority.clone()));
         let sandbox = SandboxId::new(id).expect("an identifier");
         let credentials = CredentialHash::of(password.as_bytes());
         self.attachments.attach_credentials(sandbox, credentials).expect("a new name");
         self.shards.attach(&Arc::new(self.attachments.clone())).expect("the shards answer");
+        self.put_sandbox(id, template, SystemTime::now());
+    }
+
+    /// Writes a sandbox's row, with a certificate of its authority that was made then and is valid for 30 days.
+    ///
+    /// # Panics
+    /// When the name is not one.
+    pub fn put_sandbox(&mut self, id: &str, template: &str, made: SystemTime) {
+        let salt: [u8; 32] = sha256(id.as_bytes());
+        let authority = Authority::derive(&self.master, &SandboxSalt(salt))
+            .and_then(|authority| authority.issue_certificate(id, made, 30))
+            .expect("an authority");
+        self.authorities.retain(|(known, _)| known != id);
+        self.authorities.push((id.to_owned(), authority.clone()));
         self.apply(vec![Op::UpsertSandbox(SandboxRow {
             id: id.into(),
             template: template.into(),

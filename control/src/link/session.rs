@@ -1,21 +1,16 @@
 //! One open link: what its plane says is taken in, beside what it is sent.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use control_wire::message::{StoreId, ToControl, ToPlane};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::mpsc;
 
-use super::{Core, LinkError, PLANE_KEYS, read};
+use super::certificates::Offer;
+use super::{Core, LinkError, read};
 use crate::limits::{CERTIFICATES_PER_COMMIT, OUTGOING_MAX, RENEW_EVERY, RENEWALS_AHEAD_MAX};
 use crate::planes::Rejection;
-use crate::store::{Local, Plan};
-use crate::tables::{Change, Tables};
 use crate::tell::tell;
-
-/// A sandbox, and the certificate of its authority in DER form.
-type Offer = (String, Vec<u8>);
 
 /// The link of a plane that is known.
 pub(super) struct Session<'a> {
@@ -123,26 +118,6 @@ impl Session<'_> {
             ));
         }
     }
-
-    /// The first certificate of a sandbox's authority stays; the row tells every plane which one it is. Those that
-    /// come while one commit is made are the next one's, so a plane that starts does not wait for the disk each time.
-    async fn keep_certificates(&self, mut offered: mpsc::Receiver<Offer>) -> Result<(), LinkError> {
-        let mut batch = Vec::new();
-        while offered.recv_many(&mut batch, CERTIFICATES_PER_COMMIT).await > 0 {
-            let offers = std::mem::take(&mut batch);
-            let plane = format!("{PLANE_KEYS}{}", self.name);
-            let decide = move |tables: &Tables, local: &Local<'_>| {
-                // One that was removed meanwhile may have made them with a master that is no longer the pool's.
-                let changes = match local.value(&plane)? {
-                    Some(_) => first_of_each(offers, tables),
-                    None => Vec::new(),
-                };
-                Ok(Plan { changes, local: Vec::new(), answer: () })
-            };
-            self.core.store.carry_out(decide).await?;
-        }
-        Ok(())
-    }
 }
 
 /// A plane renews as often as it was told to, but for what was held up on the way.
@@ -153,18 +128,4 @@ fn check_pace(renewals: u64, opened: Instant) -> Result<(), LinkError> {
         return Ok(());
     }
     Err(LinkError::Protocol("the plane renews its lease far more often than it was told to"))
-}
-
-/// Changes that give each sandbox without a certificate the first that was offered for it.
-fn first_of_each(offers: Vec<Offer>, tables: &Tables) -> Vec<Change> {
-    let mut changes = BTreeMap::new();
-    for (sandbox, der) in offers {
-        let Some(entry) = tables.sandboxes.get(&sandbox) else { continue };
-        if entry.value.ca_certificate.is_none() && !der.is_empty() && !changes.contains_key(&sandbox) {
-            let mut row = (*entry.value).clone();
-            row.ca_certificate = Some(der);
-            changes.insert(sandbox, row);
-        }
-    }
-    changes.into_iter().map(|(sandbox, row)| Change::Sandbox(sandbox, Some(row))).collect()
 }

@@ -1,5 +1,6 @@
 //! The contract between control and data planes.
 
+pub mod certificate;
 pub mod codec;
 pub mod envelope;
 pub mod limits;

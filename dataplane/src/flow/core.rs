@@ -7,7 +7,7 @@ use std::{
     os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
-    time::SystemTime,
+    time::{Instant, SystemTime},
 };
 
 use super::{
@@ -21,7 +21,7 @@ use crate::{
     clock::{BootTime, Lease},
     handler::Host as Guests,
     identity::{Attachments, SandboxId},
-    limits::{AUTHORITY_TIME, CA_DAYS, SANDBOX_CONNECTIONS_MAX},
+    limits::{AUTHORITY_TIME, CA_DAYS, RENEWAL_OFFER_PAUSE, SANDBOX_CONNECTIONS_MAX},
     listen::{
         dns::{self, Responder},
         synthetic::SyntheticMap,
@@ -218,8 +218,9 @@ impl Core {
         }
     }
 
-    /// What opens TLS for a sandbox. The authority's certificate is made once in the fleet: where its row has none,
-    /// one is offered to control, and what comes back in the row is used, whoever made it.
+    /// What opens TLS for a sandbox. The authority's certificate is made once in the fleet: where its row has none, or
+    /// one that is over, one is offered to control, and what comes back in the row is used, whoever made it. In the
+    /// last third of its time another is offered, and the one that is there goes on until the row holds that.
     ///
     /// # Errors
     /// When control does not store a certificate in time, or what is stored does not belong to the sandbox's key.
@@ -251,27 +252,42 @@ impl Core {
             let remedy = "ask the operator to look at the sandbox's authority";
             Refusal::new(502, "authority_unusable", Blame::Gateway, &error.to_string(), remedy)
         };
-        if let (Some(made), Some(stored)) = (&*resident.terminator.borrow(), stored)
-            && made.issuer().certificate() == stored
-        {
-            if made.issuer().renewal_is_due(now) && !resident.renewal_offered.replace(true) {
-                self.offer(resident, sandbox.row.salt)?;
+        let salt = sandbox.row.salt;
+        let kept = resident.terminator.borrow().clone();
+        let made = match (kept, stored) {
+            (Some(made), Some(stored)) if made.issuer().certificate() == stored => Some(made),
+            (_, Some(stored)) => {
+                let issuer = Authority::derive(&self.common.master, &SandboxSalt(salt))
+                    .and_then(|authority| authority.with_certificate(stored.to_vec()))
+                    .map_err(|error| failed(&error))?;
+                // One that is over is as good as none.
+                let lasts = now < issuer.not_after();
+                lasts
+                    .then(|| Terminator::new(issuer, now).map(Rc::new))
+                    .transpose()
+                    .map_err(|error| failed(&error))?
             }
-            return Ok(Some(Rc::clone(made)));
-        }
-        let Some(stored) = stored else {
-            if !std::mem::replace(offered, true) {
-                self.offer(resident, sandbox.row.salt)?;
-            }
-            return Ok(None);
+            (_, None) => None,
         };
-        let authority = Authority::derive(&self.common.master, &SandboxSalt(sandbox.row.salt))
-            .map_err(|error| failed(&error))?;
-        let issuer = authority.with_certificate(stored.to_vec()).map_err(|error| failed(&error))?;
-        let made = Rc::new(Terminator::new(issuer, now).map_err(|error| failed(&error))?);
-        resident.renewal_offered.set(false);
-        resident.terminator.replace(Some(Rc::clone(&made)));
-        Ok(Some(made))
+        let made = made.filter(|made| now < made.issuer().not_after());
+        resident.terminator.replace(made.clone());
+        match &made {
+            Some(made) if made.issuer().renewal_is_due(now) => self.offer_renewal(resident, salt)?,
+            Some(_) => {}
+            None if std::mem::replace(offered, true) => {}
+            None => self.offer(resident, salt)?,
+        }
+        Ok(made)
+    }
+
+    /// Offers a renewal, whose coming nobody waits for; again after a while, where control has not taken it.
+    fn offer_renewal(&self, resident: &Resident, salt: [u8; 32]) -> Result<(), Refusal> {
+        let now = Ring::current().now();
+        if resident.renewal_offered.get().is_some_and(|offered| now < offered + RENEWAL_OFFER_PAUSE) {
+            return Ok(());
+        }
+        resident.renewal_offered.set(Some(now));
+        self.offer(resident, salt)
     }
 
     /// Makes a certificate for the sandbox's authority and offers it to control.
@@ -295,7 +311,7 @@ fn allows(rules: &Rules, sandbox: &SandboxId, asked: &Asked<'_>) -> bool {
 
 /// Why a sandbox whose authority has no certificate must wait.
 pub fn authority_pending() -> Refusal {
-    let detail = "the certificate of the sandbox's authority is not stored yet";
+    let detail = "no certificate of the sandbox's authority that is still valid is stored yet";
     let remedy = "try again when control is reachable";
     Refusal::new(503, "authority_pending", Blame::Gateway, detail, remedy)
 }
@@ -327,7 +343,7 @@ pub struct Resident {
     responder: RefCell<Responder>,
     ties: Rc<Ties>,
     terminator: RefCell<Option<Rc<Terminator>>>,
-    renewal_offered: Cell<bool>,
+    renewal_offered: Cell<Option<Instant>>,
 }
 
 impl Resident {
@@ -340,7 +356,7 @@ impl Resident {
             names,
             ties: Rc::default(),
             terminator: RefCell::new(None),
-            renewal_offered: Cell::new(false),
+            renewal_offered: Cell::default(),
         }
     }
 

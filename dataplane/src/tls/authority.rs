@@ -7,6 +7,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
 };
+use control_wire::certificate::Certificate;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyIdMethod, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SerialNumber, SigningKey,
@@ -15,7 +16,6 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use super::master::{PoolMaster, SandboxSalt};
-use super::x509::Certificate;
 use crate::limits::{CERTIFICATE_BACKDATE, SANDBOX_NAME_IN_SUBJECT_BYTES_MAX};
 
 /// What the derivation is for; a change of it changes every authority.
@@ -244,6 +244,10 @@ mod tests {
         assert_eq!(first_parsed.subject, second_parsed.subject);
         assert_eq!(first_parsed.public_key_info, second_parsed.public_key_info);
         assert_eq!(first_parsed.not_before, now - CERTIFICATE_BACKDATE);
+        assert!(second_parsed.outlasts(&first_parsed) && !first_parsed.outlasts(&second_parsed));
+        // Control finds it due a little before a plane offers another.
+        assert!(!first_parsed.is_in_its_last_third(now + days(19)));
+        assert!(first_parsed.is_in_its_last_third(now + days(20) - Duration::from_secs(7 * 3_600)));
         let issuer = derive(&master, 1).with_certificate(first).unwrap();
         assert_eq!(issuer.not_after(), now + days(30));
         assert!(!issuer.renewal_is_due(now + days(19)));

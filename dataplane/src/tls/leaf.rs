@@ -164,8 +164,8 @@ mod tests {
 
     use super::super::authority::Authority;
     use super::super::master::{PoolMaster, SandboxSalt};
-    use super::super::x509::Certificate;
     use super::*;
+    use control_wire::certificate::Certificate;
 
     fn issuer(now: SystemTime, days: u32) -> Issuer {
         let master = PoolMaster::ephemeral().unwrap();

@@ -13,7 +13,6 @@ mod stream;
 mod terminator;
 mod upstream;
 mod wire;
-mod x509;
 
 pub use authority::{Authority, AuthorityError, Issuer};
 pub use fault::{CertificateFault, TlsError};

@@ -1,9 +1,12 @@
 //! Every plane is sent everything once, then what changes, in the order in which it changed.
 
+use std::time::{Duration, SystemTime};
+
 use control::link::PLANE_KEYS;
 use control_wire::limits::ENVELOPE_INLINE_BYTES_MAX;
 use control_wire::row::{Op, TemplateRow};
 use dataplane::link::LinkError;
+use dataplane::tls::{Authority, PoolMaster, SandboxSalt};
 use serde_json::{Value, json};
 
 use crate::control::{Control, anywhere, envelope};
@@ -304,6 +307,54 @@ fn the_first_certificate_of_an_authority_is_the_one_that_every_plane_gets() {
     assert_eq!(pem.status, 200);
     let body = data_encoding::BASE64.encode(&stored);
     assert!(String::from_utf8_lossy(&pem.body).contains(&body));
+}
+
+/// A certificate by a key that was made of this salt, of so many days ago.
+fn authority(master: &PoolMaster, salt: u8, days_ago: u64) -> Vec<u8> {
+    let authority = Authority::derive(master, &SandboxSalt([salt; 32])).unwrap();
+    authority.issue_certificate("s", SystemTime::now() - Duration::from_secs(days_ago * 86_400), 30).unwrap()
+}
+
+#[test]
+fn a_certificate_in_its_last_third_is_renewed_once_by_its_own_key_and_every_plane_gets_it() {
+    let control = Control::start();
+    control.put_templates(["t".into()]);
+    control.put_sandboxes(["old".into(), "young".into(), "mark".into()]);
+    let (mut a, mut b) = (Plane::joined(&control, "a"), Plane::joined(&control, "b"));
+    let master = PoolMaster::ephemeral().unwrap();
+    let stored = |id: &str| control.core.store.tables().sandboxes[id].value.ca_certificate.clone();
+    let offer = |plane: &Plane, id: &str, der: &[u8]| {
+        assert!(plane.handle().offer_certificate(id.into(), der.into()));
+    };
+    let until_stored = |id: &str, der: &[u8]| {
+        crate::until("the certificate", || stored(id).as_deref() == Some(der));
+    };
+    let (old, young) = (authority(&master, 7, 21), authority(&master, 7, 19));
+    for (id, der) in [("old", &old), ("young", &young)] {
+        offer(&a, id, der);
+        until_stored(id, der);
+    }
+    // One that is not due, then one of another key: both are heard before the first that renews.
+    offer(&a, "young", &authority(&master, 7, 0));
+    offer(&a, "old", &authority(&master, 8, 0));
+    let renewed = authority(&master, 7, 0);
+    offer(&a, "old", &renewed);
+    until_stored("old", &renewed);
+    assert_eq!(stored("young"), Some(young));
+    // Those that come later are other certificates of the same authority. What each plane says is heard in order.
+    for (plane, mark) in [(&a, 1), (&b, 2)] {
+        offer(plane, "old", &authority(&master, 7, 0));
+        control.put_sandboxes(["mark".into()]);
+        offer(plane, "mark", &[mark]);
+        until_stored("mark", &[mark]);
+    }
+    let end = control.revision();
+    a.follow(end);
+    b.follow(end);
+    assert_eq!(stored("old"), Some(renewed.clone()));
+    let shown = format!("ca_certificate: Some({renewed:?})");
+    assert!(a.rows["sandbox old"].contains(&shown), "{}", a.rows["sandbox old"]);
+    assert_eq!(a.rows, b.rows);
 }
 
 #[test]

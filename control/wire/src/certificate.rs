@@ -1,4 +1,4 @@
-//! Just enough DER to read a certificate of our own back: its validity, names, key and signature.
+//! Just enough DER to read the certificate of a sandbox's authority back, and when another may take its place.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,25 +8,27 @@ const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const VERSION: u8 = 0xa0;
 
-/// The parts of a certificate (RFC 5280 §4.1) that an authority checks before it signs in its name.
-pub(super) struct Certificate<'a> {
+/// The parts of a certificate (RFC 5280 §4.1) that are checked before it is used or stored.
+pub struct Certificate<'a> {
     /// The signed bytes.
-    pub(super) signed: &'a [u8],
+    pub signed: &'a [u8],
     /// The issuer's name, encoded.
-    pub(super) issuer: &'a [u8],
+    pub issuer: &'a [u8],
     /// The subject's name, encoded.
-    pub(super) subject: &'a [u8],
+    pub subject: &'a [u8],
     /// The subject's public key info, encoded.
-    pub(super) public_key_info: &'a [u8],
-    pub(super) not_before: SystemTime,
-    pub(super) not_after: SystemTime,
+    pub public_key_info: &'a [u8],
+    /// From then on it is valid.
+    pub not_before: SystemTime,
+    /// From then on it is not.
+    pub not_after: SystemTime,
     /// The signature's bytes.
-    pub(super) signature: &'a [u8],
+    pub signature: &'a [u8],
 }
 
 impl<'a> Certificate<'a> {
     /// Reads a certificate; `None` where it is not one, or has bytes behind it.
-    pub(super) fn parse(der: &'a [u8]) -> Option<Self> {
+    pub fn parse(der: &'a [u8]) -> Option<Self> {
         let mut outer = Reader(der);
         let mut certificate = Reader(outer.take(SEQUENCE)?.content);
         let signed = certificate.take(SEQUENCE)?;
@@ -60,8 +62,22 @@ impl<'a> Certificate<'a> {
         })
     }
 
+    /// Whether two thirds of its time are over at `now`, so that another may take its place.
+    pub fn is_in_its_last_third(&self, now: SystemTime) -> bool {
+        let time = self.not_after.duration_since(self.not_before).unwrap_or_default();
+        now >= self.not_before + time * 2 / 3
+    }
+
+    /// Whether it says the same of the same key as `other`, and for longer; its signature is not looked at.
+    pub fn outlasts(&self, other: &Certificate<'_>) -> bool {
+        self.public_key_info == other.public_key_info
+            && self.subject == other.subject
+            && self.issuer == other.issuer
+            && self.not_after > other.not_after
+    }
+
     /// The text of the subject's last attribute: our common name.
-    pub(super) fn last_subject_text(&self) -> Option<&'a str> {
+    pub fn last_subject_text(&self) -> Option<&'a str> {
         let mut name = Reader(Reader(self.subject).take(SEQUENCE)?.content);
         let mut last = None;
         while !name.0.is_empty() {
