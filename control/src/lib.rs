@@ -18,6 +18,7 @@ pub mod documents;
 pub mod keeper;
 pub mod local_plane;
 pub mod serve;
+pub mod sandbox;
 pub mod demo;
 pub mod preflight;
 pub mod cli;

@@ -13,7 +13,8 @@ fn main() -> ExitCode {
         return control::compile::child_main(&arguments[1..]);
     }
     // Nor do those that leave the machine's namespaces, for which they must have one thread.
-    control::demo::process(&arguments)
+    control::sandbox::process(&arguments)
+        .or_else(|| control::demo::process(&arguments))
         .or_else(|| control::preflight::process(&arguments))
         .unwrap_or_else(control::cli::main)
 }

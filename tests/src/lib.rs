@@ -10,6 +10,7 @@ pub mod no_ring;
 pub mod origin;
 pub mod process;
 mod programs;
+pub mod sandboxed;
 pub mod stage;
 
 /// The root of the checkout.

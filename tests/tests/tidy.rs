@@ -30,7 +30,7 @@ const UNSAFE_FILES: &[&str] = &[
     "benches/src/allocations.rs",
     "control/src/compile/child.rs",
     "control/src/compile/cranelift.rs",
-    "control/src/demo/sandbox/namespace.rs",
+    "control/src/sandbox/system.rs",
     "dataplane/src/handler/instance.rs",
     "dataplane/src/handler/loaded.rs",
     "dataplane/src/handler/memory.rs",

@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 
 use super::NAMESPACES_COMMAND;
 use super::page::Line;
-use crate::demo::sandbox::namespace;
+use crate::sandbox::namespace::{Shown, separate};
 
 const MAXIMUM: &str = "/proc/sys/user/max_user_namespaces";
 /// Ubuntu 23.10 and later: capabilities in such a namespace are refused to programs without a profile.
@@ -15,7 +15,7 @@ const DEBIAN: &str = "/proc/sys/kernel/unprivileged_userns_clone";
 
 /// Leaves the machine's namespaces and ends: the answer is the exit status, the reason stands on standard error.
 pub fn try_main() -> ExitCode {
-    match namespace::separate() {
+    match separate(Shown::Same) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

@@ -3,9 +3,8 @@
 //! Two processes: the first leaves the machine's namespaces and starts the second, which is then the first process of
 //! its own process namespace. When the demo dies, the socket ends, and with it both.
 
-pub mod namespace;
+mod namespace;
 mod names;
-mod netlink;
 mod search;
 mod streams;
 mod web;
@@ -20,6 +19,9 @@ use std::time::{Duration, Instant};
 
 use control_wire::attach::{LineReader, ListenerKind, send};
 use rustix::process::{Signal, set_parent_process_death_signal};
+
+use crate::sandbox::namespace::{Shown, enter_network, new_network, separate, this_network};
+use crate::sandbox::netlink;
 
 use super::word::{Answer, Apart, Ask, Road, Wanted};
 use streams::Streams;
@@ -41,7 +43,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
     if arguments.first().is_some_and(|first| first == TOGETHER) {
         return ended(bind_to_parent().and_then(|()| refused(TOGETHER)));
     }
-    ended(bind_to_parent().and_then(|()| match namespace::separate() {
+    ended(bind_to_parent().and_then(|()| match separate(Shown::Root) {
         Err(why) => refused(&why.to_string()),
         Ok(()) => {
             let mut inside = Command::new(std::env::current_exe()?);
@@ -167,10 +169,10 @@ impl Inside {
         for room in 0..rooms {
             // The first is the one that came with the other namespaces.
             if room > 0 {
-                namespace::new_network()?;
+                new_network()?;
             }
             let both = netlink::own_all_addresses()?;
-            self.networks.push(namespace::this_network()?);
+            self.networks.push(this_network()?);
             let (kinds, descriptors): (Vec<_>, Vec<_>) = listeners(port, both)?.into_iter().unzip();
             let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             self.say(&Answer::Room { kinds }, &borrowed)?;
@@ -187,7 +189,7 @@ impl Inside {
 
     /// From here on, sockets are made in this room.
     fn enter(&self, room: usize) -> io::Result<()> {
-        self.networks.get(room).map_or(Ok(()), namespace::enter_network)
+        self.networks.get(room).map_or(Ok(()), enter_network)
     }
 
     fn stream(&mut self, host: &str, port: u16) -> io::Result<Answer> {
