@@ -214,6 +214,12 @@ impl Host {
         self
     }
 
+    /// The time at which the request arrives, in Unix milliseconds.
+    pub fn now_ms(mut self, now_ms: u64) -> Self {
+        self.now_ms = now_ms;
+        self
+    }
+
     /// The handler's parameters.
     ///
     /// # Panics

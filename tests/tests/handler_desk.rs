@@ -10,7 +10,7 @@ use handlers_sdk_abi::action::op;
 use serde_json::Value;
 use tests::{
     checkout,
-    guests::{answering, entry, guest},
+    guests::{answering, entry, example, guest},
     process::{outgate, shipped_plane},
 };
 
@@ -71,6 +71,47 @@ fn a_new_project_builds_and_its_module_does_what_its_source_says() {
 
     let again = handler(&["new", "read-only", "--dir", &dir]);
     assert!(!again.status.success() && text(&again.stderr).contains("is there already"));
+}
+
+#[test]
+fn every_seed_handler_says_how_it_is_used_and_does_it_in_the_real_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let cases = [
+        ("allow_hosts", r#"{"allowedHostnames": ["a.test"]}"#, "forwarded to https://a.test\n"),
+        ("auth", r#"{"secret": "k", "header": "x-key"}"#, "x-key: ‹secret k›"),
+        ("canned_answer", r#"{"status": 203, "body": "hello"}"#, "answered with 203"),
+        ("get_only", "null", "log info: GET https://a.test/acme/x/info/refs"),
+        ("git_read_only", r#"{"repositories": ["acme/x"]}"#, "forwarded to"),
+        ("identity", "null", "x-sandbox-id: sandbox-1"),
+        ("inject_token", "null", "forwarded to"),
+        (
+            "mirror",
+            r#"{"host": "b.test", "prefix": "/p"}"#,
+            "forwarded to https://b.test, after policy was asked again",
+        ),
+        ("no_http", "null", "refused with 403: this sandbox is locked"),
+        (
+            "no_keywords",
+            r#"{"keywords": ["UPLOAD"]}"#,
+            "refused with 403: the request holds a restricted word",
+        ),
+        ("office_hours", r#"{"from": 0, "to": 24, "weekend": true}"#, "forwarded to"),
+        ("per_sandbox_token", "null", "authorization: Bearer ‹secret tenant-7›"),
+    ];
+    assert_eq!(cases.map(|(name, ..)| name), handlers_sdk_guests::EXAMPLES);
+    for (name, params, came) in cases {
+        let source = handlers_sdk_guests::examples_dir().join(name).join("src/lib.rs");
+        let source = fs::read_to_string(source).unwrap();
+        assert!(
+            source.contains("//! ```sh\n//! outgate ") || source.contains("//! outgate secret put"),
+            "{name}"
+        );
+        let module = module(folder.path(), &example(name));
+        let url = "https://a.test/acme/x/info/refs?service=git-upload-pack";
+        let (well, said) =
+            tried(&module, &["--request", url, "--params", params, "--label", "secret=tenant-7"]);
+        assert!(well && said.contains(came), "{name}: {said}");
+    }
 }
 
 #[test]

@@ -117,8 +117,21 @@ pub fn build_by(build: &GuestBuild, source: Source) -> Result<PathBuf, BuildErro
     cache::store(&cached, &built)
 }
 
-/// The four examples of this repository, by name.
-pub const EXAMPLES: [&str; 4] = ["allow_hosts", "get_only", "inject_token", "no_http"];
+/// The examples of this repository, by name.
+pub const EXAMPLES: [&str; 12] = [
+    "allow_hosts",
+    "auth",
+    "canned_answer",
+    "get_only",
+    "git_read_only",
+    "identity",
+    "inject_token",
+    "mirror",
+    "no_http",
+    "no_keywords",
+    "office_hours",
+    "per_sandbox_token",
+];
 
 /// Builds the examples; answers each one's name and module.
 ///

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use handlers_sdk_abi::limits::INBOX_BYTES;
 use handlers_sdk_abi::manifest::{Hook, Manifest};
 use handlers_sdk_guests::{
-    GuestBuild, STACK_BYTES, Source, build, build_by, build_examples, default_target_dir,
+    EXAMPLES, GuestBuild, STACK_BYTES, Source, build, build_by, build_examples, default_target_dir,
 };
 use wasmparser::{DataKind, Parser, Payload, Validator};
 
@@ -82,13 +82,20 @@ fn check(module: &Path, name: &str) {
     assert!(left > 6 * 1024, "only {left} bytes are left before the memory grows");
 }
 
+/// A handler's name from its function's.
+fn camel(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| name + &word[..1].to_uppercase() + &word[1..])
+}
+
 #[test]
 fn every_example_is_a_module_that_the_host_accepts() {
     let built = build_examples(&default_target_dir()).expect("the examples");
     let names: Vec<&str> = built.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["allow_hosts", "get_only", "inject_token", "no_http"]);
-    for ((_, module), name) in built.iter().zip(["allowHosts", "getOnly", "injectToken", "noHttp"]) {
-        check(module, name);
+    assert_eq!(names, EXAMPLES);
+    for (name, module) in &built {
+        check(module, &camel(name));
     }
 }
 

@@ -1,4 +1,11 @@
 //! Lets through what its parameters name, and nothing else.
+//!
+//! For: lists that change while a sandbox runs, one phase after the other. A template's `allowedHosts` does the same
+//! without a handler and with patterns; this one shows how parameters are read.
+//!
+//! ```sh
+//! outgate sandbox set-outbound box allowHosts --params '{"allowedHostnames": ["github.com", "pypi.org"]}'
+//! ```
 
 use handlers_sdk::prelude::*;
 use serde::Deserialize;

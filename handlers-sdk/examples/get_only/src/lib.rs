@@ -1,4 +1,10 @@
 //! Lets a sandbox read, not write, and logs what it asks for.
+//!
+//! For: research on the web. Mind that a GET can carry data out in its URL; `no_keywords` looks at that.
+//!
+//! ```sh
+//! outgate sandbox set-outbound box getOnly
+//! ```
 
 use handlers_sdk::prelude::*;
 

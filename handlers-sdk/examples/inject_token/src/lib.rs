@@ -1,4 +1,10 @@
-//! Attaches a GitHub token that the sandbox never sees.
+//! Attaches a GitHub token that the sandbox never sees: the smallest useful handler. `auth` does it for any host.
+//!
+//! ```sh
+//! outgate secret put github --value-file token --host api.github.com
+//! outgate handler put injectToken inject_token.wasm
+//! outgate sandbox set-outbound box injectToken
+//! ```
 
 use handlers_sdk::prelude::*;
 

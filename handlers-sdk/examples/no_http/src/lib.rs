@@ -1,4 +1,10 @@
 //! Locks a sandbox: nothing leaves.
+//!
+//! For: the phase after the dependencies are there. `outgate sandbox lockdown` is stronger: it cuts what is open, too.
+//!
+//! ```sh
+//! outgate --wait sandbox set-outbound box noHttp
+//! ```
 
 use handlers_sdk::prelude::*;
 
