@@ -19,6 +19,7 @@ pub mod keeper;
 pub mod local_plane;
 pub mod serve;
 pub mod sandbox;
+pub mod gateway;
 pub mod demo;
 pub mod preflight;
 pub mod cli;

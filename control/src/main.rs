@@ -14,6 +14,7 @@ fn main() -> ExitCode {
     }
     // Nor do those that leave the machine's namespaces, for which they must have one thread.
     control::sandbox::process(&arguments)
+        .or_else(|| control::gateway::process(&arguments))
         .or_else(|| control::demo::process(&arguments))
         .or_else(|| control::preflight::process(&arguments))
         .unwrap_or_else(control::cli::main)

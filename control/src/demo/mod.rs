@@ -20,11 +20,12 @@ use handlers_sdk_guests::GuestBuild;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::causes::chain;
+use crate::gateway::INTERRUPTED;
 use crate::serve::Fault;
 use driver::Sandbox;
 use origin::Origin;
 use report::{Report, time};
-use stage::{INTERRUPTED, LEASH_COMMAND, Stage};
+use stage::Stage;
 use steps::Demo;
 
 /// Handlers that the demo builds from source.
@@ -38,7 +39,6 @@ pub fn process(arguments: &[String]) -> Option<ExitCode> {
     match first.as_str() {
         sandbox::SANDBOX_COMMAND => Some(sandbox::main(rest)),
         sandbox::INSIDE_COMMAND => Some(sandbox::inside_main(rest)),
-        LEASH_COMMAND => Some(stage::leash_main(rest)),
         _ => None,
     }
 }
@@ -73,7 +73,7 @@ fn run(report: Report) -> Result<(), Fault> {
 
     let Demo { report, stage, sandbox, .. } = demo;
     drop(sandbox);
-    let (processes, files) = stage.end()?;
+    let (processes, files) = stage.end();
     told?;
     let left = format!("{processes} processes and {files} files left behind, so no namespace either");
     let elapsed = time(u64::try_from(started.elapsed().as_micros())?);
