@@ -11,7 +11,7 @@ use std::{
 };
 
 use tests::{
-    gateway::{Gateway, PATIENCE, Tls, ask, both_ways, read_answer, read_head},
+    gateway::{Gateway, PATIENCE, Tls, ask, both_ways, policy, read_answer, read_head},
     origin::{Duplex, Origin, respond},
 };
 
@@ -269,6 +269,42 @@ fn upstream_is_cancelled_when_the_client_leaves() {
             assert_eq!(left.recv_timeout(PATIENCE), Ok("cancelled"), "started: {started}");
             let record = gateway.records(1).remove(0);
             assert_eq!(record["code"], "client_gone", "{record}");
+        }
+    });
+}
+
+#[test]
+fn what_was_sent_on_before_an_exchange_failed_is_in_its_record() {
+    const PART: usize = 50_000;
+    both_ways(|shards| {
+        for (end, code) in [("client", "client_gone"), ("upstream", "upstream_closed"), ("policy", "revoked")]
+        {
+            let (read, has_read) = mpsc::channel();
+            let (go, gone) = mpsc::channel::<()>();
+            let gone = Mutex::new(gone);
+            let origin = Origin::wire(&["origin.test"], move |stream| {
+                head_of(stream);
+                stream.read_exact(&mut [0; PART])?;
+                read.send(()).unwrap();
+                // Until the test says so.
+                let _gone = gone.lock().unwrap().recv();
+                Ok(())
+            });
+            let (origin, mut gateway, host) = setup(shards, origin);
+            let mut stream = open(&gateway, &origin);
+            write!(stream, "POST / HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n").unwrap();
+            stream.write_all(&pattern(PART)).unwrap();
+            assert_eq!(has_read.recv_timeout(PATIENCE), Ok(()));
+            match end {
+                "client" => drop(stream),
+                "upstream" => {
+                    drop(go);
+                    assert!(read_answer(&mut stream, false).0.starts_with("HTTP/1.1 502 "));
+                }
+                _ => gateway.apply(vec![policy("[]")]),
+            }
+            let record = gateway.records(1).remove(0);
+            assert_eq!((&record["code"], &record["bytesUp"]), (&code.into(), &PART.into()), "{record}");
         }
     });
 }

@@ -39,6 +39,8 @@ pub struct Sending<'a> {
     pub method: &'a str,
     /// How its body leaves.
     pub framing: Framing,
+    /// Counts the payload bytes that were handed to the upstream's connection, however the exchange ends.
+    pub sent: &'a Cell<u64>,
 }
 
 /// How an exchange ended that was answered.
@@ -46,8 +48,6 @@ pub struct Sending<'a> {
 pub struct Answered {
     /// Status of the answer.
     pub status: u16,
-    /// Payload bytes that went up.
-    pub request_bytes: u64,
     /// The upstream's connection may carry another request.
     pub upstream_goes_on: bool,
 }
@@ -88,9 +88,9 @@ pub async fn exchange(
     sending: Sending<'_>,
     gate: &dyn Gate,
 ) -> Result<Answered, ExchangeError> {
-    let Sending { head, method, framing } = sending;
-    let (uploaded, request_bytes) = (Cell::new(false), Cell::new(0));
-    let upload = Upload { wire, gate, uploaded: &uploaded, sent: &request_bytes };
+    let Sending { head, method, framing, sent } = sending;
+    let uploaded = Cell::new(false);
+    let upload = Upload { wire, gate, uploaded: &uploaded, sent };
     let going_up = async {
         let failed = upload.run(body, head, framing).await.err();
         match failed {
@@ -105,7 +105,7 @@ pub async fn exchange(
     // The answer is looked at first: when it is whole, nothing that the upload finds can matter any more.
     let (status, goes_on) = or(download(wire, inbound, method, reply), going_up).await?;
     let upstream_goes_on = goes_on && uploaded.get();
-    Ok(Answered { status, request_bytes: request_bytes.get(), upstream_goes_on })
+    Ok(Answered { status, upstream_goes_on })
 }
 
 /// The way up.

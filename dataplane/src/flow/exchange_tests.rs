@@ -43,7 +43,8 @@ impl Plane {
     async fn take(&mut self, method: &str, framing: &str, gate: &Rc<Door>) -> Taken {
         let text = format!("{method} / HTTP/1.1\r\nHost: a.test\r\n{framing}\r\n");
         let Ok(Parsed::Complete { head, .. }) = parse_request(text.as_bytes()) else { panic!("{text}") };
-        let sending = Sending { head: Zeroizing::new(text.clone().into()), method, framing: head.framing() };
+        let (bytes, sent) = (Zeroizing::new(text.clone().into()), Cell::new(0));
+        let sending = Sending { head: bytes, method, framing: head.framing(), sent: &sent };
         let about = About::of(&head);
         let (made, driver) = Exchange::new(head, Rc::clone(&self.near) as Rc<dyn Leg>);
         let mut upstream = Inbound::default();
@@ -55,7 +56,7 @@ impl Plane {
         };
         let ((outcome, started), served) =
             zip(path, serve(&*self.near, &mut self.inbound, about, driver)).await;
-        Taken { outcome, started, served }
+        Taken { outcome, sent: sent.get(), started, served }
     }
 }
 
@@ -63,6 +64,7 @@ impl Plane {
 #[derive(Debug)]
 struct Taken {
     outcome: Result<Answered, ExchangeError>,
+    sent: u64,
     started: bool,
     served: Served,
 }
@@ -136,7 +138,8 @@ fn interim_answers_pass_before_the_answer() {
         };
         let gate = open();
         let (answered, ()) = zip(plane.take("PUT", "Content-Length: 4\r\n", &gate), play).await;
-        assert_eq!(answered.outcome.expect("answered").request_bytes, 4);
+        assert!(answered.outcome.is_ok());
+        assert_eq!(answered.sent, 4);
     });
 }
 
@@ -184,6 +187,24 @@ fn upstream_that_closes_without_an_answer_can_be_told() {
         let (answered, ()) = zip(plane.take("GET", "", &gate), play).await;
         assert!(matches!(answered.outcome, Err(ExchangeError::Unanswered(_))), "{answered:?}");
         assert!(!answered.started, "a refusal can be told");
+    });
+}
+
+#[test]
+fn what_went_up_is_counted_though_no_answer_came() {
+    on_shard(|| async {
+        let (mut plane, client, far) = legs();
+        let play = async move {
+            expect(&far, "\r\n\r\n").await;
+            client.send(b"part").await.expect("sent");
+            expect(&far, "part").await;
+            drop(far);
+            client
+        };
+        let gate = open();
+        let (answered, _client) = zip(plane.take("PUT", "Content-Length: 1000\r\n", &gate), play).await;
+        assert!(matches!(answered.outcome, Err(ExchangeError::Unanswered(_))), "{answered:?}");
+        assert_eq!(answered.sent, 4);
     });
 }
 

@@ -1,6 +1,6 @@
 //! One request's way out: the upstream, the exchange with it, and what the client is told when there is none.
 
-use std::rc::Rc;
+use std::{cell::Cell, rc::Rc};
 
 use super::{
     core::{Core, Resident},
@@ -89,13 +89,14 @@ pub(super) async fn send(
             return cut(&**leg, record);
         }
         let mut inbound = Inbound::default();
-        let sending = Sending { head: head.clone(), method: &method, framing };
+        let sent = Cell::new(0);
+        let sending = Sending { head: head.clone(), method: &method, framing, sent: &sent };
         let outcome = exchange((&mut *body, reply), (&upstream, &mut inbound), sending, &*fence).await;
+        record.bytes_up = sent.get();
         match outcome {
             Ok(done) => {
                 record.verdict = "allowed";
                 record.status = Some(done.status);
-                record.bytes_up = done.request_bytes;
                 fence.hold.part();
                 if done.upstream_goes_on && !inbound.has_surplus() {
                     arrived.core.pool.put(key, upstream, arrived.resident.connections());
