@@ -2,6 +2,10 @@
 
 use std::{collections::BTreeMap, fs, sync::OnceLock};
 
+use handlers_sdk_guests::{GuestBuild, build, default_target_dir, examples_dir};
+
+use crate::checkout;
+
 /// A guest whose `og_event` has this body, and whose list of actions lies at 4096.
 ///
 /// # Panics
@@ -49,4 +53,25 @@ pub fn example(name: &str) -> Vec<u8> {
         modules.into_iter().map(|(name, path)| (name, fs::read(path).expect("a module"))).collect()
     });
     examples.get(name).unwrap_or_else(|| panic!("there is no example {name}")).clone()
+}
+
+/// A handler of a test, built as authors build theirs: a crate with this name and source that depends on the SDK.
+///
+/// # Panics
+/// When it does not build.
+pub fn built(name: &str, source: &str) -> Vec<u8> {
+    // Always the same folder, so that it is built once.
+    let manifest_dir = default_target_dir().join("tests").join(name);
+    let manifest = format!(
+        "[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\", \"rlib\"]\n\
+         [dependencies]\nhandlers-sdk = {{ path = {:?} }}\n[workspace]\n",
+        checkout().join("handlers-sdk"),
+    );
+    fs::create_dir_all(manifest_dir.join("src")).expect("the target folder takes folders");
+    fs::write(manifest_dir.join("Cargo.toml"), manifest).expect("a file is written");
+    fs::write(manifest_dir.join("src/lib.rs"), source).expect("a file is written");
+    // The versions of the examples: what they need is there already.
+    fs::copy(examples_dir().join("Cargo.lock"), manifest_dir.join("Cargo.lock")).expect("a file is copied");
+    let module = build(&GuestBuild { manifest_dir, target_dir: default_target_dir() });
+    fs::read(module.unwrap_or_else(|error| panic!("{name} builds: {error}"))).expect("a module")
 }

@@ -13,7 +13,7 @@ use dataplane::handler::{
 use handlers_sdk_abi::ABI_VERSION;
 use handlers_sdk_abi::action::{Action, ActionFault};
 use handlers_sdk_abi::view::{Field, RequestView};
-use tests::guests::{answering, entry, guest};
+use tests::guests::{answering, built, entry, guest};
 
 const LIMIT: Duration = Duration::from_millis(5);
 
@@ -151,6 +151,69 @@ fn runaway_recursion_overflows_its_stack() {
     let more = "(func $f (param i64) (result i64) (i64.add (local.get 0) (call $f (i64.add (local.get 0) (i64.const 1)))))";
     let error = Bench::new().refuse(&guest(more, "(call $f (i64.const 0))"));
     assert!(matches!(error, HandlerError::StackOverflow), "{error:?}");
+}
+
+/// A handler whose recursion keeps an array in each turn, in the stack that the guest has in its own memory, and beside
+/// that something in its data and on its heap. The path says how deep it goes. It answers what it found.
+const DEEP: &str = r#"
+//! Goes as deep as it is told.
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use handlers_sdk::prelude::*;
+
+static DATA: [AtomicU32; 256] = [const { AtomicU32::new(0x5eed) }; 256];
+
+#[inline(never)]
+fn dive(turns: u32) -> u64 {
+    let mut kept = [turns; 128];
+    black_box(&mut kept);
+    let below = if turns == 0 { 0 } else { dive(turns - 1) };
+    let sum: u64 = black_box(&kept).iter().map(|word| u64::from(*word)).sum();
+    below + sum
+}
+
+#[handler]
+async fn deep(request: Request, _: Context) -> Outcome {
+    let heap = black_box(vec![0xa5_u8; 1024]);
+    let turns = request.path()[1..].parse().unwrap_or(0);
+    let sum = dive(turns);
+    let data = DATA.iter().all(|word| word.load(Ordering::Relaxed) == 0x5eed);
+    let heap = heap.iter().all(|byte| *byte == 0xa5);
+    Outcome::respond(200, format!("{sum} {data} {heap}"))
+}
+"#;
+
+#[test]
+fn recursion_past_the_stack_of_a_guest_of_the_sdk_is_refused_by_name_and_changes_nothing() {
+    let mut bench = Bench::new();
+    let deep = bench.load(&built("deep", DEEP));
+    let good = bench.load(&guest("", "i64.const 0"));
+    let mut dive = |turns: u64| {
+        let path = format!("/{turns}");
+        let dived = bench.host.call(&deep, b"null", &RequestView { path: &path, ..view(&[]) });
+        let dived = dived.map(|actions| match actions.iter().last() {
+            Some(Action::Respond { body, .. }) => String::from_utf8_lossy(body).into_owned(),
+            other => panic!("{turns}: {other:?}"),
+        });
+        bench.call(&good).expect("the neighbour is served after");
+        dived
+    };
+    // What every turn kept is whole again on the way up, and so is the rest.
+    let whole = |turns: u64| format!("{} true true", 128 * turns * (turns + 1) / 2);
+    let deepest =
+        (0..).take_while(|turns| dive(*turns).is_ok_and(|found| found == whole(*turns))).count() as u64;
+    let turns = u64::from(handlers_sdk_guests::STACK_BYTES) / 512;
+    assert!((turns / 2..turns).contains(&deepest), "{deepest} turns of half a KiB fit the stack");
+    for turns in (deepest..deepest + 200).chain([1_000, 10_000, 1_000_000]) {
+        match dive(turns) {
+            Err(HandlerError::Trap { reason }) => {
+                assert_eq!(reason, "out of bounds memory access", "{turns}")
+            }
+            other => panic!("{turns}: {other:?}"),
+        }
+        assert_eq!(dive(deepest - 1).as_deref().ok(), Some(&*whole(deepest - 1)), "after {turns}");
+    }
 }
 
 #[test]
