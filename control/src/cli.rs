@@ -3,6 +3,7 @@
 mod api;
 mod apply;
 mod attach;
+mod examples;
 mod handler;
 mod plane;
 mod sandbox;
@@ -10,27 +11,36 @@ mod secret;
 mod serve;
 mod template;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::causes::chain;
 use crate::client::Client;
+use crate::config::STATE_DEFAULT;
 use crate::serve::Fault;
 use api::Api;
 
+/// Options that each command has stand behind its own.
+const EVERYWHERE: &str = "Options of every command";
+
 #[derive(Parser)]
-#[command(name = "outgate", version, about = "Control of the egress gateway")]
+#[command(
+    name = "outgate",
+    version,
+    about = "Egress gateway for sandboxes: who may send what where, with which credential, and a record of it"
+)]
 struct Cli {
-    /// Folder of everything that control keeps.
-    #[arg(long, global = true, env = "OUTGATE_STATE", default_value = "outgate-state")]
-    state: PathBuf,
+    /// Folder of everything that control keeps [default: outgate-state].
+    #[arg(long, global = true, env = "OUTGATE_STATE", value_name = "FOLDER", help_heading = EVERYWHERE)]
+    state: Option<PathBuf>,
     /// Socket of the API; `api.sock` in the state folder unless given.
-    #[arg(long, global = true, env = "OUTGATE_SOCKET")]
+    #[arg(long, global = true, env = "OUTGATE_SOCKET", value_name = "PATH", help_heading = EVERYWHERE)]
     socket: Option<PathBuf>,
     /// Writes answer when every plane enforces them.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = EVERYWHERE)]
     wait: bool,
     #[command(subcommand)]
     command: Command,
@@ -38,15 +48,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs control, and a plane on this machine.
+    /// Runs control, and a plane on this machine
     Serve(serve::ServeArgs),
-    /// Says whether this machine will do, and what to type where it will not.
+    /// Prints and checks the file of settings of `serve`
+    #[command(subcommand)]
+    Config(serve::ConfigCommand),
+    /// Says whether this machine will do, and what to type where it will not
     Preflight {
         /// The plane's program.
         #[arg(long, env = "OUTGATE_DATAPLANE")]
         dataplane: Option<PathBuf>,
     },
-    /// Shows on this machine, in half a minute, what the gateway does; leaves nothing behind.
+    /// Shows on this machine, in half a minute, what the gateway does; leaves nothing behind
     Demo,
     /// Makes control's policies what files say: all of them, or nothing where anything is wrong
     Apply(apply::Files),
@@ -54,34 +67,42 @@ enum Command {
     Diff(apply::Files),
     /// Prints what control has, as `apply` takes it
     Get(apply::Shown),
-    /// Sandboxes.
+    /// Makes, changes, locks and removes sandboxes
     #[command(subcommand)]
     Sandbox(sandbox::Sandbox),
-    /// Templates: the policies that sandboxes share.
+    /// Writes templates: the policies that sandboxes share
     #[command(subcommand)]
     Template(template::Template),
-    /// Handlers.
+    /// Makes, builds, tries and publishes handlers
     #[command(subcommand)]
     Handler(handler::Handler),
-    /// Secrets. A value never stands on the command line.
+    /// Writes secrets; a value never stands on the command line
     #[command(subcommand)]
     Secret(secret::Secret),
-    /// Planes.
+    /// Lists planes, lets them join, removes them
     #[command(subcommand)]
     Plane(plane::Plane),
     /// Attaches a sandbox to the plane on this machine, by proxy password or by its addresses
     Attach(attach::Place),
     /// Detaches a sandbox from the plane on this machine and ends its connections
     Detach {
+        /// Id of the sandbox.
         id: String,
         #[command(flatten)]
         plane: attach::PlaneSocket,
+    },
+    /// Prints what makes a shell complete these commands
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
     },
 }
 
 /// The whole command; a fault is printed with its causes and its remedy.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = examples::with_examples(Cli::command()).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     // Each of these has threads and runtimes of its own, or none.
     match cli.command {
         Command::Demo => return crate::demo::main(),
@@ -99,13 +120,16 @@ pub fn main() -> ExitCode {
 }
 
 async fn obey(cli: Cli) -> Result<ExitCode, Fault> {
-    let socket = cli.socket.unwrap_or_else(|| cli.state.join("api.sock"));
+    let state = cli.state.clone().unwrap_or_else(|| STATE_DEFAULT.into());
+    let socket = cli.socket.clone().unwrap_or_else(|| state.join("api.sock"));
     let api = Api { client: Client::new(&socket), wait: cli.wait };
     let done = match cli.command {
         Command::Apply(files) => return apply::apply(&api, &files).await,
         Command::Diff(files) => return apply::diff(&api, &files).await,
         Command::Get(shown) => return apply::get(&api, &shown).await,
-        Command::Serve(args) => serve::serve(&cli.state, socket, args).await,
+        Command::Serve(args) => serve::serve(cli.state, cli.socket, args).await,
+        Command::Config(command) => serve::config(&command),
+        Command::Completions { shell } => complete(shell),
         // Not calls; `main` has done them.
         Command::Demo | Command::Preflight { .. } => Ok(()),
         Command::Sandbox(command) => sandbox::obey(&api, command).await,
@@ -113,8 +137,14 @@ async fn obey(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Handler(command) => handler::obey(&api, command).await,
         Command::Secret(command) => secret::obey(&api, command).await,
         Command::Plane(command) => plane::obey(&api, command).await,
-        Command::Attach(place) => attach::attach(&cli.state, place),
-        Command::Detach { id, plane } => attach::detach(&cli.state, id, &plane),
+        Command::Attach(place) => attach::attach(&state, place),
+        Command::Detach { id, plane } => attach::detach(&state, id, &plane),
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+fn complete(shell: clap_complete::Shell) -> Result<(), Fault> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "outgate", &mut script);
+    Ok(std::io::stdout().write_all(&script)?)
 }

@@ -15,6 +15,7 @@ pub mod compile;
 pub mod api;
 pub mod client;
 pub mod documents;
+pub mod config;
 pub mod keeper;
 pub mod local_plane;
 pub mod serve;

@@ -106,6 +106,21 @@ pub fn find(given: Option<PathBuf>) -> Result<PathBuf, PlaneError> {
     Err(PlaneError::Missing { looked: looked.join(", ") })
 }
 
+/// Settings that an operator wrote.
+#[derive(Clone, Debug)]
+pub enum Given {
+    /// In the file of everything.
+    Here(toml::Table),
+    /// In a file of their own, read at each start of the plane.
+    File(PathBuf),
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        Self::Here(toml::Table::new())
+    }
+}
+
 /// What the plane is told.
 #[derive(Clone, Debug)]
 pub struct LocalPlane {
@@ -114,7 +129,7 @@ pub struct LocalPlane {
     /// Its folder: settings, token, identity.
     pub folder: PathBuf,
     /// Settings that an operator wrote; ours fill in what they leave out.
-    pub config: Option<PathBuf>,
+    pub config: Given,
     /// Where control's link listens.
     pub link: SocketAddr,
 }
@@ -131,8 +146,8 @@ impl LocalPlane {
     /// When the operator's cannot be read or are not TOML; whether the plane takes them is for the plane to say.
     pub fn settings(&self) -> Result<toml::Table, PlaneError> {
         let mut settings = match &self.config {
-            None => toml::Table::new(),
-            Some(path) => {
+            Given::Here(settings) => settings.clone(),
+            Given::File(path) => {
                 let fault = |problem| PlaneError::Given { path: path.display().to_string(), problem };
                 let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
                 text.parse().map_err(|error: toml::de::Error| fault(error.to_string()))?
@@ -160,6 +175,25 @@ impl LocalPlane {
             settings.entry(key).or_insert(value);
         }
         Ok(settings)
+    }
+
+    /// Where everything of it is, a line each.
+    ///
+    /// # Errors
+    /// As [`Self::settings`].
+    pub fn places(&self) -> Result<String, PlaneError> {
+        let settings = self.settings()?;
+        let text = |key: &str| settings.get(key).and_then(toml::Value::as_str);
+        let records = text("records").map(PathBuf::from);
+        let records =
+            records.unwrap_or_else(|| Path::new(text("stateDir").unwrap_or_default()).join("records.jsonl"));
+        Ok(format!(
+            "plane  {} --config {}\nattach {}\naudit  {}",
+            self.program.display(),
+            self.config_path().display(),
+            text("attachSocket").unwrap_or_default(),
+            records.display()
+        ))
     }
 
     /// Writes settings, and a token where the plane has no identity that control knows.
@@ -282,7 +316,7 @@ mod tests {
         assert!(error.contains("cargo build --release -p dataplane --bin outgate-dataplane"), "{error}");
     }
 
-    fn plane(config: Option<PathBuf>) -> LocalPlane {
+    fn plane(config: Given) -> LocalPlane {
         LocalPlane {
             program: "p".into(),
             folder: "/a \"b\"\\c".into(),
@@ -293,7 +327,7 @@ mod tests {
 
     #[test]
     fn settings_are_toml_whatever_the_folder_is_called() {
-        let read: toml::Table = plane(None).settings().unwrap().to_string().parse().unwrap();
+        let read: toml::Table = plane(Given::default()).settings().unwrap().to_string().parse().unwrap();
         assert_eq!(read["stateDir"].as_str(), Some("/a \"b\"\\c"));
         assert_eq!(read["control"]["address"].as_str(), Some("127.0.0.1:7"));
     }
@@ -303,11 +337,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("own.toml");
         std::fs::write(&file, "name = \"edge\"\nshards = 3\n").unwrap();
-        let read = plane(Some(file.clone())).settings().unwrap();
+        let read = plane(Given::File(file.clone())).settings().unwrap();
         assert_eq!((read["name"].as_str(), read["shards"].as_integer()), (Some("edge"), Some(3)));
         assert!(read.contains_key("control"));
         std::fs::write(&file, "shards = = 3\n").unwrap();
-        let error = plane(Some(file)).settings().unwrap_err().to_string();
+        let error = plane(Given::File(file)).settings().unwrap_err().to_string();
         assert!(error.contains("own.toml") && error.contains("line 1"), "{error}");
     }
 }

@@ -19,7 +19,7 @@ use crate::causes::chain;
 use crate::compile::{Signer, publish, this_machine};
 use crate::limits::FAREWELL_TIME;
 use crate::link::{Core, Handover, PLANE_KEYS, Publisher};
-use crate::local_plane::{LocalPlane, PlaneError, find};
+use crate::local_plane::{Given, LocalPlane, PlaneError, find};
 use crate::pki::Authority;
 use crate::planes::Planes;
 use crate::seal::Sealer;
@@ -48,8 +48,8 @@ pub struct Settings {
 /// What is told of the plane on this machine.
 #[derive(Clone, Debug, Default)]
 pub struct PlaneSettings {
-    /// An operator's settings instead of ours.
-    pub config: Option<PathBuf>,
+    /// An operator's settings; ours fill in what they leave out.
+    pub config: Given,
     /// The program.
     pub program: Option<PathBuf>,
 }
@@ -154,13 +154,14 @@ pub async fn run(settings: Settings) -> Result<(), Fault> {
     );
 
     let (stop, stopped) = watch::channel(false);
-    let mut plane = program.map(|program| {
-        let config = settings.plane.and_then(|plane| plane.config);
-        let plane = LocalPlane { program, folder: settings.state.join("plane"), config, link: address };
-        println!("plane  {} --config {}", plane.program.display(), plane.config_path().display());
+    let mut plane = None;
+    if let (Some(program), Some(told)) = (program, settings.plane) {
+        let local =
+            LocalPlane { program, folder: settings.state.join("plane"), config: told.config, link: address };
+        println!("{}", local.places()?);
         let core = core.clone();
-        tokio::spawn(async move { plane.run(&core, stopped).await })
-    });
+        plane = Some(tokio::spawn(async move { local.run(&core, stopped).await }));
+    }
     tokio::spawn(link::serve(core.clone(), endpoint.clone()));
     let served = tokio::select! {
         ended = async { axum::serve(listener, api::router(core)).await } => ended.map_err(Fault::from),

@@ -32,6 +32,7 @@ impl PlaneSocket {
 /// Where a sandbox is.
 #[derive(Args)]
 pub(super) struct Place {
+    /// Id of the sandbox.
     id: String,
     /// Addresses that only this sandbox can speak from; without any it gets a password for the explicit proxy.
     #[arg(long)]

@@ -9,11 +9,14 @@ use crate::serve::Fault;
 /// What is done with planes.
 #[derive(Subcommand)]
 pub(super) enum Plane {
+    /// Lists planes and what each enforces
     List,
+    /// Removes one that will not come back; its name is free again
     Rm {
+        /// Its name.
         name: String,
     },
-    /// Makes a token with which one plane may join, once.
+    /// Makes a token with which one plane may join, once
     Token,
 }
 

@@ -10,65 +10,86 @@ use crate::serve::Fault;
 /// What is done with sandboxes.
 #[derive(Subcommand)]
 pub(super) enum Sandbox {
-    /// Makes or replaces one.
+    /// Makes or replaces one
     Put {
+        /// Its id.
         id: String,
+        /// Name of its template.
         #[arg(long)]
         template: String,
         /// Its own list of allowed hosts, in place of the template's.
         #[arg(long, num_args = 1..)]
         allow: Vec<String>,
     },
+    /// Prints one
     Get {
+        /// Its id.
         id: String,
     },
+    /// Removes one; what is attached to it is refused from then on
     Rm {
+        /// Its id.
         id: String,
     },
+    /// Lists ids, templates and revisions
     List,
-    /// Replaces the list of allowed hosts.
+    /// Replaces the list of allowed hosts
     SetAllowedHosts {
+        /// Id of the sandbox.
         id: String,
+        /// Host patterns, like api.github.com or '*.pypi.org'.
         hosts: Vec<String>,
     },
-    /// Replaces the list of denied hosts, which wins over everything else.
+    /// Replaces the list of denied hosts, which wins over everything else
     SetDeniedHosts {
+        /// Id of the sandbox.
         id: String,
+        /// Host patterns, like api.github.com or '*.pypi.org'.
         hosts: Vec<String>,
     },
-    /// Sets the handler of every request that no host names.
+    /// Sets the handler of every request that no host names
     SetOutbound {
+        /// Id of the sandbox.
         id: String,
+        /// Name under which the handler was published.
         handler: String,
         /// What it is told, as JSON.
         #[arg(long)]
         params: Option<String>,
     },
-    /// Sets the handler of requests to hosts of a pattern.
+    /// Sets the handler of requests to hosts of a pattern
     SetOutboundByHost {
+        /// Id of the sandbox.
         id: String,
+        /// Host pattern.
         host: String,
+        /// Name under which the handler was published.
         handler: String,
         /// What it is told, as JSON.
         #[arg(long)]
         params: Option<String>,
     },
-    /// Removes the handler that `set-outbound` has set.
+    /// Removes the handler that `set-outbound` has set
     RmOutbound {
+        /// Id of the sandbox.
         id: String,
     },
-    /// Removes the handler that `set-outbound-by-host` has set for this pattern.
+    /// Removes the handler that `set-outbound-by-host` has set for this pattern
     RmOutboundByHost {
+        /// Id of the sandbox.
         id: String,
+        /// Host pattern.
         host: String,
     },
-    /// Denies everything for these, and waits until that is enforced.
+    /// Denies everything for these, and waits until that is enforced
     Lockdown {
+        /// Their ids.
         #[arg(required = true)]
         ids: Vec<String>,
     },
-    /// Prints the certificate of its authority.
+    /// Prints the certificate of its authority
     Ca {
+        /// Id of the sandbox.
         id: String,
     },
 }

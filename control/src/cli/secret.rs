@@ -14,7 +14,9 @@ use crate::serve::Fault;
 /// What is done with secrets.
 #[derive(Subcommand)]
 pub(super) enum Secret {
+    /// Makes or replaces one
     Put {
+        /// Its name.
         name: String,
         /// File of the value, `-` for standard input; one newline at its end is not part of it.
         #[arg(long)]
@@ -26,9 +28,12 @@ pub(super) enum Secret {
         #[arg(long)]
         allow_plaintext: bool,
     },
+    /// Removes one; requests that need it are refused from then on
     Rm {
+        /// Its name.
         name: String,
     },
+    /// Lists names, versions and hosts, never a value
     List,
 }
 

@@ -10,17 +10,25 @@ use crate::serve::Fault;
 /// What is done with templates.
 #[derive(Subcommand)]
 pub(super) enum Template {
+    /// Makes or replaces one
     Put {
+        /// Its name.
         name: String,
+        /// File of the policy, as JSON.
         #[arg(short, long)]
         file: PathBuf,
     },
+    /// Prints one
     Get {
+        /// Its name.
         name: String,
     },
+    /// Removes one that no sandbox uses
     Rm {
+        /// Its name.
         name: String,
     },
+    /// Lists names and revisions
     List,
 }
 

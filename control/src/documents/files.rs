@@ -4,7 +4,10 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::{Fault, Wanted, json, toml, yaml};
+use serde::de::DeserializeOwned;
+
+use super::fit::fit;
+use super::{Fault, Flaw, Wanted, json, toml, yaml};
 use crate::limits::DOCUMENT_FILE_BYTES_MAX;
 
 /// Endings that are read in a folder.
@@ -49,7 +52,21 @@ fn inside(folder: &Path) -> Result<Vec<PathBuf>, Fault> {
     }
 }
 
-fn read_file(file: &Path, wanted: &mut Wanted) -> Result<(), Fault> {
+/// Reads settings: one TOML file of one type.
+///
+/// # Errors
+/// With line and column of what is unknown or does not fit.
+pub fn read_settings<T: DeserializeOwned>(file: &Path) -> Result<T, Fault> {
+    let text = text_of(file)?;
+    let at = |flaw: Flaw| Fault { place: Some(flaw.place), ..fault(file, flaw.problem) };
+    let documents = toml::read(&text).map_err(at)?;
+    match documents.as_slice() {
+        [document] => fit(document, "a file of settings").map_err(at),
+        _ => Err(fault(file, "holds no settings")),
+    }
+}
+
+fn text_of(file: &Path) -> Result<String, Fault> {
     let mut text = String::new();
     let bytes_max = DOCUMENT_FILE_BYTES_MAX as u64;
     fs::File::open(file)
@@ -58,6 +75,11 @@ fn read_file(file: &Path, wanted: &mut Wanted) -> Result<(), Fault> {
     if text.len() as u64 > bytes_max {
         return Err(fault(file, format!("has more than {bytes_max} bytes; split it")));
     }
+    Ok(text)
+}
+
+fn read_file(file: &Path, wanted: &mut Wanted) -> Result<(), Fault> {
+    let text = text_of(file)?;
     let documents = match ending(file) {
         Some("toml") => toml::read(&text),
         Some("yaml" | "yml") => yaml::read(&text),

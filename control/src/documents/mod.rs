@@ -16,7 +16,7 @@ mod compare;
 use std::path::PathBuf;
 
 pub use compare::compare;
-pub use files::read;
+pub use files::{read, read_settings};
 pub use node::{Node, Place, Step, steps};
 pub use wanted::Wanted;
 pub use write::{Format, write};
