@@ -16,6 +16,5 @@ fn main() -> ExitCode {
     control::sandbox::process(&arguments)
         .or_else(|| control::gateway::process(&arguments))
         .or_else(|| control::demo::process(&arguments))
-        .or_else(|| control::preflight::process(&arguments))
         .unwrap_or_else(control::cli::main)
 }

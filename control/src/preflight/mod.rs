@@ -1,6 +1,6 @@
 //! `outgate preflight`: will this machine do? A line for each thing that a gateway needs, with the command that mends it.
 //!
-//! Everything is tried, not guessed: rings are opened, a namespace is entered, certificates are signed.
+//! Everything is tried, not guessed: rings are opened, a sandbox is made, certificates are signed.
 
 mod kernel;
 mod namespaces;
@@ -14,14 +14,6 @@ use std::process::ExitCode;
 use crate::causes::chain;
 use crate::local_plane::{BUILD_COMMAND, PROGRAM, PlaneError, find};
 pub use page::{Line, Verdict};
-
-/// First argument of the process that tries whether namespaces can be had.
-pub const NAMESPACES_COMMAND: &str = "preflight-namespaces";
-
-/// Runs the preflight's own process where the first argument is its name.
-pub fn process(arguments: &[String]) -> Option<ExitCode> {
-    (arguments.first()? == NAMESPACES_COMMAND).then(namespaces::try_main)
-}
 
 /// Looks at the machine and prints what was found; fails where something has to be mended.
 pub fn main(program: Option<PathBuf>) -> ExitCode {

@@ -1,12 +1,13 @@
 //! Sockets of the machine that a program could reach by a path: who answers there acts outside of the sandbox.
 //!
-//! Abstract sockets need no look: they belong to a network namespace. A socket that appears later in a folder that is
-//! shared, one that is bound by a relative path, and one of another network namespace are not seen here.
+//! Abstract sockets need no look: they belong to a network namespace. The kernel lists the sockets that were bound in
+//! this one; those of others (an engine's, in a container that it was given to) are looked for where they usually are.
+//! A socket that appears later in a folder that is shared is not seen here.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::FileTypeExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Folders that hold nothing but sockets and what belongs to them. They are covered whole, so that what appears in them
 /// later is covered too; `{uid}` is the user's number, and the number is the mode of what covers them.
@@ -25,6 +26,12 @@ const FOLDERS: [(&str, u32); 12] = [
     ("/var/lib/sss/pipes", 0o755),
 ];
 
+/// Folders in which sockets of other network namespaces are looked for, and how many levels below them.
+const SEARCHED: [(&str, usize); 2] = [("/run", 4), ("/tmp", 2)];
+/// Entries that are looked at there. Larger: a folder of many files delays every start. Smaller: a socket among many
+/// files is missed.
+const ENTRIES_MAX: usize = 20_000;
+
 /// What must be covered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exposed {
@@ -38,7 +45,7 @@ impl Exposed {
     /// Looks at the machine. Called before the network namespace is left: the kernel lists the sockets of one.
     ///
     /// # Errors
-    /// When the kernel's list cannot be read.
+    /// When a list of the kernel's cannot be read.
     pub fn look(uid: u32) -> std::io::Result<Self> {
         let listed = fs::read("/proc/net/unix")?;
         let is_socket =
@@ -48,7 +55,12 @@ impl Exposed {
             .map(|(path, mode)| (PathBuf::from(path.replace("{uid}", &uid.to_string())), *mode));
         let folders: Vec<_> = folders.filter(|(path, _)| path.is_dir()).collect();
         let within = |path: &PathBuf| folders.iter().any(|(folder, _)| path.starts_with(folder));
-        let sockets = paths(&String::from_utf8_lossy(&listed));
+        let mut sockets = paths(&String::from_utf8_lossy(&listed));
+        sockets.extend(mount_points()?);
+        let mut left = ENTRIES_MAX;
+        for (folder, levels) in SEARCHED {
+            search(Path::new(folder), levels, &mut left, &mut sockets);
+        }
         let sockets = sockets.into_iter().filter(|path| !within(path) && is_socket(path)).collect();
         Ok(Self { folders, sockets })
     }
@@ -68,6 +80,42 @@ fn paths(list: &str) -> BTreeSet<PathBuf> {
     list.lines().skip(1).filter_map(path).collect()
 }
 
+/// Files and folders on which something is mounted: a socket may be, by itself.
+pub(super) fn mount_points() -> std::io::Result<Vec<PathBuf>> {
+    Ok(points(&fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+/// The fifth column (proc_pid_mountinfo(5)), where a space and the like are told by their octal number.
+fn points(list: &str) -> Vec<PathBuf> {
+    let plain = |text: &str| {
+        let mut parts = text.split('\\');
+        let mut plain = parts.next().unwrap_or_default().as_bytes().to_vec();
+        for part in parts {
+            match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+                Some(byte) => plain.extend([&[byte], &part.as_bytes()[3..]].concat()),
+                None => plain.extend([b"\\", part.as_bytes()].concat()),
+            }
+        }
+        PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(plain))
+    };
+    list.lines().filter_map(|line| line.split(' ').nth(4)).map(plain).collect()
+}
+
+/// Collects the sockets below a folder.
+fn search(folder: &Path, levels: usize, left: &mut usize, found: &mut BTreeSet<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Some(fewer) = left.checked_sub(1) else { return };
+        *left = fewer;
+        match entry.file_type() {
+            Ok(kind) if kind.is_socket() => {
+                found.insert(entry.path());
+            }
+            Ok(kind) if kind.is_dir() && levels > 1 => search(&entry.path(), levels - 1, left, found),
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +131,28 @@ mod tests {
                     000000001e4bd275: 00000002 00000000 00010000 0002 01 99648 /tmp/a b c\n";
         let found: Vec<_> = paths(list).into_iter().collect();
         assert_eq!(found, [PathBuf::from("/run/docker.sock"), PathBuf::from("/tmp/a b c")]);
+    }
+
+    #[test]
+    fn mount_points_are_read_as_they_are_called() {
+        let list = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
+                    37 35 0:5 / /with\\040space\\134\\011 ro - tmpfs tmpfs rw\n";
+        assert_eq!(points(list), [PathBuf::from("/mnt2"), PathBuf::from("/with space\\\t")]);
+    }
+
+    #[test]
+    fn sockets_are_found_by_their_kind_and_the_search_has_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("a/b")).unwrap();
+        let socket = folder.path().join("a/b/s");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        let search = |levels, mut left| {
+            let mut found = BTreeSet::new();
+            search(folder.path(), levels, &mut left, &mut found);
+            found.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(search(3, 10), [socket]);
+        assert_eq!((search(2, 10), search(3, 2)), (vec![], vec![]));
     }
 
     #[test]

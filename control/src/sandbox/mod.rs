@@ -307,8 +307,10 @@ fn furniture(world: World) -> Result<Furniture, SandboxError> {
         files.push((name.to_owned(), Bytes(text.into_bytes())));
         covers.push((name.to_owned(), over.into()));
     }
-    let hidden =
-        world.hidden.iter().map(|path| hideable(path).map(OsString::from)).collect::<Result<_, _>>()?;
+    let mut hidden = Vec::new();
+    for path in &world.hidden {
+        hidden.extend(hideable(path)?.map(OsString::from));
+    }
     Ok(Furniture {
         files,
         covers,
@@ -321,13 +323,16 @@ fn furniture(world: World) -> Result<Furniture, SandboxError> {
     })
 }
 
-/// Where a file is that is to be hidden; it must have no other name.
-fn hideable(path: &Path) -> Result<PathBuf, SandboxError> {
+/// Where a file is that is to be hidden; it must have no other name. A pipe, as of a shell's `<(…)`, was read and holds
+/// nothing any more.
+fn hideable(path: &Path) -> Result<Option<PathBuf>, SandboxError> {
     let fault = |source| SandboxError::Hide { path: path.to_owned(), source };
-    let place = path.canonicalize().map_err(fault)?;
-    let found = place.metadata().map_err(fault)?;
+    let found = path.metadata().map_err(fault)?;
+    if std::os::unix::fs::FileTypeExt::is_fifo(&found.file_type()) {
+        return Ok(None);
+    }
     match std::os::unix::fs::MetadataExt::nlink(&found) {
         names @ 2.. if found.is_file() => Err(SandboxError::Linked { path: path.to_owned(), names }),
-        _ => Ok(place),
+        _ => path.canonicalize().map(Some).map_err(fault),
     }
 }

@@ -14,7 +14,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_move, mount_remount,
 };
 
-use super::exposed::Exposed;
+use super::exposed::{Exposed, mount_points};
 use super::refusal::Refusal;
 use super::word::{Bytes, Fault};
 
@@ -26,6 +26,13 @@ const SHARED_MEMORY: &str = "/dev/shm";
 const FOLDER: &str = "outgate";
 /// A file that is empty, may not be read, and takes the place of what must not be seen.
 const NOTHING: &str = "nothing";
+/// Devices through which a program would type into the machine's desktop or speak to its hypervisor.
+const DANGEROUS: [&str; 5] = ["/dev/uinput", "/dev/uhid", "/dev/vhci", "/dev/vsock", "/dev/vhost-vsock"];
+/// Where the system's console is, which no program inside has a use for.
+const CONSOLE: &str = "/dev/console";
+/// Settings of the kernel that its root may write, with or without capabilities.
+const SETTINGS: [&str; 7] =
+    ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi"];
 /// Devices that root's programs keep; each is on every machine.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
@@ -44,10 +51,24 @@ pub(super) fn separate(exposed: &Exposed) -> Result<(), Fault> {
         rustix::io::Errno::PERM | rustix::io::Errno::ACCESS => Fault::Refused(Refusal::Proc),
         error => Fault::step("mount /proc", &error.into()),
     })?;
-    // Its files belong to root, whose programs need no capability to write them.
-    if rustix::process::geteuid().is_root() {
-        root()?;
+    // Control groups can be delegated to users, and then end or freeze what is outside.
+    for path in mount_points().map_err(|error| Fault::step("read the mounts", &error))? {
+        if path.starts_with("/sys") {
+            mount_remount(&path, hard | MountFlags::BIND | MountFlags::RDONLY, "")
+                .map_err(|error| Fault::step(format!("make {} read-only", path.display()), &error.into()))?;
+        }
     }
+    let terminal = own_terminal();
+    // The machine's files of root, whose programs need no capability to write them.
+    if rustix::process::geteuid().is_root() {
+        root(terminal.as_deref())?;
+    } else if let Some(terminal) = &terminal {
+        // Where ttyname(3) finds it.
+        cover(terminal, Path::new(CONSOLE))
+            .map_err(|error| Fault::step("lay the terminal over the console", &error))?;
+    }
+    // Other terminals of the user's could be read. `/dev/ptmx` goes to what is mounted here.
+    terminals("/dev/pts").map_err(|error| Fault::step("mount /dev/pts", &error))?;
     let folder = folder().ok_or_else(|| {
         Fault::step(
             format!("find one of the folders {}", PARENTS.join(", ")),
@@ -66,12 +87,8 @@ pub(super) fn separate(exposed: &Exposed) -> Result<(), Fault> {
     for (path, mode) in &exposed.folders {
         memory(path, *mode)?;
     }
-    for path in &exposed.sockets {
-        match cover(&folder.join(NOTHING), path) {
-            // It has been removed since.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            done => done.map_err(|error| Fault::step(format!("cover {}", path.display()), &error))?,
-        }
+    for path in exposed.sockets.iter().map(PathBuf::as_path).chain(DANGEROUS.iter().map(Path::new)) {
+        hide(&folder, path)?;
     }
     Ok(())
 }
@@ -94,10 +111,8 @@ pub(super) fn furnish(
             }
         }
     }
-    for path in hidden.iter().map(Path::new) {
-        // One that is not there is an error here: what was meant might be somewhere else.
-        cover(&folder.join(NOTHING), path)
-            .map_err(|error| Fault::step(format!("hide {}", path.display()), &error))?;
+    for path in hidden {
+        hide(&folder, Path::new(path))?;
     }
     let hard = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount_remount(&folder, hard, "")
@@ -105,35 +120,29 @@ pub(super) fn furnish(
 }
 
 /// What a program of root's, even without capabilities, must not write: settings of the kernel and devices.
-fn root() -> Result<(), Fault> {
+fn root(terminal: Option<&Path>) -> Result<(), Fault> {
     let hard = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    for path in
-        ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/acpi", "/proc/scsi"]
-    {
-        if Path::new(path).exists() {
-            let done = mount_bind(path, path).and_then(|()| mount_remount(path, hard | MountFlags::BIND, ""));
-            done.map_err(|error| Fault::step(format!("make {path} read-only"), &error.into()))?;
-        }
+    for path in SETTINGS.into_iter().filter(|path| Path::new(path).exists()) {
+        let done = mount_bind(path, path).and_then(|()| mount_remount(path, hard | MountFlags::BIND, ""));
+        done.map_err(|error| Fault::step(format!("make {path} read-only"), &error.into()))?;
     }
-    mount("sysfs", "/sys", "sysfs", hard, None)
-        .map_err(|error| Fault::step("mount /sys read-only", &error.into()))?;
-    devices().map_err(|error| Fault::step("give root's program devices of its own", &error))
+    devices(terminal).map_err(|error| Fault::step("give root's program devices of its own", &error))
 }
 
 /// A `/dev` with nothing but what every program may have. It is put together over `/tmp`, then moved.
-fn devices() -> io::Result<()> {
+fn devices(terminal: Option<&Path>) -> io::Result<()> {
     const STAGE: &str = "/tmp";
     let stage = Path::new(STAGE);
     mount("tmpfs", STAGE, "tmpfs", MountFlags::NOSUID | MountFlags::NOEXEC, c"mode=0755")?;
-    for name in DEVICES {
+    let devices = DEVICES.map(|name| (name, Path::new("/dev").join(name)));
+    let console = terminal.map(|terminal| ("console", terminal.to_owned()));
+    for (name, device) in devices.into_iter().chain(console) {
         fs::write(stage.join(name), [])?;
-        mount_bind(Path::new("/dev").join(name), stage.join(name))?;
+        mount_bind(device, stage.join(name))?;
     }
     for folder in ["pts", "shm"] {
         fs::create_dir(stage.join(folder))?;
     }
-    let data = c"newinstance,ptmxmode=0666,mode=0620";
-    mount("devpts", stage.join("pts"), "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, data)?;
     for (name, to) in [
         ("ptmx", "pts/ptmx"),
         ("fd", "/proc/self/fd"),
@@ -144,6 +153,35 @@ fn devices() -> io::Result<()> {
         std::os::unix::fs::symlink(to, stage.join(name))?;
     }
     Ok(mount_move(STAGE, "/dev")?)
+}
+
+/// Pseudo-terminals of the sandbox's own.
+fn terminals(path: &str) -> io::Result<()> {
+    let data = c"newinstance,ptmxmode=0666,mode=0620";
+    Ok(mount("devpts", path, "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, data)?)
+}
+
+/// The pseudo-terminal that controls this process, and where it could be laid.
+fn own_terminal() -> Option<PathBuf> {
+    let path = controlling(&fs::read_to_string("/proc/self/stat").ok()?)?;
+    (path.exists() && Path::new(CONSOLE).exists()).then_some(path)
+}
+
+/// The seventh column is its device number; columns are counted behind the name, which may hold anything
+/// (proc_pid_stat(5)). Majors 136 to 143 are pseudo-terminals.
+fn controlling(stat: &str) -> Option<PathBuf> {
+    let (_, columns) = stat.rsplit_once(')')?;
+    let number: u32 = columns.split_whitespace().nth(4)?.parse().ok()?;
+    let (major, minor) = (number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00);
+    (136..144).contains(&major).then(|| PathBuf::from(format!("/dev/pts/{}", (major - 136) << 20 | minor)))
+}
+
+/// Nothing takes the place of this file; one that is not there is hidden.
+fn hide(folder: &Path, path: &Path) -> Result<(), Fault> {
+    match cover(&folder.join(NOTHING), path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done.map_err(|error| Fault::step(format!("hide {}", path.display()), &error)),
+    }
 }
 
 /// An empty folder in memory takes the place of this one.
@@ -163,4 +201,24 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
     let file = options.write(true).create_new(true).mode(mode).open(path);
     file.and_then(|mut file| file.write_all(bytes))
         .map_err(|error| Fault::step(format!("write {}", path.display()), &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_controlling_terminal_is_read_behind_any_name() {
+        for (number, path) in
+            [(34816, Some("/dev/pts/0")), (34823, Some("/dev/pts/7")), (0, None), (1025, None)]
+        {
+            let stat = format!("7 (a) b c) S 1 2 3 {number} 5 6");
+            assert_eq!(controlling(&stat), path.map(PathBuf::from), "{number}");
+        }
+        // Minor 300: eight bits here, the others above the major.
+        assert_eq!(
+            controlling(&format!("7 (a) S 1 2 3 {} 5", 136 << 8 | 0x2c | 1 << 20)).unwrap().to_str(),
+            Some("/dev/pts/300")
+        );
+    }
 }

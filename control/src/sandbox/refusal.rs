@@ -5,70 +5,86 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-/// Why there can be no sandbox here. The text names the cause and the fix.
+/// Why there can be no sandbox here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("a sandbox needs user namespaces, which are {}; mend it: {}", self.cause(), self.command())]
 pub enum Refusal {
     /// The administrator allows none.
-    #[error(
-        "this machine allows no user namespaces (user.max_user_namespaces is 0), so no sandbox can be made; allow \
-         them as root: sysctl -w user.max_user_namespaces=15000"
-    )]
     Forbidden,
     /// There are too many already, or they are nested too deep.
-    #[error(
-        "no further user namespace may be made: the limit of {limit} is reached, or they are nested more than 32 deep; \
-         raise it as root: sysctl -w user.max_user_namespaces={}", limit.saturating_mul(2)
-    )]
     Exhausted {
         /// Of `user.max_user_namespaces`.
         limit: u64,
     },
     /// Ubuntu since 23.10.
-    #[error(
-        "AppArmor lets programs without a profile of their own make no user namespaces, as Ubuntu sets it; allow it as \
-         root: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or give this program a profile with the rule \
-         `userns,`"
-    )]
     AppArmor,
     /// Older Debian and Arch kernels.
-    #[error(
-        "only root may make user namespaces here (kernel.unprivileged_userns_clone is 0); allow it as root: sysctl -w \
-         kernel.unprivileged_userns_clone=1"
-    )]
     OnlyRoot,
     /// Containers.
-    #[error(
-        "a seccomp filter forbids new namespaces, as Docker's own does; start the container with --security-opt \
-         seccomp=unconfined --security-opt systempaths=unconfined, or run this outside of it"
-    )]
     Seccomp,
     /// Something else said no.
-    #[error(
-        "the kernel allows no user namespace here ({error}); it refuses them below a chroot and where a security module \
-         says so: look at dmesg"
-    )]
     Denied {
         /// What the kernel said.
         error: String,
     },
     /// Built without.
-    #[error("this kernel has no user namespaces; it needs one with CONFIG_USER_NS")]
     Kernel,
     /// A container covers parts of `/proc`.
-    #[error(
-        "no /proc of the sandbox's own may be mounted, as in a container that covers parts of it; start the container \
-         with --security-opt systempaths=unconfined"
-    )]
     Proc,
     /// No transparent capture.
-    #[error(
-        "this kernel cannot hand all TCP ports to one listener ({error}); load the modules as root: modprobe nf_tables; \
-         modprobe nft_tproxy"
-    )]
     Capture {
         /// What the kernel said.
         error: String,
     },
+}
+
+impl Refusal {
+    /// What user namespaces are here.
+    pub fn cause(&self) -> String {
+        match self {
+            Self::Forbidden => "switched off: user.max_user_namespaces is 0".into(),
+            Self::Exhausted { limit } => {
+                format!("used up: there are {limit} (user.max_user_namespaces), or they are nested 32 deep")
+            }
+            Self::AppArmor => {
+                "taken back by AppArmor: kernel.apparmor_restrict_unprivileged_userns is 1, Ubuntu's default"
+                    .into()
+            }
+            Self::OnlyRoot => "only for root: kernel.unprivileged_userns_clone is 0".into(),
+            Self::Seccomp => "refused by a seccomp filter, which containers have by default".into(),
+            Self::Denied { error } => {
+                format!("refused by a security module, or because this runs below a chroot ({error})")
+            }
+            Self::Kernel => "missing: this kernel was built without CONFIG_USER_NS".into(),
+            Self::Proc => "there, but take no /proc of their own: a container covers parts of it".into(),
+            Self::Capture { error } => {
+                format!(
+                    "there, but cannot hand all TCP ports to one listener: the kernel lacks nft_tproxy ({error})"
+                )
+            }
+        }
+    }
+
+    /// The command that mends it.
+    pub fn command(&self) -> String {
+        match self {
+            Self::Forbidden => "sudo sysctl -w user.max_user_namespaces=65536".into(),
+            Self::Exhausted { limit } => {
+                format!("sudo sysctl -w user.max_user_namespaces={}", limit.saturating_mul(2))
+            }
+            Self::AppArmor => "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0".into(),
+            Self::OnlyRoot => "sudo sysctl -w kernel.unprivileged_userns_clone=1".into(),
+            Self::Seccomp => {
+                "docker run --security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt \
+                 systempaths=unconfined …"
+                    .into()
+            }
+            Self::Denied { .. } => "sudo dmesg | tail  # says who refused".into(),
+            Self::Kernel => "grep USER_NS /boot/config-*  # install a kernel that has it".into(),
+            Self::Proc => "docker run --security-opt systempaths=unconfined …".into(),
+            Self::Capture { .. } => "sudo modprobe nft_tproxy".into(),
+        }
+    }
 }
 
 /// Settings of the machine that decide on user namespaces; `None` where it has no such setting.
@@ -141,7 +157,7 @@ mod tests {
             (Machine { filtered: true, ..plain }, 1, Refusal::Seccomp, "--security-opt seccomp"),
             (plain, 22, Refusal::Kernel, "CONFIG_USER_NS"),
             (plain, 38, Refusal::Kernel, "CONFIG_USER_NS"),
-            (plain, 1, Refusal::Denied { error: error(1).to_string() }, "chroot"),
+            (plain, 1, Refusal::Denied { error: error(1).to_string() }, "dmesg"),
         ] {
             let found = machine.explain(&error(number));
             assert_eq!(found, wanted, "{machine:?} {number}");
