@@ -40,6 +40,7 @@ pub fn sandbox(number: usize, overrides: &str, seeded: &mut Seeded) -> Op {
             .collect(),
         salt: seeded.bytes(),
         ca_certificate: Some(seeded.bytes::<480>().to_vec()),
+        answers: Vec::new(),
     })
 }
 

@@ -78,6 +78,6 @@ pub fn permit(rules: &Rules) -> Permit {
     let host = Host::parse("api.openai.com").expect("a name");
     match decide(rules, &SandboxId::new("box-0").expect("an id"), &asked(&host)) {
         Decision::Allow(permit) => permit,
-        Decision::Deny(denial) => panic!("denied: {denial:?}"),
+        refused => panic!("not allowed: {refused:?}"),
     }
 }

@@ -61,6 +61,7 @@ impl Shard {
             lease: Arc::new(Lease::default()),
             audit,
             system_roots: String::new(),
+            ask: Box::new(|_| None),
             offer_certificate: Box::new(|_, _| true),
             hand_over: Box::new(Err),
         };
@@ -97,7 +98,7 @@ impl Shard {
     pub fn prepare(&self, bytes: &[u8], facts: &ConnectionFacts) -> Result<Step, Refusal> {
         let resident = self.admission.resident();
         let arrived = Arrived { core: &self.core, resident, facts, proof: Proof::Connection };
-        prepare(&arrived, &heads::request(bytes), &mut Record::default())
+        prepare(&arrived, &heads::request(bytes), &[], &mut Record::default())
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use control_wire::message::StoreId;
 use control_wire::policy::{Labels, OnControlLoss, PolicyDocument};
+use control_wire::question::KeptAnswer;
 use control_wire::row::SALT_BYTES;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,9 @@ pub struct Sandbox {
     pub salt: [u8; SALT_BYTES],
     /// Certificate of its authority in DER form.
     pub ca_certificate: Option<Vec<u8>>,
+    /// What people have answered for it, and said to keep.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<KeptAnswer>,
 }
 
 /// A handler as stored; its envelope is a file named by its hash.

@@ -50,6 +50,9 @@ pub struct Record {
     /// Where the request went instead, where the handler changed that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sent_to: Option<String>,
+    /// What became of the question, where a person had to be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub asked: Option<Asked>,
     pub status: Option<u16>,
     pub bytes_up: u64,
     pub bytes_down: u64,
@@ -74,6 +77,23 @@ impl Record {
             text.truncate(text.floor_char_boundary(RECORD_TEXT_BYTES_MAX));
         }
     }
+}
+
+/// How a request's wait for a person went.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    /// `allowed` or `denied` by a person, `timedOut`, `withdrawn` by the client, `policyChanged` meanwhile, `linkLost`,
+    /// `detached`, `tooMany` questions of one request, or `notAsked` because nobody could be.
+    pub outcome: &'static str,
+    /// What the answer covers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<&'static str>,
+    /// Who answered, where that was said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// Milliseconds that the request waited, answers about a second host included.
+    pub waited_ms: u64,
 }
 
 /// One line of a handler's log. The contract bounds lines and bytes of one request.

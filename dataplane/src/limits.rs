@@ -303,6 +303,30 @@ pub const LINGER_TIME: Duration = Duration::from_secs(2);
 /// idle shard wakes for nothing.
 pub const SWEEP_TIME: Duration = Duration::from_secs(5);
 
+// ---- Questions to people.
+
+/// How long a request waits for a person where its policy does not say. Larger: clients give up before they are told.
+/// Smaller: nobody can read the question and decide.
+pub const ASK_TIME: Duration = Duration::from_secs(60);
+/// Requests of one sandbox that wait for a person. Larger: a sandbox makes the plane hold more heads, each of up to
+/// its own bound. Smaller: a program that opens a page's connections at once is refused some.
+pub const PARKED_SANDBOX_MAX: usize = 32;
+/// Questions that one sandbox has open. Larger: it floods the people who answer. Smaller: a program that speaks to many
+/// hosts is refused before somebody could answer.
+pub const QUESTIONS_SANDBOX_MAX: usize = 16;
+/// Requests of one shard that wait for a person. Larger: many sandboxes fill memory with heads. Smaller: sandboxes
+/// are refused for the patience of others.
+pub const PARKED_SHARD_MAX: usize = 512;
+/// Hosts about which one request is asked, where a handler sends it from one to the next. Larger: a handler that never
+/// settles keeps people busy. Smaller: a redirecting handler cannot be asked about both hosts.
+pub const QUESTIONS_REQUEST_MAX: usize = 2;
+/// Pause between two looks whether a client whose body is not read has left. Larger: people are asked about what
+/// nobody waits for. Smaller: each parked request costs more system calls.
+pub const ASK_LOOK_PAUSE: Duration = Duration::from_millis(500);
+/// Messages about questions that wait for the link, with a place kept for each question's end: half as many questions
+/// are open at once on a plane. Larger: memory behind a slow link. Smaller: busy planes refuse to ask.
+pub const LINK_QUESTIONS_MAX: usize = 2_048;
+
 /// Longest file of a join token. A token has about 90 characters; larger only reads files that are none.
 pub const JOIN_TOKEN_BYTES_MAX: usize = 4 << 10;
 // ---- The local socket for `attach`.

@@ -3,6 +3,7 @@
 mod listeners;
 mod names;
 mod places;
+mod questions;
 
 use std::{
     collections::VecDeque,
@@ -23,6 +24,7 @@ use rustls::RootCertStore;
 use listeners::{Listeners, Socket};
 
 use crate::{
+    approval::{AskControl, Heard},
     audit::Audit,
     clock::Lease,
     flow::core::{Common, Core, HandOver, OfferCertificate},
@@ -59,6 +61,8 @@ pub struct Settings {
     pub audit: Audit,
     /// Hands control the certificate of a sandbox's authority.
     pub offer_certificate: OfferCertificate,
+    /// Hands a question to control; the answer comes by [`Shards::answer`].
+    pub ask: AskControl,
     /// Told the revision that every shard enforces, from the thread of the last one.
     pub enforced: Box<dyn Fn(u64) + Send + Sync>,
 }
@@ -107,6 +111,7 @@ struct Update {
 struct Handle {
     commands: mailbox::Sender<Command>,
     updates: mailbox::Slot<Update>,
+    heard: mailbox::Slot<Heard>,
     /// Taken by whoever stops the shard.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -169,6 +174,7 @@ impl Shards {
             audit: settings.audit,
             system_roots: settings.roots_pem,
             offer_certificate: settings.offer_certificate,
+            ask: settings.ask,
             hand_over: Box::new(move |moved| {
                 homes[moved.home].try_send(Command::Arrive(moved)).map_err(|refused| match refused {
                     mailbox::SendError::Full(Command::Arrive(moved))
@@ -186,7 +192,7 @@ impl Shards {
         let watchdog = Arc::new(Watchdog::start(HANDLER_TIME).map_err(StartError::Guests)?);
         let mut shards = Self { handles: Vec::new(), progress, hasher: common.hasher.clone() };
         for (index, (commands, inbox)) in senders.into_iter().zip(receivers).enumerate() {
-            let updates = mailbox::Slot::new();
+            let (updates, heard) = (mailbox::Slot::new(), mailbox::Slot::new());
             let seed = Seed {
                 index,
                 common: Arc::clone(&common),
@@ -197,12 +203,13 @@ impl Shards {
                 progress: Arc::clone(&shards.progress),
                 inbox,
                 updates: updates.clone(),
+                heard: heard.clone(),
             };
             let placement = if settings.pin { Placement::Fixed(index) } else { Placement::Unbound };
             match seed.grow(placement) {
                 Ok(thread) => {
                     let thread = Mutex::new(Some(thread));
-                    shards.handles.push(Handle { commands, updates, thread });
+                    shards.handles.push(Handle { commands, updates, heard, thread });
                 }
                 Err(error) => {
                     shards.stop();
@@ -260,6 +267,7 @@ struct Seed {
     progress: Arc<Progress>,
     inbox: mailbox::Receiver<Command>,
     updates: mailbox::Slot<Update>,
+    heard: mailbox::Slot<Heard>,
 }
 
 impl Seed {
@@ -286,7 +294,7 @@ impl Seed {
     }
 
     async fn run(self, ready: mpsc::Sender<Result<(), StartError>>) {
-        let Self { index, common, ring, names, roots, watchdog, progress, inbox, updates } = self;
+        let Self { index, common, ring, names, roots, watchdog, progress, inbox, updates, heard } = self;
         let begun = async {
             let ring = ring::start(ring).await?;
             let resolver = Resolver::new(&names, RingTransport).map_err(StartError::Names)?;
@@ -299,7 +307,7 @@ impl Seed {
         match begun.await {
             Ok((ring, core)) => {
                 let _told = ready.send(Ok(()));
-                serve_shard(&ring, core, progress, inbox, updates).await;
+                serve_shard(&ring, core, progress, inbox, (updates, heard)).await;
                 ring.shutdown().await;
             }
             Err(error) => {
@@ -314,7 +322,7 @@ async fn serve_shard(
     core: Rc<Core>,
     progress: Arc<Progress>,
     mut inbox: mailbox::Receiver<Command>,
-    updates: mailbox::Slot<Update>,
+    (updates, heard): (mailbox::Slot<Update>, mailbox::Slot<Heard>),
 ) {
     let (services, connections) = (Scope::default(), Scope::default());
     let applying = Rc::clone(&core);
@@ -326,6 +334,7 @@ async fn serve_shard(
             progress.reached(applying.index, revision);
         }
     });
+    services.spawn(questions::listen(Rc::clone(&core.desk), heard));
     let sweeping = Rc::clone(&core);
     services.spawn(async move {
         loop {

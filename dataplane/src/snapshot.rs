@@ -20,7 +20,7 @@ use crate::{
     handler::{LoadError, Loaded},
     identity::{IdentityError, SandboxId},
     inject::Secret,
-    policy::{RuleError, Rules},
+    policy::{AnswerError, Answers, RuleError, Rules},
 };
 
 pub use table::Table;
@@ -40,6 +40,8 @@ pub struct Sandbox {
     pub id: SandboxId,
     /// The row as control wrote it.
     pub row: SandboxRow,
+    /// What people have answered for it.
+    pub answers: Answers,
     overrides: PolicyDocument,
     key: [u8; 32],
     /// Rules with the template that they were compiled from. Only the home shard asks, so nobody waits for the lock.
@@ -90,6 +92,15 @@ pub enum ApplyError {
         /// Why.
         #[source]
         source: PatternError,
+    },
+    /// An answer that a sandbox's row keeps does not hold.
+    #[error("sandbox `{row}`")]
+    Answer {
+        /// Its identifier.
+        row: String,
+        /// Why.
+        #[source]
+        source: AnswerError,
     },
     /// A sandbox's identifier does not hold.
     #[error("sandbox `{row}`")]
@@ -326,9 +337,11 @@ impl Sandbox {
         let id =
             SandboxId::new(&row.id).map_err(|source| ApplyError::Sandbox { row: row.id.clone(), source })?;
         let overrides = document(&row.id, &row.overrides)?;
+        let answers = Answers::new(&row.answers)
+            .map_err(|source| ApplyError::Answer { row: row.id.clone(), source })?;
         let mut key = [0; 32];
         key.copy_from_slice(digest::digest(&digest::SHA256, row.overrides.as_bytes()).as_ref());
-        Ok(Self { id, row, overrides, key, rules: Mutex::default() })
+        Ok(Self { id, row, answers, overrides, key, rules: Mutex::default() })
     }
 }
 
@@ -353,6 +366,7 @@ mod tests {
             labels: Default::default(),
             salt: [0; 32],
             ca_certificate: None,
+            answers: Vec::new(),
         })
     }
 

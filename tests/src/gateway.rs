@@ -11,7 +11,8 @@ use std::{
 use control::compile::{Signer, compile, sha256};
 use control_wire::{
     envelope::ArtefactKey,
-    row::{Envelope, HandlerRow, Op, SandboxRow, SecretRow, SecretValue, TemplateRow},
+    question::KeptAnswer,
+    row::{Envelope, HandlerRow, Op, SandboxRow, SecretRow, SecretValue},
 };
 use dataplane::{
     audit::Audit,
@@ -30,7 +31,8 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::{client, origin::Origin};
+pub use crate::rows::{policy, template};
+use crate::{client, origin::Origin, questions::Questions};
 
 /// Value of the secret `token`.
 pub const SECRET: &str = "s3cret-value-that-no-sandbox-may-see";
@@ -65,6 +67,8 @@ pub struct Gateway {
     pub proxy: SocketAddr,
     /// Certificates that the plane offers to control, with their sandboxes.
     pub offers: mpsc::Receiver<(String, Vec<u8>)>,
+    /// What the plane asks of people.
+    pub questions: Questions,
     master: Arc<PoolMaster>,
     attachments: Attachments,
     authorities: Vec<(String, Vec<u8>)>,
@@ -93,6 +97,7 @@ impl Gateway {
         roots.add(root).expect("a root");
         let (told, enforced) = mpsc::channel();
         let (offering, offers) = mpsc::channel();
+        let (questions, ask) = Questions::channel();
         let shards = Shards::start(Settings {
             shards,
             pin: false,
@@ -104,6 +109,7 @@ impl Gateway {
             lease: Arc::new(Lease::default()),
             audit: audit.clone(),
             offer_certificate: Box::new(move |id, der| offering.send((id.to_owned(), der)).is_ok()),
+            ask,
             enforced: Box::new(move |revision| told.send(revision).unwrap_or_default()),
         })
         .expect("shards start");
@@ -112,6 +118,7 @@ impl Gateway {
             shards: Arc::new(shards),
             proxy,
             offers,
+            questions,
             // The same key again: tests make the certificates of sandboxes themselves.
             master: master(folder.path()),
             attachments: Attachments::new(),
@@ -168,7 +175,17 @@ impl Gateway {
             labels: Default::default(),
             salt,
             ca_certificate: Some(authority),
+            answers: Vec::new(),
         })]);
+    }
+
+    /// Keeps answers in the row of `box`.
+    ///
+    /// # Panics
+    /// When one is about no host.
+    pub fn keep(&mut self, answers: Vec<KeptAnswer>) {
+        let row = self.tables.sandboxes.get("box").expect("it was made").row.clone();
+        self.apply(vec![Op::UpsertSandbox(SandboxRow { answers, ..row })]);
     }
 
     /// Applies a revision and waits until every shard acts by it.
@@ -330,23 +347,6 @@ fn parse(bytes: &[u8]) -> Vec<serde_json::Value> {
         .filter(|line| !line.is_empty())
         .map(|line| serde_json::from_slice(line).expect("a record is JSON"))
         .collect()
-}
-
-/// The template `t`: these hosts are allowed, a loopback origin may be reached, and it gets the secret `token`.
-pub fn policy(allowed: &str) -> Op {
-    template(
-        "t",
-        &format!(
-            r#"{{"allowedHosts":{allowed},
-            "allowedAddresses":[{{"host":"origin.test","cidrs":["127.0.0.0/8"]}}],
-            "rules":[{{"host":"origin.test","actions":[{{"bearer":{{"secret":"token"}}}}]}}]}}"#
-        ),
-    )
-}
-
-/// A template with this document.
-pub fn template(name: &str, document: &str) -> Op {
-    Op::UpsertTemplate(TemplateRow { name: name.to_owned(), document: document.to_owned() })
 }
 
 /// Reads a head to its empty line, and nothing beyond it.

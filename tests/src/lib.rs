@@ -10,6 +10,8 @@ pub mod no_ring;
 pub mod origin;
 pub mod process;
 mod programs;
+pub mod questions;
+pub mod rows;
 pub mod sandboxed;
 pub mod stage;
 

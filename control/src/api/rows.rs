@@ -155,17 +155,18 @@ pub(super) fn sandbox_row(
         let detail = format!("template {name} does not exist; PUT /v1/templates/{name} first");
         return Err(Problem::conflict(detail).of_field("template"));
     }
-    // Salt and certificate stay for the sandbox's life: clients in it trust that authority.
-    let (salt, ca_certificate) = match tables.sandboxes.get(id) {
-        Some(row) => (row.value.salt, row.value.ca_certificate.clone()),
+    // Salt and certificate stay for the sandbox's life: clients in it trust that authority. So do answers, until they
+    // are taken back.
+    let (salt, ca_certificate, answers) = match tables.sandboxes.get(id) {
+        Some(row) => (row.value.salt, row.value.ca_certificate.clone(), row.value.answers.clone()),
         None => {
             let mut salt = [0; SALT_BYTES];
             aws_lc_rs::rand::fill(&mut salt).map_err(|error| Problem::internal(&error))?;
-            (salt, None)
+            (salt, None, Vec::new())
         }
     };
     let SandboxBody { template, overrides, labels } = body;
-    Ok(Sandbox { template, overrides, labels, salt, ca_certificate })
+    Ok(Sandbox { template, overrides, labels, salt, ca_certificate, answers })
 }
 
 pub(super) async fn delete_sandbox(

@@ -132,6 +132,7 @@ mod tests {
             labels: Default::default(),
             salt: [7; 32],
             ca_certificate: certificate,
+            answers: Vec::new(),
         };
         let mut tables = Tables::default();
         let mut put = |id: &str, certificate| {

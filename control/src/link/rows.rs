@@ -43,6 +43,7 @@ pub(super) fn op(core: &Core, tables: &Tables, key: &Key) -> Result<Op, LinkErro
                 labels: entry.value.labels.clone(),
                 salt: entry.value.salt,
                 ca_certificate: entry.value.ca_certificate.clone(),
+                answers: entry.value.answers.clone(),
             }),
         },
         Kind::Handler => match tables.handlers.get(&name) {

@@ -84,6 +84,7 @@ impl Session<'_> {
                 Some(ToControl::MasterSealed { request, sealed }) => {
                     self.core.handover.answered(self.name, request, sealed);
                 }
+                Some(ToControl::Question(_) | ToControl::Withdrawn(_)) => {}
                 Some(ToControl::Join { .. } | ToControl::Hello { .. }) => {
                     return Err(LinkError::Protocol("the plane introduced itself twice"));
                 }

@@ -3,6 +3,11 @@
 
 use zeroize::Zeroizing;
 
+use crate::limits::FRAME_BYTES_MAX;
+
+/// Bytes of the tag and length that stand before each body.
+pub const FRAME_HEADER_BYTES: usize = 6;
+
 /// Why bytes from the other side were not understood. Each of these closes the link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
@@ -44,6 +49,19 @@ pub enum WireError {
     },
 }
 
+/// Splits a frame header. The length is bounded here, before anything is allocated for it.
+///
+/// # Errors
+/// [`WireError::TooLong`] above [`FRAME_BYTES_MAX`].
+pub fn frame_header(bytes: [u8; FRAME_HEADER_BYTES]) -> Result<(u16, usize), WireError> {
+    let [t0, t1, l0, l1, l2, l3] = bytes;
+    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+    if length > FRAME_BYTES_MAX {
+        return Err(WireError::TooLong { field: "frame", length, max: FRAME_BYTES_MAX });
+    }
+    Ok((u16::from_le_bytes([t0, t1]), length))
+}
+
 /// Reads fields from the front of a body. What is left at the end belongs to a newer version and is skipped.
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -52,6 +70,11 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
+    }
+
+    /// Whether nothing is left: the writer was older than what follows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
     }
 
     fn take(&mut self, count: usize, field: &'static str) -> Result<&'a [u8], WireError> {

@@ -8,6 +8,7 @@ pub mod machine;
 pub mod message;
 pub mod pattern;
 pub mod pool;
+pub mod question;
 pub mod policy;
 pub mod validate;
 pub mod row;

@@ -63,6 +63,22 @@ pub const LEASE_MS_MIN: u64 = 500;
 /// maintenance hour cannot be bridged.
 pub const LEASE_MS_MAX: u64 = 86_400_000;
 
+/// Milliseconds of the shortest time for which a request may wait for a person. Larger: tests wait for it. Smaller: no
+/// answer can travel in it.
+pub const ASK_MS_MIN: u64 = 100;
+
+/// Milliseconds of the longest time for which a request may wait for a person. Larger: parked requests pile up before
+/// people who have gone home. Smaller: somebody who was called cannot reach a screen.
+pub const ASK_MS_MAX: u64 = 3_600_000;
+
+/// Bytes of a path that a question shows. Larger: a sandbox makes control hold more of what it made up. Smaller: a
+/// person cannot tell what is asked.
+pub const QUESTION_PATH_BYTES_MAX: usize = 2 << 10;
+
+/// Answers that a sandbox's row keeps. Larger: rows grow, and each question walks longer. Smaller: a day's work with a
+/// new program asks about hosts that were answered before.
+pub const ANSWERS_MAX: usize = 256;
+
 /// Bytes of one request or answer on a plane's local socket. Larger: a client makes the plane hold more before it can
 /// judge. Smaller: sandboxes with hundreds of source ranges do not fit.
 pub const ATTACH_BYTES_MAX: usize = 64 << 10;

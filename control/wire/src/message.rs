@@ -11,12 +11,13 @@
 
 use zeroize::Zeroizing;
 
+pub use crate::codec::{FRAME_HEADER_BYTES, frame_header};
 use crate::codec::{Reader, WireError, Writer};
 use crate::limits::{
-    CERTIFICATE_BYTES_MAX, ENVELOPE_BYTES_MAX, FEATURES_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX,
-    REASON_BYTES_MAX,
+    CERTIFICATE_BYTES_MAX, ENVELOPE_BYTES_MAX, FEATURES_MAX, NAME_BYTES_MAX, REASON_BYTES_MAX,
 };
 use crate::pool::{Grant, MasterId, Recipient, SealRequest, SealedMaster};
+use crate::question::{Answer, Question};
 use crate::row::{Op, read_ops, write_ops};
 
 /// The protocol that TLS negotiates for the link.
@@ -25,9 +26,6 @@ pub const ALPN: &[u8] = b"outgate-link/1";
 /// The name in control's server certificate. Planes verify it whatever address they dialled: what they trust is
 /// control's own authority, not DNS.
 pub const CONTROL_NAME: &str = "control.outgate.internal";
-
-/// Bytes of the tag and length that stand before each body.
-pub const FRAME_HEADER_BYTES: usize = 6;
 
 /// Set in the tag of a message that a reader may skip when it does not know it.
 pub const IGNORABLE: u16 = 0x8000;
@@ -47,19 +45,6 @@ pub const CLOSE_REMOVED: u32 = 2;
 
 /// Identity of a store. Revisions of different stores are not comparable.
 pub type StoreId = [u8; 16];
-
-/// Splits a frame header. The length is bounded here, before anything is allocated for it.
-///
-/// # Errors
-/// [`WireError::TooLong`] above [`FRAME_BYTES_MAX`].
-pub fn frame_header(bytes: [u8; FRAME_HEADER_BYTES]) -> Result<(u16, usize), WireError> {
-    let [t0, t1, l0, l1, l2, l3] = bytes;
-    let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-    if length > FRAME_BYTES_MAX {
-        return Err(WireError::TooLong { field: "frame", length, max: FRAME_BYTES_MAX });
-    }
-    Ok((u16::from_le_bytes([t0, t1]), length))
-}
 
 /// What a plane says.
 #[derive(Debug, PartialEq)]
@@ -123,6 +108,10 @@ pub enum ToControl {
         /// The master, for the recipient.
         sealed: SealedMaster,
     },
+    /// A request waits for a person.
+    Question(Question),
+    /// Nothing waits any more for the answer to the question of this number.
+    Withdrawn(u64),
 }
 
 /// What control says.
@@ -196,6 +185,8 @@ pub enum ToPlane {
     },
     /// A plane joins and needs the pool's master. One that holds another does not answer.
     SealMaster(SealRequest),
+    /// What a person says to a question of this plane. One that it no longer asks is skipped.
+    Answer(Answer),
 }
 
 const JOIN: u16 = 1;
@@ -205,6 +196,9 @@ const CA_CERTIFICATE: u16 = 4;
 const HANDLER_REJECTED: u16 = 5 | IGNORABLE;
 const RENEW: u16 = 6;
 const MASTER_SEALED: u16 = 7;
+// A control that does not know them answers none: the requests wait in vain and are denied.
+const QUESTION: u16 = 8 | IGNORABLE;
+const WITHDRAWN: u16 = 9 | IGNORABLE;
 
 const JOINED: u16 = 64;
 const JOIN_REFUSED: u16 = 65;
@@ -217,6 +211,7 @@ const RENEWED: u16 = 71;
 const ARTEFACT: u16 = 72;
 const DELTA_ROWS: u16 = 73;
 const SEAL_MASTER: u16 = 74;
+const ANSWER: u16 = 75;
 
 fn unknown<T>(tag: u16) -> Result<Option<T>, WireError> {
     if tag & IGNORABLE == 0 { Err(WireError::UnknownTag { tag }) } else { Ok(None) }
@@ -259,6 +254,8 @@ impl ToControl {
                 out.u64(*request);
                 sealed.write(out);
             }),
+            Self::Question(question) => out.frame(QUESTION, |out| question.write(out)),
+            Self::Withdrawn(id) => out.frame(WITHDRAWN, |out| out.u64(*id)),
         }
         out.finish()
     }
@@ -291,6 +288,8 @@ impl ToControl {
             MASTER_SEALED => {
                 Self::MasterSealed { request: body.u64("request")?, sealed: SealedMaster::read(body)? }
             }
+            QUESTION => Self::Question(Question::read(body)?),
+            WITHDRAWN => Self::Withdrawn(body.u64("question")?),
             tag => return unknown(tag),
         }))
     }
@@ -345,6 +344,7 @@ impl ToPlane {
                 out.length(*bytes);
             }),
             Self::SealMaster(request) => out.frame(SEAL_MASTER, |out| request.write(out)),
+            Self::Answer(answer) => out.frame(ANSWER, |out| answer.write(out)),
         }
         out.finish()
     }
@@ -379,6 +379,7 @@ impl ToPlane {
                 bytes: body.length(ENVELOPE_BYTES_MAX, "artefact")?,
             },
             SEAL_MASTER => Self::SealMaster(SealRequest::read(body)?),
+            ANSWER => Self::Answer(Answer::read(body)?),
             tag => return unknown(tag),
         }))
     }

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::limits::{OPS_MAX, SECRET_BYTES_MAX};
+use crate::limits::{OPS_MAX, QUESTION_PATH_BYTES_MAX, SECRET_BYTES_MAX};
 use crate::policy::Labels;
+use crate::question::{KeptAnswer, Scheme, Scope, Verdict};
 use crate::row::{Envelope, HandlerRow, SandboxRow, SecretRow, SecretValue, TemplateRow};
 
 fn ops() -> Vec<Op> {
@@ -18,6 +19,13 @@ fn ops() -> Vec<Op> {
             labels: Labels::from([("k".into(), "v".into())]),
             salt: [7; 32],
             ca_certificate: Some(vec![1, 2]),
+            answers: vec![KeptAnswer {
+                verdict: Verdict::Allow,
+                scheme: Scheme::Https,
+                host: "a.test".into(),
+                port: 443,
+                until_unix_ms: Some(5),
+            }],
         }),
         Op::RemoveSandbox("s".into()),
         Op::UpsertHandler(HandlerRow {
@@ -73,6 +81,8 @@ fn from_planes() -> Vec<ToControl> {
         ToControl::HandlerRejected { name: "h".into(), version: 2, reason: "r".into() },
         ToControl::Renew { number: 8 },
         ToControl::MasterSealed { request: 9, sealed: sealed() },
+        ToControl::Question(question()),
+        ToControl::Withdrawn(7),
     ]
 }
 
@@ -100,7 +110,27 @@ fn from_control() -> Vec<ToPlane> {
             handler_key: [3; 32],
             master: Grant::Own,
         },
+        ToPlane::Answer(Answer {
+            id: 7,
+            verdict: Verdict::Deny,
+            scope: Scope::Time,
+            until_unix_ms: 9,
+            by: "somebody".into(),
+        }),
     ]
+}
+
+fn question() -> Question {
+    Question {
+        id: 7,
+        sandbox: "s".into(),
+        method: "GET".into(),
+        scheme: Scheme::Https,
+        host: "a.test".into(),
+        port: 443,
+        path: "/p".into(),
+        timeout_ms: 60_000,
+    }
 }
 
 fn parts(frame: &[u8]) -> (u16, &[u8]) {
@@ -167,7 +197,7 @@ fn golden_bytes_of_version_one_hold() {
     assert_eq!(control, CONTROL);
 }
 
-const PLANES: [u64; 7] = [
+const PLANES: [u64; 9] = [
     4657712367010093052,
     5399669823601649546,
     18115674651453396239,
@@ -175,20 +205,23 @@ const PLANES: [u64; 7] = [
     4094282423082908085,
     17581337303975545770,
     1255370146862032344,
+    16409574875541821730,
+    7187371756636912680,
 ];
-const CONTROL: [u64; 12] = [
+const CONTROL: [u64; 13] = [
     13009542537019262075,
     923786920131623824,
     6480828641453694996,
     12865391395111620592,
-    10680550163985750102,
+    15929720646384325083,
     667604918121307133,
-    4109262945933546694,
+    7286688419281296459,
     18301856298881875209,
     4901934188861380775,
-    287146556466930097,
+    3227310086766268278,
     6912438111554689169,
     3993617840791843338,
+    16694456550355330231,
 ];
 
 #[test]
@@ -196,6 +229,32 @@ fn an_unknown_tag_closes_the_link_unless_it_is_marked_ignorable() {
     assert_eq!(ToPlane::decode(0x1234, b""), Err(WireError::UnknownTag { tag: 0x1234 }));
     assert_eq!(ToPlane::decode(0x1234 | IGNORABLE, b""), Ok(None));
     assert_eq!(ToControl::decode(0x1234, b""), Err(WireError::UnknownTag { tag: 0x1234 }));
+}
+
+#[test]
+fn a_row_of_an_older_control_keeps_no_answers() {
+    let row = |answers: usize| {
+        let Op::UpsertSandbox(mut row) = ops().remove(2) else { panic!("it is the sandbox") };
+        row.answers.truncate(answers);
+        row
+    };
+    let frame = ToPlane::SnapshotRows { ops: vec![Op::UpsertSandbox(row(0))] }.encode();
+    // The count of answers is what an older control does not write: the row's length is at the front of it.
+    let (tag, body) = parts(&frame);
+    let mut older = body[..body.len() - 4].to_vec();
+    let length = u32::from_le_bytes(older[6..10].try_into().unwrap()) - 4;
+    older[6..10].copy_from_slice(&length.to_le_bytes());
+    let read = ToPlane::decode(tag, &older).unwrap();
+    assert_eq!(read, Some(ToPlane::SnapshotRows { ops: vec![Op::UpsertSandbox(row(0))] }));
+}
+
+#[test]
+fn what_a_sandbox_made_long_is_cut_before_it_travels() {
+    let long = Question { path: "/ä".repeat(2_000), method: "M".repeat(300), ..question() };
+    let frame = ToControl::Question(long).encode();
+    let (tag, body) = parts(&frame);
+    let Some(ToControl::Question(read)) = ToControl::decode(tag, body).unwrap() else { panic!("a question") };
+    assert!(read.path.len() <= QUESTION_PATH_BYTES_MAX && read.method.len() == 255);
 }
 
 #[test]

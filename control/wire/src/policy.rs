@@ -34,6 +34,9 @@ pub struct PolicyDocument {
     /// Hosts that may not be reached, whatever else is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub denied_hosts: Option<Vec<String>>,
+    /// What is a question to a person instead of a denial, where nothing allows it. Unset: nothing is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ask: Option<Ask>,
     /// Special-purpose ranges that a host may resolve to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allowed_addresses: Option<Vec<AllowedAddresses>>,
@@ -59,6 +62,22 @@ pub struct PolicyDocument {
     /// Status of a refusal by policy. Unset means 403.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deny_status: Option<u16>,
+}
+
+/// When a person is asked: for requests that neither a list nor a handler nor `enableInternet` allows. What
+/// `deniedHosts` or a rule denies is denied, and nobody is asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "{\"hosts\": [pattern, …]}, optionally \"timeoutMs\""
+)]
+pub struct Ask {
+    /// About these hosts; `*` is every one. Empty, about none: so a sandbox switches off what its template asks.
+    pub hosts: Vec<String>,
+    /// Milliseconds that a request waits before it is denied. Absent: 60,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
 }
 
 /// Addresses that hosts of one pattern may resolve to although they are special-purpose.

@@ -10,6 +10,7 @@ use crate::limits::{
     FRAME_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX, OPS_MAX, SECRET_BYTES_MAX, SECRET_HOSTS_MAX,
 };
 use crate::policy::Labels;
+use crate::question::{KeptAnswer, read_kept, write_kept};
 
 /// Bytes of a sandbox's salt.
 pub const SALT_BYTES: usize = 32;
@@ -38,6 +39,8 @@ pub struct SandboxRow {
     pub salt: [u8; SALT_BYTES],
     /// Its authority's certificate in DER form, once a plane has made it.
     pub ca_certificate: Option<Vec<u8>>,
+    /// What people have answered for it, and said to keep.
+    pub answers: Vec<KeptAnswer>,
 }
 
 /// One version of a handler.
@@ -201,6 +204,7 @@ fn write_sandbox(out: &mut Writer, row: &SandboxRow) {
     out.raw(&row.salt);
     // An authority's certificate is never empty, so an empty one says that there is none.
     out.bytes(row.ca_certificate.as_deref().unwrap_or_default());
+    write_kept(out, &row.answers);
 }
 
 fn write_handler(out: &mut Writer, row: &HandlerRow) {
@@ -252,7 +256,8 @@ fn read_sandbox(body: &mut Reader<'_>) -> Result<SandboxRow, WireError> {
     let salt = body.array("salt")?;
     let certificate = body.bytes(CERTIFICATE_BYTES_MAX, "authority certificate")?;
     let ca_certificate = (!certificate.is_empty()).then(|| certificate.to_vec());
-    Ok(SandboxRow { id, template, overrides, labels, salt, ca_certificate })
+    let answers = read_kept(body)?;
+    Ok(SandboxRow { id, template, overrides, labels, salt, ca_certificate, answers })
 }
 
 fn read_handler(body: &mut Reader<'_>) -> Result<HandlerRow, WireError> {

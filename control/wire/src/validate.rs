@@ -4,7 +4,10 @@
 
 use std::collections::HashSet;
 
-use crate::limits::{GLOBS_MAX, LEASE_MS_MAX, LEASE_MS_MIN, NAME_BYTES_MAX, REASON_BYTES_MAX, RULES_MAX};
+use crate::limits::{
+    ASK_MS_MAX, ASK_MS_MIN, GLOBS_MAX, LEASE_MS_MAX, LEASE_MS_MIN, NAME_BYTES_MAX, REASON_BYTES_MAX,
+    RULES_MAX,
+};
 use crate::pattern::{HostKind, HostPattern};
 use crate::policy::{HandlerUse, HostHandler, PolicyDocument, Rule, RuleAction};
 
@@ -53,6 +56,7 @@ impl PolicyDocument {
     pub fn validate(&self) -> Result<(), DocumentError> {
         list("allowedHosts", self.allowed_hosts.as_deref().unwrap_or_default())?;
         list("deniedHosts", self.denied_hosts.as_deref().unwrap_or_default())?;
+        self.validate_ask()?;
         self.validate_addresses()?;
         self.validate_roots()?;
         self.validate_rules()?;
@@ -76,9 +80,11 @@ impl PolicyDocument {
         let lists = lists
             .into_iter()
             .flat_map(|(field, list)| list.iter().flatten().map(move |text| (field, text.as_str())));
+        let asked = self.ask.iter().flat_map(|ask| &ask.hosts).map(|host| ("ask.hosts", host.as_str()));
         let keys = self.outbound_by_host.iter().flatten().map(|row| ("outboundByHost", row.host.as_str()));
         let rules = self.rules.iter().flatten().map(|rule| ("rules", rule.host.as_str()));
         lists
+            .chain(asked)
             .chain(keys)
             .chain(rules)
             .filter_map(|(field, text)| {
@@ -86,6 +92,17 @@ impl PolicyDocument {
                 Some(format!("{field}: {warning}"))
             })
             .collect()
+    }
+
+    fn validate_ask(&self) -> Result<(), DocumentError> {
+        let Some(ask) = &self.ask else { return Ok(()) };
+        list("ask.hosts", &ask.hosts)?;
+        match ask.timeout_ms {
+            Some(time) if !(ASK_MS_MIN..=ASK_MS_MAX).contains(&time) => {
+                Err(refuse("ask.timeoutMs", format!("is {time}; write {ASK_MS_MIN} to {ASK_MS_MAX}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn validate_addresses(&self) -> Result<(), DocumentError> {
@@ -291,6 +308,7 @@ mod tests {
     #[test]
     fn a_whole_document_is_taken_and_survives_its_own_text() {
         let text = r#"{"enableInternet":true,"allowedHosts":["*.a.com","10.0.0.0/8"],"deniedHosts":[],
+            "ask":{"hosts":["*"],"timeoutMs":30000},
             "allowedAddresses":[{"host":"db.a.com","cidrs":["10.0.0.0/8"]}],
             "rules":[{"host":"api.a.com","match":{"method":["GET"],"path":"/v1/*"},
                       "actions":[{"header":{"name":"x-key","secret":"k"}},{"bearer":{"secret":"t"}},
@@ -310,6 +328,10 @@ mod tests {
             (r#"{"allowedHosts":["a.com",""]}"#, "allowedHosts[1]", "remove it"),
             (r#"{"deniedHosts":["?.com"]}"#, "deniedHosts[0]", "`*`"),
             (r#"{"leaseMs":1}"#, "leaseMs", "500"),
+            (r#"{"ask":{"hosts":["?.com"]}}"#, "ask.hosts[0]", "`*`"),
+            (r#"{"ask":{"hosts":["*"],"timeoutMs":5}}"#, "ask.timeoutMs", "100 to 3600000"),
+            (r#"{"ask":{}}"#, "document", "hosts"),
+            (r#"{"ask":{"hosts":[],"seconds":5}}"#, "document", "timeoutMs"),
             (r#"{"denyStatus":200}"#, "denyStatus", "400 to 599"),
             (
                 r#"{"allowedAddresses":[{"host":"a.com","cidrs":[]}]}"#,
@@ -350,6 +372,7 @@ mod tests {
             (r#"{"outboundByHost":["inject"]}"#, "\"handler\": name"),
             (r#"{"onControlLoss":"maybe"}"#, "`keep` or `deny`"),
             (r#"{"allowedAddresses":["10.0.0.0/8"]}"#, "\"cidrs\""),
+            (r#"{"ask":true}"#, "{\"hosts\": [pattern"),
         ] {
             let said = problem(text);
             assert!(said.contains(form), "{text}: {said}");

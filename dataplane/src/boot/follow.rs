@@ -39,7 +39,11 @@ impl Follower {
                 self.lost.clear();
                 tell("connected to control");
             }
-            LinkEvent::Lost(error) => self.tell_lost(chain(&error)),
+            LinkEvent::Lost(error) => {
+                self.shards.link_lost();
+                self.tell_lost(chain(&error));
+            }
+            LinkEvent::Answer(answer) => self.shards.answer(answer),
             LinkEvent::Snapshot { revision, ops } => self.advance(Tables::replace, revision, ops)?,
             LinkEvent::Delta { revision, ops } => self.advance(Tables::apply, revision, ops)?,
         }

@@ -137,7 +137,7 @@ pub fn run(config: &Config) -> Result<(), BootError> {
     let (audit, writer) = records(config)?;
     // The shards speak through the link and the link through the shards; who comes first waits for the other.
     let link = Arc::new(OnceLock::<LinkHandle>::new());
-    let (acknowledging, offering) = (Arc::clone(&link), Arc::clone(&link));
+    let (acknowledging, offering, asking) = (Arc::clone(&link), Arc::clone(&link), Arc::clone(&link));
     let shards = Arc::new(Shards::start(Settings {
         shards: config.shard_count(),
         pin: config.pin,
@@ -151,6 +151,7 @@ pub fn run(config: &Config) -> Result<(), BootError> {
         offer_certificate: Box::new(move |sandbox, der| {
             offering.wait().offer_certificate(sandbox.to_owned(), der)
         }),
+        ask: Box::new(move |question| asking.wait().ask(question)),
         enforced: Box::new(move |revision| acknowledging.wait().acknowledge(revision)),
     })?);
     let mut follower = Follower::new(Arc::clone(&shards), Arc::clone(&link), target);

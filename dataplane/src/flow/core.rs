@@ -13,12 +13,13 @@ use std::{
 use super::{
     bell::Bell,
     connection::Way,
-    open::Open,
+    open::{Open, allows},
     tie::{Tie, Ties},
 };
 use crate::{
+    approval::{AskControl, Desk},
     audit::Audit,
-    clock::{BootTime, Lease},
+    clock::{BootTime, Lease, unix_millis},
     handler::Host as Guests,
     identity::{Attachments, SandboxId},
     limits::{AUTHORITY_TIME, CA_DAYS, RENEWAL_OFFER_PAUSE, SANDBOX_CONNECTIONS_MAX},
@@ -26,7 +27,7 @@ use crate::{
         dns::{self, Responder},
         synthetic::SyntheticMap,
     },
-    policy::{Asked, Decision, Rules, decide},
+    policy::Rules,
     respond::{Blame, Refusal},
     ring::{Ring, timeout},
     snapshot::{Concerned, Tables},
@@ -66,6 +67,8 @@ pub struct Common {
     pub system_roots: String,
     /// Hands control the certificate of a sandbox's authority. False when it cannot be said now.
     pub offer_certificate: OfferCertificate,
+    /// Hands a question to control.
+    pub ask: AskControl,
     /// Hands a connection to its home. Gives it back when that shard takes no more.
     pub hand_over: Box<dyn Fn(HandOver) -> Result<(), HandOver> + Send + Sync>,
 }
@@ -90,6 +93,8 @@ pub struct Core {
     pub upstream_tls: UpstreamTls,
     /// The handler host.
     pub guests: RefCell<Guests>,
+    /// Requests that wait for a person.
+    pub desk: Rc<Desk>,
     tables: RefCell<Arc<Tables>>,
     attachments: RefCell<Arc<Attachments>>,
     residents: RefCell<HashMap<SandboxId, Rc<Resident>>>,
@@ -107,6 +112,7 @@ impl Core {
     ) -> Self {
         Self {
             index,
+            desk: Desk::new(index, common.shards),
             common,
             resolver,
             pool: Pool::default(),
@@ -143,15 +149,20 @@ impl Core {
     /// revision refuses. Returns the tables before, to be dropped elsewhere.
     pub fn apply(&self, tables: Arc<Tables>, concerned: &Concerned) -> Arc<Tables> {
         let before = self.tables.replace(Arc::clone(&tables));
+        let (now, mut waiting) = (unix_millis(), Vec::new());
         self.residents.borrow_mut().retain(|sandbox, resident| {
+            let row = tables.sandboxes.get(sandbox.as_str());
             if concerned.concerns(&tables, sandbox) {
                 let rules = tables.rules(sandbox);
-                resident
-                    .open
-                    .cut_unless(|asked| rules.as_deref().is_some_and(|rules| allows(rules, sandbox, asked)));
+                resident.open.cut_unless(|asked, approved| match (&rules, row) {
+                    (Some(rules), Some(row)) => allows(rules, row, (asked, approved), now),
+                    _ => false,
+                });
+                waiting.extend((self.desk.parked() > 0).then(|| sandbox.clone()));
             }
-            tables.sandboxes.get(sandbox.as_str()).is_some() || !resident.ties.is_empty()
+            row.is_some() || !resident.ties.is_empty()
         });
+        waiting.iter().for_each(|sandbox| self.desk.reconsider(sandbox));
         self.bell.ring();
         before
     }
@@ -198,7 +209,8 @@ impl Core {
     /// turn. Answers how many connections there were.
     pub fn detach(&self, sandbox: &SandboxId) -> usize {
         let Some(resident) = self.residents.borrow().get(sandbox).map(Rc::clone) else { return 0 };
-        resident.open.cut_unless(|_| false);
+        resident.open.cut_unless(|_, _| false);
+        self.desk.detach(sandbox);
         resident.ties.cut()
     }
 
@@ -303,10 +315,6 @@ impl Core {
         let _said = (self.common.offer_certificate)(resident.id.as_str(), der);
         Ok(())
     }
-}
-
-fn allows(rules: &Rules, sandbox: &SandboxId, asked: &Asked<'_>) -> bool {
-    matches!(decide(rules, sandbox, asked), Decision::Allow(_))
 }
 
 /// Why a sandbox whose authority has no certificate must wait.

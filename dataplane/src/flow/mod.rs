@@ -7,10 +7,12 @@ pub mod exchange;
 pub mod guest;
 pub mod core;
 pub mod request;
+pub mod ask;
 pub mod send;
 mod requests;
 pub mod connection;
 
+use ask::settle;
 use request::{Arrived, Step, prepare};
 use send::{answer, refuse, send};
 
@@ -32,10 +34,22 @@ async fn run(
     record: &mut Record,
 ) {
     let Exchange { head, mut body, reply, leg } = exchange;
-    let step = prepare(arrived, &head, record);
-    // The receive buffer is not held while an upstream thinks.
-    drop(head);
+    let step = match prepare(arrived, &head, &[], record) {
+        Ok(Step::Ask(asking)) => {
+            let kept = head.to_owned();
+            drop(head);
+            // Rare and large: the future of every other request does not hold it.
+            Box::pin(settle(arrived, kept, asking, (&reply, &leg), record)).await
+        }
+        // The receive buffer is not held while an upstream thinks.
+        step => {
+            drop(head);
+            step
+        }
+    };
     match step {
+        // `settle` ends only when there is nothing more to ask.
+        Ok(Step::Ask(_)) => unreachable!("a question was settled"),
         Ok(Step::Send(outbound)) => send(arrived, (&mut body, &reply, &leg), *outbound, record).await,
         Ok(Step::Answer { status, fields, body }) => {
             record.verdict = "answered";

@@ -9,8 +9,10 @@ use std::{
 };
 
 use crate::{
+    approval::About,
     http::{Host, Leg, Scheme},
-    policy::Asked,
+    policy::{Asked, Decision, Rules, decide_answered},
+    snapshot::Sandbox,
     tls::Wire,
 };
 
@@ -29,6 +31,8 @@ pub struct Judged {
     pub path: Box<[u8]>,
     /// Whether the host was named, by the sandbox or a handler.
     pub name_proven: bool,
+    /// A person has allowed this one request.
+    pub approved: bool,
     /// What the sandbox asked for, where a handler sent it elsewhere: both must stay allowed.
     pub before: Option<Box<Judged>>,
 }
@@ -46,14 +50,20 @@ impl Judged {
         }
     }
 
+    /// What a person would be asked about.
+    pub fn about(&self) -> About {
+        About { scheme: self.scheme, host: self.host.clone(), port: self.port }
+    }
+
     /// What goes out in the place of what was asked for.
     pub fn instead_of(mut self, before: Self) -> Self {
         self.before = Some(Box::new(before));
         self
     }
 
-    fn stays(&self, allowed: &impl Fn(&Asked<'_>) -> bool) -> bool {
-        allowed(&self.asked()) && self.before.as_ref().is_none_or(|before| before.stays(allowed))
+    fn stays(&self, allowed: &impl Fn(&Asked<'_>, bool) -> bool) -> bool {
+        allowed(&self.asked(), self.approved)
+            && self.before.as_ref().is_none_or(|before| before.stays(allowed))
     }
 }
 
@@ -118,8 +128,9 @@ impl Open {
         Hold { open: Rc::clone(self), place, entry }
     }
 
-    /// Cuts every exchange that is no longer `allowed`. Answers how many.
-    pub fn cut_unless(&self, allowed: impl Fn(&Asked<'_>) -> bool) -> usize {
+    /// Cuts every exchange that is no longer `allowed`, by what was judged and whether a person has allowed that one
+    /// request. Answers how many.
+    pub fn cut_unless(&self, allowed: impl Fn(&Asked<'_>, bool) -> bool) -> usize {
         let places = self.places.borrow();
         let open = places.entries.iter().flatten();
         open.filter(|entry| !entry.is_cut() && !entry.judged.stays(&allowed)).map(|entry| entry.cut()).count()
@@ -157,5 +168,19 @@ impl Drop for Hold {
         let mut places = self.open.places.borrow_mut();
         places.entries[self.place] = None;
         places.free.push(self.place);
+    }
+}
+
+/// Whether an open exchange may go on. What a person has allowed once goes on for as long as the policy would ask.
+pub(super) fn allows(
+    rules: &Rules,
+    row: &Sandbox,
+    (asked, approved): (&Asked<'_>, bool),
+    now_unix_ms: u64,
+) -> bool {
+    match decide_answered((rules, &row.answers), &row.id, asked, now_unix_ms) {
+        Decision::Allow(_) => true,
+        Decision::Ask(_) => approved,
+        Decision::Deny(_) => false,
     }
 }

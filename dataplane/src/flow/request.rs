@@ -8,21 +8,24 @@ use std::{ops::Deref, rc::Rc, sync::Arc};
 use zeroize::Zeroizing;
 
 use super::{
+    ask::Asking,
     core::{Core, Resident},
     guest::{self, Consulted, GuestError, Shown, Verdict, Wanted},
     open::Judged,
 };
 use crate::{
     admin,
+    approval::About,
     audit::Record,
     causes::chain,
+    clock::unix_millis,
     http::{
         Authority, ConnectionFacts, FieldName, FieldValue, Framing, OutgoingRequest, RequestHead, Scheme,
         TargetForm, Version, authority_of,
     },
     identity::IdentityError,
     inject,
-    policy::{Decision, HandlerUse, Permit, Rules, decide},
+    policy::{Decision, HandlerUse, Permit, Rules, decide_answered},
     respond::{Blame, Refusal},
     snapshot::{Sandbox, Tables},
 };
@@ -32,6 +35,8 @@ use control_wire::policy::OnError;
 pub enum Step {
     /// Send it.
     Send(Box<Outbound>),
+    /// Ask a person, and decide again by the answer.
+    Ask(Box<Asking>),
     /// Answer it here.
     Answer {
         /// Status.
@@ -94,13 +99,26 @@ impl Arrived<'_> {
     }
 }
 
-/// Decides everything about a request. What is learnt on the way goes into the record, also when it is refused.
+/// Why nothing more is decided now.
+enum Stop {
+    Refused(Refusal),
+    Asked(Box<Asking>),
+}
+
+impl From<Refusal> for Stop {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// Decides everything about a request. What a person has allowed it is in `approved`. What is learnt on the way goes into the record, also when it is refused.
 ///
 /// # Errors
 /// The refusal that the sandbox is told.
 pub fn prepare<B: Deref<Target = [u8]>>(
     arrived: &Arrived<'_>,
     head: &RequestHead<B>,
+    approved: &[About],
     record: &mut Record,
 ) -> Result<Step, Refusal> {
     record.method = Some(head.method().to_owned());
@@ -130,8 +148,12 @@ pub fn prepare<B: Deref<Target = [u8]>>(
     if !arrived.core.lease_runs(&rules) {
         return Err(lease_ended());
     }
-    let judge = Judge { arrived, tables: &tables, rules: &rules, sandbox };
-    judge.request(head, authority, record)
+    let judge = Judge { arrived, tables: &tables, rules: &rules, sandbox, approved };
+    match judge.request(head, authority, record) {
+        Ok(step) => Ok(step),
+        Err(Stop::Asked(asking)) => Ok(Step::Ask(asking)),
+        Err(Stop::Refused(refusal)) => Err(refusal),
+    }
 }
 
 /// What a request is judged by.
@@ -140,6 +162,7 @@ struct Judge<'a> {
     tables: &'a Arc<Tables>,
     rules: &'a Rules,
     sandbox: &'a Sandbox,
+    approved: &'a [About],
 }
 
 impl Judge<'_> {
@@ -148,10 +171,10 @@ impl Judge<'_> {
         head: &RequestHead<B>,
         authority: Authority,
         record: &mut Record,
-    ) -> Result<Step, Refusal> {
+    ) -> Result<Step, Stop> {
         let mut outgoing = OutgoingRequest::new(head, &authority);
         let mut judged = self.judged(&authority, &outgoing, self.name_proven());
-        let mut permit = self.decide(&judged)?;
+        let mut permit = self.decide(&mut judged)?;
         record.rule = Some(permit.rule().to_string());
         let mut wanted = Vec::new();
         if let Some(used) = permit.handler().cloned() {
@@ -161,7 +184,7 @@ impl Judge<'_> {
                     return Ok(Step::Answer { status, fields, body });
                 }
                 Ok(Consulted { verdict: Verdict::Refuse { status, fields, reason }, .. }) => {
-                    return Err(self.refused_by(&used, status, fields, &reason));
+                    return Err(self.refused_by(&used, status, fields, &reason).into());
                 }
                 Ok(Consulted {
                     verdict: Verdict::Forward(secrets),
@@ -173,8 +196,9 @@ impl Judge<'_> {
                     if judged_changed {
                         record.sent_to =
                             Some(format!("{}://{authority}{}", authority.scheme, outgoing.path()));
-                        let again = self.judged(&authority, &outgoing, host_changed || self.name_proven());
-                        permit = self.decide(&again)?;
+                        let mut again =
+                            self.judged(&authority, &outgoing, host_changed || self.name_proven());
+                        permit = self.decide(&mut again)?;
                         record.rule = Some(permit.rule().to_string());
                         judged = again.instead_of(judged);
                     }
@@ -185,7 +209,7 @@ impl Judge<'_> {
                     // The edits of a handler that failed half-way must not be sent.
                     outgoing = OutgoingRequest::new(head, &authority);
                 }
-                Err(error) => return Err(failed(&used, &error)),
+                Err(error) => return Err(failed(&used, &error).into()),
             }
         }
         self.inject(&permit, &wanted, &mut outgoing)?;
@@ -203,14 +227,23 @@ impl Judge<'_> {
             port: authority.port,
             path: outgoing.path().as_bytes().into(),
             name_proven,
+            approved: false,
             before: None,
         }
     }
 
-    fn decide(&self, judged: &Judged) -> Result<Permit, Refusal> {
-        match decide(self.rules, &self.sandbox.id, &judged.asked()) {
+    fn decide(&self, judged: &mut Judged) -> Result<Permit, Stop> {
+        let by = (self.rules, &self.sandbox.answers);
+        match decide_answered(by, &self.sandbox.id, &judged.asked(), unix_millis()) {
             Decision::Allow(permit) => Ok(permit),
-            Decision::Deny(denial) => Err(Refusal::denied(&denial, &judged.host.to_string())),
+            Decision::Ask(question) if self.approved.contains(&judged.about()) => {
+                judged.approved = true;
+                Ok(question.allow())
+            }
+            Decision::Ask(question) => {
+                Err(Stop::Asked(Box::new(Asking { judged: judged.clone(), question: *question })))
+            }
+            Decision::Deny(denial) => Err(Refusal::denied(&denial, &judged.host.to_string()).into()),
         }
     }
 

@@ -50,6 +50,9 @@ pub trait Gate {
 pub trait Leg {
     /// Breaks it. What was not handed to the kernel before is never sent.
     fn reset(&self);
+
+    /// Whether the client says nothing more, as far as that can be seen without reading what it said.
+    fn is_left(&self) -> bool;
 }
 
 /// The place for one item between two tasks of a shard.
@@ -370,6 +373,10 @@ mod tests {
 
     impl Leg for Nothing {
         fn reset(&self) {}
+
+        fn is_left(&self) -> bool {
+            false
+        }
     }
 
     fn exchange(path: &str) -> (Exchange<Bytes>, Driver<Bytes>) {

@@ -56,6 +56,10 @@ impl Leg for Wire {
     fn reset(&self) {
         self.reset();
     }
+
+    fn is_left(&self) -> bool {
+        self.is_left()
+    }
 }
 
 /// Why a connection cannot go on.

@@ -123,6 +123,7 @@ impl<S: FnMut(LinkEvent) -> Result<(), ApplyError>> Worker<S> {
         let Some(ToPlane::Welcome { store, renew_ms, .. }) = welcome else {
             return Err(LinkError::Protocol("control did not welcome the plane"));
         };
+        let mut asked = self.questions.open();
         (self.sink)(LinkEvent::Connected)?;
         let every = Duration::from_millis(renew_ms).clamp(LINK_RENEW_MIN, LINK_RENEW_MAX);
         let session = Session {
@@ -140,7 +141,13 @@ impl<S: FnMut(LinkEvent) -> Result<(), ApplyError>> Worker<S> {
         tokio::select! {
             ended = session.listen(receive, frames, answers) => ended,
             ended = session.build(heard, &mut self.sink) => ended,
-            ended = session.speak(send, &mut answered, &mut self.outgoing, &mut self.acknowledged, every) => ended,
+            ended = session.speak(
+                send,
+                (&mut answered, &mut asked),
+                &mut self.outgoing,
+                &mut self.acknowledged,
+                every,
+            ) => ended,
         }
     }
 }

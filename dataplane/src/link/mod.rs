@@ -8,6 +8,7 @@ mod connect;
 mod held;
 mod identity;
 mod join;
+mod questions;
 mod session;
 
 use std::cell::{Cell, RefCell};
@@ -20,10 +21,12 @@ use std::{fmt, io};
 
 use control_wire::codec::WireError;
 use control_wire::message::ToControl;
+use control_wire::question::{Answer, Question};
 use control_wire::row::Op;
 use tokio::sync::mpsc;
 use zeroize::Zeroizing;
 
+use crate::approval::Withdrawal;
 use crate::causes::tell;
 use crate::clock::Lease;
 use crate::limits::{LINK_OUTGOING_MAX, LINK_PAUSE_MAX};
@@ -31,6 +34,7 @@ use crate::snapshot::ApplyError;
 use crate::tls::{HandoverError, MasterError};
 use held::Held;
 pub use join::{Member, enter};
+use questions::Questions;
 use session::Rejections;
 
 /// What the link is told at start.
@@ -82,6 +86,8 @@ pub enum LinkEvent {
         /// Its changes.
         ops: Vec<Op>,
     },
+    /// A person has answered a question of this plane.
+    Answer(Answer),
     /// The link is lost, or could not be opened; another attempt follows by itself.
     Lost(LinkError),
 }
@@ -196,6 +202,7 @@ fn ended(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> LinkErr
 pub struct LinkHandle {
     outgoing: mpsc::Sender<ToControl>,
     acknowledged: tokio::sync::watch::Sender<u64>,
+    questions: Questions,
 }
 
 impl fmt::Debug for LinkHandle {
@@ -221,6 +228,12 @@ impl LinkHandle {
         self.outgoing.try_send(ToControl::CaCertificate { sandbox, der }).is_ok()
     }
 
+    /// Asks a person, by control. `None` where no link is open, or it takes no more questions; what is given withdraws
+    /// the question. The answer, or the loss of the link, comes as an event.
+    pub fn ask(&self, question: Question) -> Option<Withdrawal> {
+        self.questions.ask(question)
+    }
+
     /// Tells control that a handler did not pass the checks; to be called before the revision that brought it is
     /// acknowledged. False when it could not be said.
     pub fn reject_handler(&self, name: String, version: u64, reason: String) -> bool {
@@ -241,6 +254,7 @@ struct Worker<S> {
     /// The pool's master is not the one that the shards hold.
     outdated: bool,
     rejected: RefCell<Rejections>,
+    questions: Questions,
 }
 
 /// Starts the thread of a plane that has joined. Events go to `sink` there; it fails only on revisions that do not hold.
@@ -265,7 +279,9 @@ pub fn start(
         removed: false,
         outdated: false,
         rejected: RefCell::default(),
+        questions: Questions::default(),
     };
+    let questions = worker.questions.clone();
     // A mistake of ours ends the connection that met it and not the link: a plane that no longer hears control would
     // go on by old policy.
     let body = move || {
@@ -276,5 +292,5 @@ pub fn start(
         }
     };
     thread::Builder::new().name("link".into()).spawn(body)?;
-    Ok(LinkHandle { outgoing, acknowledged })
+    Ok(LinkHandle { outgoing, acknowledged, questions })
 }

@@ -14,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use zeroize::Zeroizing;
 
 use super::held::Held;
+use super::questions::Asked;
 use super::{LinkError, LinkEvent, ended};
 use crate::clock::{BootTime, Lease};
 use crate::limits::{LINK_ARTEFACT_TIME, LINK_REJECTIONS_MAX, LINK_RENEWALS_MAX, LINK_ROWS_MAX};
@@ -92,6 +93,7 @@ impl Session<'_> {
                     let ops = std::mem::take(&mut ops);
                     self.deliver(revision, |revision| sink(LinkEvent::Snapshot { revision, ops }))?;
                 }
+                ToPlane::Answer(answer) => sink(LinkEvent::Answer(answer))?,
                 ToPlane::DeltaRows { ops: rows } if snapshot.is_none() => self.add(&mut ops, rows).await?,
                 ToPlane::Delta { revision, ops: rows }
                     if snapshot.is_none() && self.held.get().leads_to(self.store, revision) =>
@@ -177,7 +179,7 @@ impl Session<'_> {
     pub(super) async fn speak(
         &self,
         mut send: SendStream,
-        answers: &mut mpsc::Receiver<ToControl>,
+        (answers, asked): (&mut mpsc::Receiver<ToControl>, &mut Asked),
         outgoing: &mut mpsc::Receiver<ToControl>,
         acknowledged: &mut watch::Receiver<u64>,
         every: Duration,
@@ -193,6 +195,7 @@ impl Session<'_> {
         loop {
             tokio::select! {
                 Some(answer) = answers.recv() => send.write_all(&answer.encode()).await.map_err(ended)?,
+                Some(asked) = asked.next() => send.write_all(&asked.encode()).await.map_err(ended)?,
                 message = outgoing.recv() => {
                     let Some(message) = message else { return Ok(()) };
                     self.say(&mut send, message).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    permit::{Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit},
+    permit::{Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Question},
     rules::{HostRule, Rules},
 };
 use crate::{
@@ -15,15 +15,17 @@ use crate::{
 ///
 /// Deny wins: `deniedHosts`, then a set `allowedHosts` without a match, then denying rules. What is left goes to the
 /// sandbox's handler for that host, else the template's, else the catch-all; without one it is allowed by
-/// `allowedHosts` or `enableInternet`, else denied.
+/// `allowedHosts` or `enableInternet`, else denied; where `ask` names the host, what would be denied for want of anything
+/// that allows it is a question.
 pub fn decide(rules: &Rules, sandbox: &SandboxId, asked: &Asked<'_>) -> Decision {
     // RFC 9110 §9.3.8: TRACE sends back what was sent, credentials that were put in included.
     if asked.method == "TRACE" {
         return deny(rules, DenyReason::Trace, "method: TRACE".into());
     }
-    if let Err(denial) = judge_host(rules, asked.host, asked.port, asked.name_proven) {
-        return Decision::Deny(denial);
-    }
+    let gate = match judge_host(rules, asked.host, asked.port, asked.name_proven) {
+        Ok(gate) => gate,
+        Err(denial) => return Decision::Deny(denial),
+    };
     let forms = PathForms::new(asked.path);
     let mut injections: Vec<Arc<Injection>> = Vec::new();
     for (name, rule) in rules.rules.all(asked.host, asked.port) {
@@ -37,12 +39,13 @@ pub fn decide(rules: &Rules, sandbox: &SandboxId, asked: &Asked<'_>) -> Decision
         }
     }
     let handler = chosen_handler(rules, asked.host, asked.port);
-    permit(rules, sandbox, (asked.scheme, asked.host, asked.port), handler, injections)
+    let target = (asked.scheme, asked.host, asked.port);
+    permit(rules, sandbox, target, (gate, handler), injections)
 }
 
 /// Judges a connection that is relayed unread, where `interceptHttps` is off: what only a request could show is taken
 /// as its worst, so a denying rule for the host denies whatever it says of method and path, and a handler or a
-/// credential, which could not act, denies too.
+/// credential, which could not act, denies too. Nobody is asked about what cannot be shown.
 pub fn decide_opaque(
     rules: &Rules,
     sandbox: &SandboxId,
@@ -50,7 +53,7 @@ pub fn decide_opaque(
     port: u16,
     name_proven: bool,
 ) -> Decision {
-    if let Err(denial) = judge_host(rules, host, port, name_proven) {
+    if let Ok(Some(denial)) | Err(denial) = judge_host(rules, host, port, name_proven) {
         return Decision::Deny(denial);
     }
     if let Some((name, rule)) = rules.rules.all(host, port).next() {
@@ -62,7 +65,10 @@ pub fn decide_opaque(
     if let Some(used) = chosen_handler(rules, host, port) {
         return deny(rules, DenyReason::NeedsInterception, Arc::clone(&used.rule));
     }
-    permit(rules, sandbox, (Scheme::Https, host, port), None, Vec::new())
+    match permit(rules, sandbox, (Scheme::Https, host, port), (None, None), Vec::new()) {
+        Decision::Ask(question) => Decision::Deny(question.unasked()),
+        decided => decided,
+    }
 }
 
 impl HostRule {
@@ -83,19 +89,21 @@ impl HostRule {
     }
 }
 
-/// The lists.
-fn judge_host(rules: &Rules, host: &Host, port: u16, name_proven: bool) -> Result<(), Denial> {
+/// The lists. Answers the denial of a gate that a person may open.
+fn judge_host(rules: &Rules, host: &Host, port: u16, name_proven: bool) -> Result<Option<Denial>, Denial> {
     let denial = |reason, rule: Arc<str>| Denial { reason, rule, status: rules.deny_status };
     if let Some((rule, ())) = rules.denied.table.find(host, port).and_then(|place| rules.denied.row(place)) {
         return Err(denial(DenyReason::DeniedHost, Arc::clone(rule)));
     }
-    if let Some(allowed) = &rules.allowed
-        && allowed.table.find(host, port).is_none()
+    let closed = rules.allowed.as_ref().is_some_and(|allowed| allowed.table.find(host, port).is_none());
+    let gate = closed.then(|| denial(DenyReason::NotAllowed, "allowedHosts".into()));
+    if let Some(denial) = &gate
+        && rules.asks(host, port).is_none()
     {
-        return Err(denial(DenyReason::NotAllowed, "allowedHosts".into()));
+        return Err(denial.clone());
     }
     if name_proven {
-        return Ok(());
+        return Ok(gate);
     }
     // Nothing proves that the address is not one of a denied name.
     if rules.names_denied() {
@@ -105,10 +113,11 @@ fn judge_host(rules: &Rules, host: &Host, port: u16, name_proven: bool) -> Resul
     let listed =
         |table: &super::HostTable| host.ip().is_some_and(|ip| table.find_address(ip, port).is_some());
     match &rules.allowed {
-        Some(allowed) if allowed.table.names_listed() && !listed(&allowed.table) => {
+        // A person who is asked about an address sees that it is one.
+        Some(allowed) if gate.is_none() && allowed.table.names_listed() && !listed(&allowed.table) => {
             Err(denial(DenyReason::NameNotProven, "allowedHosts".into()))
         }
-        _ => Ok(()),
+        _ => Ok(gate),
     }
 }
 
@@ -121,17 +130,21 @@ fn permit(
     rules: &Rules,
     sandbox: &SandboxId,
     (scheme, host, port): (Scheme, &Host, u16),
-    handler: Option<&Arc<HandlerUse>>,
+    (gate, handler): (Option<Denial>, Option<&Arc<HandlerUse>>),
     injections: Vec<Arc<Injection>>,
 ) -> Decision {
     let allowed = rules.allowed.as_ref().and_then(|allowed| allowed.best(host, port));
-    let rule = match (allowed, handler) {
-        (Some((rule, ())), _) => Arc::clone(rule),
-        (None, Some(used)) => Arc::clone(&used.rule),
-        (None, None) if rules.internet => Arc::clone(&rules.internet_rule),
-        (None, None) => return deny(rules, DenyReason::NoInternet, Arc::clone(&rules.internet_rule)),
+    let rule = match (gate, allowed, handler) {
+        (Some(denial), ..) => Err(denial),
+        (None, Some((rule, ())), _) => Ok(Arc::clone(rule)),
+        (None, None, Some(used)) => Ok(Arc::clone(&used.rule)),
+        (None, None, None) if rules.internet => Ok(Arc::clone(&rules.internet_rule)),
+        (None, None, None) => {
+            let (rule, status) = (Arc::clone(&rules.internet_rule), rules.deny_status);
+            Err(Denial { reason: DenyReason::NoInternet, rule, status })
+        }
     };
-    Decision::Allow(Permit {
+    let permit = |rule| Permit {
         sandbox: sandbox.clone(),
         scheme,
         host: host.clone(),
@@ -141,7 +154,17 @@ fn permit(
         rule,
         handler: handler.cloned(),
         injections,
-    })
+    };
+    match rule {
+        Ok(rule) => Decision::Allow(permit(rule)),
+        Err(denial) => match rules.asks(host, port) {
+            Some((rule, time)) => {
+                let permit = permit(Arc::clone(rule));
+                Decision::Ask(Box::new(Question { permit, denial, time }))
+            }
+            None => Decision::Deny(denial),
+        },
+    }
 }
 
 fn deny(rules: &Rules, reason: DenyReason, rule: Arc<str>) -> Decision {

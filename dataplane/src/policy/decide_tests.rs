@@ -2,7 +2,12 @@
 
 use control_wire::policy::PolicyDocument;
 
-use super::{Asked, Decision, Denial, DenyReason, Permit, Rules, decide, decide_opaque};
+use control_wire::question::{self, KeptAnswer, Verdict};
+
+use super::{
+    Answers, Asked, Decision, Denial, DenyReason, Permit, Question, Rules, decide, decide_answered,
+    decide_opaque,
+};
 use crate::{
     http::{Host, Scheme},
     identity::SandboxId,
@@ -42,6 +47,7 @@ fn ask_unproven(rules: &Rules, address: &str) -> Decision {
 fn permit(decision: Decision) -> Permit {
     match decision {
         Decision::Allow(permit) => permit,
+        Decision::Ask(question) => panic!("asked: {question:?}"),
         Decision::Deny(denial) => panic!("denied: {denial:?}"),
     }
 }
@@ -49,7 +55,15 @@ fn permit(decision: Decision) -> Permit {
 fn denial(decision: Decision) -> Denial {
     match decision {
         Decision::Allow(permit) => panic!("allowed: {permit:?}"),
+        Decision::Ask(question) => panic!("asked: {question:?}"),
         Decision::Deny(denial) => denial,
+    }
+}
+
+fn question(decision: Decision) -> Question {
+    match decision {
+        Decision::Ask(question) => *question,
+        other => panic!("not asked: {other:?}"),
     }
 }
 
@@ -136,6 +150,93 @@ fn an_address_without_a_name_is_denied_where_names_are_listed() {
     let allows = rules(r#"{"allowedHosts":["a.com","192.0.2.0/24","*"]}"#, "{}");
     permit(ask_unproven(&allows, "192.0.2.1"));
     assert_eq!(denial(ask_unproven(&allows, "198.51.100.1")).reason, DenyReason::NameNotProven);
+}
+
+#[test]
+fn what_nothing_allows_is_a_question_and_what_is_denied_is_not() {
+    let rules = rules(
+        r#"{"allowedHosts":["a.com"],"deniedHosts":["evil.com"],"ask":{"hosts":["*.com"],"timeoutMs":5000},
+            "outbound":{"handler":"O"},"denyStatus":451,
+            "rules":[{"host":"b.com","match":{"method":["PUT"]},"actions":[{"deny":{"reason":"no"}}]},
+                     {"host":"b.com","actions":[{"bearer":{"secret":"k"}}]}]}"#,
+        "{}",
+    );
+    permit(ask(&rules, "GET", "a.com", "/"));
+    assert_eq!(denial(ask(&rules, "GET", "evil.com", "/")).reason, DenyReason::DeniedHost);
+    assert_eq!(denial(ask(&rules, "PUT", "b.com", "/")).reason, DenyReason::Rule("no".into()));
+    assert_eq!(denial(ask(&rules, "TRACE", "b.com", "/")).reason, DenyReason::Trace);
+    assert_eq!(denial(ask(&rules, "GET", "b.org", "/")).reason, DenyReason::NotAllowed);
+    let asked = question(ask(&rules, "GET", "b.com", "/"));
+    assert_eq!((&**asked.rule(), asked.time().as_millis()), ("ask.hosts: *.com", 5_000));
+    let denied = question(ask(&rules, "GET", "b.com", "/")).deny();
+    assert_eq!((denied.reason, denied.status), (DenyReason::Answered, 451));
+    // What a person allows is handled and given its credentials like anything else.
+    let allowed = asked.allow();
+    assert_eq!(&*allowed.handler().unwrap().name, "O");
+    assert_eq!(allowed.injections().len(), 1);
+}
+
+#[test]
+fn without_a_list_a_closed_internet_asks_and_an_open_one_does_not() {
+    let closed = rules(r#"{"ask":{"hosts":["*"]}}"#, "{}");
+    assert_eq!(question(ask(&closed, "GET", "a.com", "/")).time(), crate::limits::ASK_TIME);
+    permit(ask(&rules(r#"{"enableInternet":true,"ask":{"hosts":["*"]}}"#, "{}"), "GET", "a.com", "/"));
+    let silenced = rules(r#"{"ask":{"hosts":["*"]}}"#, r#"{"ask":{"hosts":[]}}"#);
+    assert_eq!(denial(ask(&silenced, "GET", "a.com", "/")).reason, DenyReason::NoInternet);
+}
+
+#[test]
+fn an_address_without_a_name_is_asked_about_unless_a_denied_name_could_hide_there() {
+    let asks = rules(r#"{"allowedHosts":["a.com"],"ask":{"hosts":["*"]}}"#, "{}");
+    question(ask_unproven(&asks, "192.0.2.1"));
+    let denies =
+        rules(r#"{"allowedHosts":["a.com"],"deniedHosts":["evil.com"],"ask":{"hosts":["*"]}}"#, "{}");
+    assert_eq!(denial(ask_unproven(&denies, "192.0.2.1")).reason, DenyReason::NameNotProven);
+}
+
+#[test]
+fn nobody_is_asked_about_what_is_relayed_unread() {
+    let rules = rules(r#"{"interceptHttps":false,"ask":{"hosts":["*"]}}"#, "{}");
+    let gated = self::rules(r#"{"allowedHosts":["a.com"],"ask":{"hosts":["*"]}}"#, "{}");
+    let (sandbox, host) = (SandboxId::new("s").unwrap(), Host::parse("b.com").unwrap());
+    let judge = |rules: &Rules| denial(decide_opaque(rules, &sandbox, &host, 443, true)).reason;
+    assert_eq!((judge(&rules), judge(&gated)), (DenyReason::NoInternet, DenyReason::NotAllowed));
+}
+
+#[test]
+fn a_kept_answer_counts_for_its_scheme_host_and_port_until_its_end_and_only_where_rules_ask() {
+    let kept = |verdict, host: &str, until_unix_ms| KeptAnswer {
+        verdict,
+        scheme: question::Scheme::Https,
+        host: host.into(),
+        port: 443,
+        until_unix_ms,
+    };
+    let answers = Answers::new(&[
+        kept(Verdict::Allow, "a.com", None),
+        kept(Verdict::Deny, "b.com", None),
+        kept(Verdict::Allow, "c.com", Some(1_000)),
+        kept(Verdict::Allow, "evil.com", None),
+        kept(Verdict::Allow, "d.org", None),
+    ])
+    .unwrap();
+    let rules = rules(r#"{"deniedHosts":["evil.com"],"ask":{"hosts":["*.com"]}}"#, "{}");
+    let sandbox = SandboxId::new("s").unwrap();
+    let judge = |scheme, host: &str, port, now| {
+        let host = Host::parse(host).unwrap();
+        let asked = Asked { method: "GET", scheme, host: &host, port, path: b"/", name_proven: true };
+        decide_answered((&rules, &answers), &sandbox, &asked, now)
+    };
+    assert_eq!(&**permit(judge(Scheme::Https, "a.com", 443, 5)).rule(), "ask.hosts: *.com");
+    question(judge(Scheme::Http, "a.com", 443, 5));
+    question(judge(Scheme::Https, "a.com", 8443, 5));
+    question(judge(Scheme::Https, "sub.a.com", 443, 5));
+    assert_eq!(denial(judge(Scheme::Https, "b.com", 443, 5)).reason, DenyReason::Answered);
+    permit(judge(Scheme::Https, "c.com", 443, 999));
+    question(judge(Scheme::Https, "c.com", 443, 1_000));
+    assert_eq!(denial(judge(Scheme::Https, "evil.com", 443, 5)).reason, DenyReason::DeniedHost);
+    assert_eq!(denial(judge(Scheme::Https, "d.org", 443, 5)).reason, DenyReason::NoInternet);
+    assert!(Answers::new(&[kept(Verdict::Allow, "a b", None)]).is_err());
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! May it? Pure judgement of one request by compiled rules: no input or output, no clock.
 
+mod answers;
 mod decide;
 mod hosts;
 mod permit;
 mod rules;
 
+pub use answers::{AnswerError, Answers, decide_answered};
 pub use decide::{decide, decide_opaque};
 pub use hosts::HostTable;
-pub use permit::{AddressPolicy, Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Roots};
+pub use permit::{
+    AddressPolicy, Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Question, Roots,
+};
 pub use rules::{RuleError, Rules};
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! What policy answers: a permit, which only this module can make, or a denial.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use control_wire::policy::OnError;
 use ipnet::IpNet;
@@ -33,8 +33,50 @@ pub struct Asked<'a> {
 pub enum Decision {
     /// It may be sent, as the permit says.
     Allow(Permit),
+    /// Nothing allows it, and a person is to be asked.
+    Ask(Box<Question>),
     /// It may not.
     Deny(Denial),
+}
+
+/// What a person is asked: the permit that there would be, and the denial.
+#[derive(Debug)]
+pub struct Question {
+    pub(super) permit: Permit,
+    pub(super) denial: Denial,
+    pub(super) time: Duration,
+}
+
+impl Question {
+    /// How long a request waits for the answer.
+    pub fn time(&self) -> Duration {
+        self.time
+    }
+
+    /// Which part of the policy asks, for records and refusals.
+    pub fn rule(&self) -> &Arc<str> {
+        &self.permit.rule
+    }
+
+    /// Status of the refusal where nobody allows it.
+    pub fn deny_status(&self) -> u16 {
+        self.denial.status
+    }
+
+    /// A person has allowed it.
+    pub fn allow(self) -> Permit {
+        self.permit
+    }
+
+    /// A person has denied it.
+    pub fn deny(self) -> Denial {
+        Denial { reason: DenyReason::Answered, rule: self.permit.rule, status: self.denial.status }
+    }
+
+    /// Nobody can be asked.
+    pub(super) fn unasked(self) -> Denial {
+        self.denial
+    }
 }
 
 /// Leave for one sandbox to speak to one host; the only way to a target. Only policy makes one.
@@ -182,6 +224,8 @@ pub enum DenyReason {
     NotAllowed,
     /// A rule denied it, with this text of the operator's.
     Rule(Arc<str>),
+    /// A person was asked and said no.
+    Answered,
     /// No list, no handler, and `enableInternet` is off.
     NoInternet,
     /// TLS without a server name, where names are listed.

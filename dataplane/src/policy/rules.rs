@@ -14,7 +14,10 @@ use super::{
     hosts::HostTable,
     permit::{AddressPolicy, HandlerUse, Injection, Roots},
 };
-use crate::{http::Host, limits::LEASE_TIME};
+use crate::{
+    http::Host,
+    limits::{ASK_TIME, LEASE_TIME},
+};
 
 /// Status of refusals by policy that do not say another.
 const DENY_STATUS: u16 = 403;
@@ -53,6 +56,7 @@ pub struct Rules {
     pub(super) deny_status: u16,
     pub(super) allowed: Option<Listed<()>>,
     pub(super) denied: Listed<()>,
+    ask: Option<(Listed<()>, Duration)>,
     denied_ranges: DeniedRanges,
     /// The sandbox's own hosts, then the template's.
     pub(super) by_host: [Listed<Arc<HandlerUse>>; 2],
@@ -140,6 +144,7 @@ impl Rules {
             deny_status: overrides.deny_status.or(template.deny_status).unwrap_or(DENY_STATUS),
             allowed: allowed.map(|hosts| plain("allowedHosts", hosts)).transpose()?,
             denied: plain("deniedHosts", denied_hosts)?,
+            ask: overrides.ask.as_ref().or(template.ask.as_ref()).map(asking).transpose()?,
             denied_ranges: DeniedRanges::new(denied_hosts)?,
             by_host: [layer(overrides)?, layer(template)?],
             outbound: outbound.map(|used| handler(used, "outbound".into())).transpose()?,
@@ -201,6 +206,12 @@ impl Rules {
         AddressPolicy { allowed, denied: self.denied_ranges.at(port) }
     }
 
+    /// Which part of the policy asks a person about a host that nothing allows, and how long a request waits.
+    pub(super) fn asks(&self, host: &Host, port: u16) -> Option<(&Arc<str>, Duration)> {
+        let (hosts, time) = self.ask.as_ref()?;
+        hosts.best(host, port).map(|(rule, ())| (rule, *time))
+    }
+
     /// Private roots for a host.
     pub(super) fn roots(&self, host: &Host, port: u16) -> Option<Arc<Roots>> {
         self.roots.best(host, port).map(|(_, roots)| Arc::clone(roots))
@@ -251,6 +262,10 @@ fn either<'a, T>(first: &'a Option<Vec<T>>, second: &'a Option<Vec<T>>) -> &'a [
 
 fn plain(field: &str, hosts: &[String]) -> Result<Listed<()>, RuleError> {
     Listed::new(field, hosts.iter().map(|host| (host.as_str(), ())))
+}
+
+fn asking(ask: &wire::Ask) -> Result<(Listed<()>, Duration), RuleError> {
+    Ok((plain("ask.hosts", &ask.hosts)?, ask.timeout_ms.map_or(ASK_TIME, Duration::from_millis)))
 }
 
 fn handler(used: &wire::HandlerUse, rule: Arc<str>) -> Result<Arc<HandlerUse>, RuleError> {

@@ -90,6 +90,11 @@ impl Refusal {
                 ("host_not_allowed", "is not on the allow list", "ask the operator to add it to allowedHosts")
             }
             DenyReason::Rule(reason) => ("rule_denied", &**reason, "ask the operator to change the rule"),
+            DenyReason::Answered => (
+                "ask_denied",
+                "was asked about, and a person denied it",
+                "ask the person who answers, or the operator to change ask",
+            ),
             DenyReason::NoInternet => (
                 "internet_disabled",
                 "is not listed and the internet is off",

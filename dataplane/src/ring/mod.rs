@@ -10,6 +10,7 @@ mod datagram;
 mod descriptor;
 mod driver;
 mod error;
+mod left;
 mod listener;
 pub mod mailbox;
 mod operation;
@@ -38,6 +39,7 @@ use glommio::{Latency, LocalExecutorBuilder, Placement, Shares, task::JoinHandle
 pub use buffers::Buf;
 pub use datagram::Datagram;
 pub use error::RingError;
+pub use left::is_left;
 pub use listener::Listener;
 pub use scope::Scope;
 pub use stream::Stream;

@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut, Range};
 use super::socket::{Script, Socket};
 use super::stream::TlsStream;
 use crate::limits::TLS_JOINED_BYTES_MAX;
-use crate::ring::{Buf, Stream};
+use crate::ring::{Buf, Stream, is_left};
 
 /// Received bytes: a part of a buffer of the pool, or of one on the heap.
 pub enum Chunk {
@@ -144,6 +144,15 @@ impl Wire {
             Self::Plain(stream) => stream.reset(),
             Self::Tls(stream) => stream.reset(),
             Self::Scripted(script) => script.reset(),
+        }
+    }
+
+    /// Whether the other end says nothing more, seen without reading what it said.
+    pub fn is_left(&self) -> bool {
+        match self {
+            Self::Plain(stream) => is_left(stream),
+            Self::Tls(stream) => is_left(stream.socket()),
+            Self::Scripted(_) => false,
         }
     }
 

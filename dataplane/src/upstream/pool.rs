@@ -204,7 +204,7 @@ mod tests {
         };
         match decide(&rules, &SandboxId::new(sandbox).unwrap(), &asked) {
             Decision::Allow(permit) => Key::of(&permit),
-            Decision::Deny(denial) => panic!("{denial:?}"),
+            refused => panic!("{refused:?}"),
         }
     }
 

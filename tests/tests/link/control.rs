@@ -125,6 +125,7 @@ impl Control {
             labels: Default::default(),
             salt: [7; 32],
             ca_certificate: None,
+            answers: Vec::new(),
         };
         self.change(ids.into_iter().map(|id| Change::Sandbox(id, Some(row.clone()))).collect())
     }

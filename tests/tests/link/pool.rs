@@ -251,6 +251,7 @@ fn with_certificate(control: &Control) {
         labels: Default::default(),
         salt: [7; 32],
         ca_certificate: Some(vec![1]),
+        answers: Vec::new(),
     };
     let decide =
         move |_: &Tables| Ok::<_, std::convert::Infallible>(vec![Change::Sandbox("s".into(), Some(row))]);

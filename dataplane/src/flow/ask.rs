@@ -1,0 +1,209 @@
+//! A request waits for a person, and is decided about again under the tables that are in force then.
+
+use std::{rc::Rc, time::Instant};
+
+use futures_lite::future::or;
+
+use super::{
+    core::Resident,
+    exchange::ReplyTo,
+    open::Judged,
+    request::{Arrived, Step, prepare},
+};
+use crate::{
+    approval::{About, AskError, News, Parked, Shown},
+    audit::{self, Record},
+    http::{Leg, RequestHead},
+    limits::{ASK_LOOK_PAUSE, QUESTIONS_REQUEST_MAX},
+    policy::Question,
+    respond::{Blame, Refusal},
+    ring::{Elapsed, sleep, timeout},
+};
+use control_wire::question::{Answer, Verdict};
+
+/// What a person is to be asked.
+pub struct Asking {
+    /// What was judged.
+    pub judged: Judged,
+    /// What policy asks.
+    pub question: Question,
+}
+
+impl Asking {
+    fn park(&self, arrived: &Arrived<'_>) -> Result<Parked, AskError> {
+        let Resident { id, .. } = &**arrived.resident;
+        let shown = Shown {
+            method: &self.judged.method,
+            path: &String::from_utf8_lossy(&self.judged.path),
+            timeout_ms: u64::try_from(self.question.time().as_millis()).unwrap_or(u64::MAX),
+        };
+        arrived.core.desk.park(id, self.judged.about(), shown, &arrived.core.common.ask)
+    }
+
+    /// Refused after it was asked.
+    fn refused(&self, code: &'static str, what: &str) -> Refusal {
+        let detail = format!("{}: a person was asked, and {what}", self.judged.host);
+        let remedy = "ask again when somebody can answer, or ask the operator to allow it";
+        Refusal::new(self.question.deny_status(), code, Blame::Policy, &detail, remedy)
+            .by_rule(self.question.rule())
+    }
+}
+
+impl From<&AskError> for Refusal {
+    fn from(error: &AskError) -> Self {
+        let (status, code, blame, remedy) = match error {
+            AskError::ParkedOfSandbox | AskError::QuestionsOfSandbox => {
+                (429, "ask_too_many", Blame::Sandbox, "wait until some of them are answered")
+            }
+            AskError::ParkedOfShard => (503, "ask_busy", Blame::Gateway, "try again later"),
+            AskError::Unreachable => {
+                (503, "ask_unreachable", Blame::Gateway, "try again when control is reachable")
+            }
+        };
+        Self::new(status, code, blame, &error.to_string(), remedy)
+    }
+}
+
+/// Waits for what a person says, or for whatever else settles it; gives what is to be done then. The head holds no
+/// receive buffer, and nothing of the body is read meanwhile.
+///
+/// # Errors
+/// The refusal that the sandbox is told.
+pub(super) async fn settle(
+    arrived: &Arrived<'_>,
+    head: RequestHead<Vec<u8>>,
+    mut asking: Box<Asking>,
+    (reply, leg): (&ReplyTo, &Rc<dyn Leg>),
+    record: &mut Record,
+) -> Result<Step, Refusal> {
+    let began = Instant::now();
+    let mut note = audit::Asked::default();
+    let mut approved = Vec::new();
+    let settled = loop {
+        if approved.len() == QUESTIONS_REQUEST_MAX {
+            note.outcome = "tooMany";
+            let what = "what the handler makes of the request would have to be asked about again and again";
+            break Err(asking.refused("ask_too_many", what));
+        }
+        let parked = match asking.park(arrived) {
+            Ok(parked) => parked,
+            Err(error) => {
+                note.outcome = "notAsked";
+                break Err(Refusal::from(&error).by_rule(asking.question.rule()));
+            }
+        };
+        let waiting = Waiting { arrived, head: &head, parked: &parked, note: &mut note };
+        match waiting.run(&mut asking, (reply, leg), &mut approved, record).await {
+            Ok(Step::Ask(next)) => asking = next,
+            settled => break settled,
+        }
+    };
+    note.waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    record.asked = Some(note);
+    settled
+}
+
+/// One wait of one request.
+struct Waiting<'a> {
+    arrived: &'a Arrived<'a>,
+    head: &'a RequestHead<Vec<u8>>,
+    parked: &'a Parked,
+    note: &'a mut audit::Asked,
+}
+
+impl Waiting<'_> {
+    async fn run(
+        mut self,
+        asking: &mut Box<Asking>,
+        (reply, leg): (&ReplyTo, &Rc<dyn Leg>),
+        approved: &mut Vec<About>,
+        record: &mut Record,
+    ) -> Result<Step, Refusal> {
+        let end = Instant::now() + asking.question.time();
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let next = timeout(left, or(async { Some(self.parked.news().await) }, gone(reply, leg)));
+            match next.await {
+                Err(Elapsed) => {
+                    self.note.outcome = "timedOut";
+                    let what = format!("nobody answered in {} s", asking.question.time().as_secs_f32());
+                    return Err(asking.refused("ask_timed_out", &what));
+                }
+                Ok(None) => {
+                    self.note.outcome = "withdrawn";
+                    let detail = "the client left while a person was asked";
+                    return Err(Refusal::new(
+                        499,
+                        "client_gone",
+                        Blame::Sandbox,
+                        detail,
+                        "wait for the answer",
+                    ));
+                }
+                Ok(Some(News::LinkLost)) => {
+                    self.note.outcome = "linkLost";
+                    let detail = "a person was asked, and control was lost before the answer";
+                    let remedy = "try again when control is reachable";
+                    let refusal = Refusal::new(503, "ask_link_lost", Blame::Gateway, detail, remedy);
+                    return Err(refusal.by_rule(asking.question.rule()));
+                }
+                Ok(Some(News::Detached)) => {
+                    self.note.outcome = "detached";
+                    return Err(super::requests::detached());
+                }
+                Ok(Some(News::Answered(answer))) => {
+                    self.answered(&answer);
+                    if answer.verdict == Verdict::Deny {
+                        return Err(asking.refused("ask_denied", "a person denied it"));
+                    }
+                    approved.push(asking.judged.about());
+                    return self.again(approved, record);
+                }
+                Ok(Some(News::Changed)) => match self.again(approved, record) {
+                    Ok(Step::Ask(again)) if again.judged.about() == asking.judged.about() => *asking = again,
+                    Ok(step) => {
+                        self.note.outcome = "policyChanged";
+                        return Ok(step);
+                    }
+                    Err(mut refusal) => {
+                        self.note.outcome = "policyChanged";
+                        let told = "a person was asked, and meanwhile the policy changed";
+                        refusal.detail = format!("{}; {told}", refusal.detail).into();
+                        return Err(refusal);
+                    }
+                },
+            }
+        }
+    }
+
+    fn answered(&mut self, answer: &Answer) {
+        self.note.outcome = match answer.verdict {
+            Verdict::Allow => "allowed",
+            Verdict::Deny => "denied",
+        };
+        self.note.scope = Some(answer.scope.as_str());
+        self.note.by = Some(answer.by.clone()).filter(|by| !by.is_empty());
+    }
+
+    /// Decides again. What the record learnt from the decision before is not of this one.
+    fn again(&self, approved: &[About], record: &mut Record) -> Result<Step, Refusal> {
+        record.log.clear();
+        record.rule = None;
+        record.handler = None;
+        record.handler_version = None;
+        record.handler_error = None;
+        record.sent_to = None;
+        prepare(self.arrived, self.head, approved, record)
+    }
+}
+
+/// Ends when the client has left. One whose body is not read is looked at now and then, since what it says is not.
+async fn gone(reply: &ReplyTo, leg: &Rc<dyn Leg>) -> Option<News> {
+    let looking = async {
+        while !leg.is_left() {
+            sleep(ASK_LOOK_PAUSE).await;
+        }
+    };
+    or(reply.cancelled(), looking).await;
+    None
+}
