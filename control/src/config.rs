@@ -168,7 +168,9 @@ impl PlaneConfig {
     /// # Errors
     /// When a path is no UTF-8.
     pub fn table(&self) -> Result<toml::Table, toml::ser::Error> {
-        toml::Table::try_from(self)
+        let mut table = toml::Table::try_from(self)?;
+        table.retain(|_, value| value.as_table().is_none_or(|inner| !inner.is_empty()));
+        Ok(table)
     }
 }
 
@@ -200,7 +202,7 @@ mod tests {
 
     #[test]
     fn the_defaults_change_nothing_and_name_every_setting() {
-        assert_eq!(read(DEFAULTS).unwrap().plane.table().unwrap().len(), 2, "two empty tables");
+        assert!(read(DEFAULTS).unwrap().plane.table().unwrap().is_empty());
         let all = read(&uncommented()).unwrap();
         let every = all.state.is_some() && all.socket.is_some() && all.listen.is_some();
         assert!(every && all.start_plane == Some(true) && all.dataplane.is_some(), "{all:?}");

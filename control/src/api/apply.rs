@@ -199,19 +199,22 @@ fn handler_row(tables: &Tables, name: &str, module: Module) -> Result<Handler, P
     }
 }
 
-/// A row as callers may see and write it; nothing of a value.
+/// A row as callers may see and write it, without what is so unless it is written; nothing of a value.
 fn face(change: &Change) -> Value {
-    match change {
+    let mut face = match change {
         Change::Template(_, row) => json!(row),
-        Change::Sandbox(_, row) => row.as_ref().map_or(
-            Value::Null,
-            |row| json!({ "template": row.template, "overrides": row.overrides, "labels": row.labels }),
-        ),
-        Change::Handler(_, row) => row.as_ref().map_or(Value::Null, |row| json!({ "module": row.module })),
-        Change::Secret(_, row) => row
-            .as_ref()
-            .map_or(Value::Null, |row| json!({ "hosts": row.hosts, "allowPlaintext": row.allow_plaintext })),
+        Change::Sandbox(_, Some(row)) => {
+            json!({ "template": row.template, "overrides": row.overrides, "labels": row.labels })
+        }
+        Change::Handler(_, Some(row)) => json!({ "module": row.module }),
+        Change::Secret(_, Some(row)) => json!({ "hosts": row.hosts, "allowPlaintext": row.allow_plaintext }),
+        _ => Value::Null,
+    };
+    let usual = [("overrides", json!({})), ("labels", json!({})), ("allowPlaintext", json!(false))];
+    if let (false, Some(fields)) = (matches!(change, Change::Template(..)), face.as_object_mut()) {
+        fields.retain(|name, value| !usual.iter().any(|(known, usual)| name == known && value == usual));
     }
+    face
 }
 
 /// The row that stands in the tables.

@@ -10,7 +10,7 @@ const CONTEXT: usize = 2;
 const CELLS_MAX: usize = 4 << 20;
 
 /// A line of the one, the other, or both: `-`, `+` or a space, and its text. Between parts that are left out stands
-/// a line of `…`.
+/// a line of `…`. Nothing where both are the same.
 pub fn compare(before: &Value, after: &Value) -> Vec<(char, String)> {
     let text = |value: &Value| if value.is_null() { String::new() } else { yaml(value) };
     let (before, after) = (text(before), text(after));
@@ -69,6 +69,9 @@ fn middle<'a>(one: &[&'a str], other: &[&'a str]) -> Vec<(char, &'a str)> {
 
 /// Leaves out what is far from any change.
 fn shorten(lines: &[(char, &str)]) -> Vec<(char, String)> {
+    if lines.iter().all(|(sign, _)| *sign == ' ') {
+        return Vec::new();
+    }
     let near = |at: usize| {
         let (from, to) = (at.saturating_sub(CONTEXT), (at + CONTEXT + 1).min(lines.len()));
         lines[from..to].iter().any(|(sign, _)| *sign != ' ')
