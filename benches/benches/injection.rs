@@ -19,7 +19,10 @@ fn injection(criterion: &mut benches::Criterion) {
     let authority = Authority { scheme: permit.scheme(), host: permit.host().clone(), port: permit.port() };
     let outgoing = OutgoingRequest::new(&head, &authority);
     let put = |outgoing: &mut OutgoingRequest<'_>| {
-        inject::by_rules(&permit, |name| tables.secret(name), outgoing).expect("bound to the host");
+        for injection in permit.injections() {
+            inject::put(&permit, injection, tables.secret(&injection.secret), outgoing)
+                .expect("bound to the host");
+        }
     };
     let mut written = Vec::new();
     let mut once = outgoing.clone();

@@ -49,7 +49,9 @@ fn sent_on(facts: &ConnectionFacts, rules: &Rules, sandbox: &SandboxId, secret: 
         name_proven: true,
     };
     let Decision::Allow(permit) = decide(rules, sandbox, &asked) else { panic!("it is allowed") };
-    inject::by_rules(&permit, |_| Some(secret), &mut outgoing).expect("bound to the host");
+    for injection in permit.injections() {
+        inject::put(&permit, injection, Some(secret), &mut outgoing).expect("bound to the host");
+    }
     let mut bytes = Vec::with_capacity(1024);
     outgoing.write_to(&mut bytes).expect("short enough");
     bytes.len()

@@ -6,11 +6,12 @@ use control_wire::{
     pattern::{HostPattern, PatternError},
     row::SecretRow,
 };
+use data_encoding::BASE64;
 use zeroize::Zeroizing;
 
 use crate::{
-    http::{EditError, FieldName, FieldValue, OutgoingRequest, Scheme},
-    policy::{HostTable, Injection, Permit},
+    http::{EditError, FieldName, FieldValue, OutgoingRequest, Scheme, parse::same_field},
+    policy::{HostTable, Injection, Permit, Place},
 };
 
 /// A secret with the hosts to which it is bound. Its value is wiped when dropped; it cannot be copied or printed.
@@ -75,61 +76,115 @@ pub enum InjectError {
         #[source]
         source: EditError,
     },
+    /// The value does not fit the query of this request.
+    #[error("the secret `{secret}` does not fit the query parameter `{parameter}`")]
+    Parameter {
+        /// Its name.
+        secret: String,
+        /// Name of the parameter.
+        parameter: String,
+        /// Why.
+        #[source]
+        source: EditError,
+    },
+    /// The rule names no user and the value holds none.
+    #[error("the secret `{secret}` is not `user:password`; write it so, or name the user in the rule")]
+    NoUser {
+        /// Its name.
+        secret: String,
+    },
 }
 
-/// Puts the credentials of all rules that the permit carries on the request.
-///
-/// # Errors
-/// The first that could not be put there.
-pub fn by_rules<'s>(
-    permit: &Permit,
-    find: impl Fn(&str) -> Option<&'s Secret>,
-    head: &mut OutgoingRequest<'_>,
-) -> Result<(), InjectError> {
-    permit.injections().iter().try_for_each(|injection: &Arc<Injection>| {
-        let secret = find(&injection.secret);
-        header(permit, &injection.field, &injection.prefix, (&injection.secret, secret), head)
-    })
-}
+/// The field of bearer tokens and of users' passwords.
+const AUTHORIZATION: &str = "authorization";
 
-/// Puts one secret into a header, in place of every field of that name.
+/// Puts one credential on a request.
 ///
 /// # Errors
 /// When the secret is missing, not bound to the host of the permit, would go out in plain text, or does not fit.
-pub fn header(
+pub fn put(
     permit: &Permit,
-    field: &str,
-    prefix: &str,
-    (name, secret): (&str, Option<&Secret>),
+    injection: &Injection,
+    secret: Option<&Secret>,
     head: &mut OutgoingRequest<'_>,
 ) -> Result<(), InjectError> {
-    let secret = secret.ok_or_else(|| InjectError::Missing { secret: name.to_owned() })?;
+    let own = || injection.secret.as_ref().to_owned();
+    let secret = secret.ok_or_else(|| InjectError::Missing { secret: own() })?;
     if secret.hosts.find(permit.host(), permit.port()).is_none() {
-        let host = permit.host().to_string();
-        return Err(InjectError::NotBound { secret: name.to_owned(), host });
+        return Err(InjectError::NotBound { secret: own(), host: permit.host().to_string() });
     }
     if permit.scheme() != Scheme::Https && !secret.row.allow_plaintext {
-        return Err(InjectError::Plaintext { secret: name.to_owned() });
+        return Err(InjectError::Plaintext { secret: own() });
     }
-    let misfit = |source| InjectError::Field { secret: name.to_owned(), field: field.to_owned(), source };
-    let field_name = FieldName::new(field.as_bytes()).map_err(misfit)?;
-    let exposed = secret.row.value.expose();
-    // Sized once: a growing buffer would leave copies of the value behind unwiped.
-    let mut value = Zeroizing::new(Vec::with_capacity(prefix.len() + exposed.len()));
-    value.extend_from_slice(prefix.as_bytes());
-    value.extend_from_slice(exposed);
-    head.set(field_name, FieldValue::from_zeroizing(value).map_err(misfit)?);
+    let value = secret.row.value.expose();
+    let misfit = |field: &str, source| InjectError::Field { secret: own(), field: field.to_owned(), source };
+    match &injection.place {
+        Place::Field { name, prefix } => {
+            field(name, [prefix.as_bytes(), value], head).map_err(|source| misfit(name, source))
+        }
+        Place::Basic { user: None } if !value.contains(&b':') => Err(InjectError::NoUser { secret: own() }),
+        Place::Basic { user } => {
+            basic(user.as_deref(), value, head).map_err(|source| misfit(AUTHORIZATION, source))
+        }
+        Place::Parameter { name } => head.set_parameter(name, value).map_err(|source| {
+            InjectError::Parameter { secret: own(), parameter: name.as_ref().to_owned(), source }
+        }),
+    }
+}
+
+/// Names of the secrets that a request carries once all of these were put there in this order, each once. A secret
+/// whose place a later one took is not among them.
+pub fn carried<'i>(injections: impl Iterator<Item = &'i Injection> + Clone) -> Vec<Arc<str>> {
+    let mut names = Vec::new();
+    let mut rest = injections;
+    while let Some(injection) = rest.next() {
+        let replaced = rest.clone().any(|later| same_place(&later.place, &injection.place));
+        if !replaced && !names.contains(&injection.secret) {
+            names.push(Arc::clone(&injection.secret));
+        }
+    }
+    names
+}
+
+fn same_place(one: &Place, other: &Place) -> bool {
+    fn field(place: &Place) -> Option<&str> {
+        match place {
+            Place::Field { name, .. } => Some(name),
+            Place::Basic { .. } => Some(AUTHORIZATION),
+            Place::Parameter { .. } => None,
+        }
+    }
+    match (one, other) {
+        (Place::Parameter { name: one }, Place::Parameter { name: other }) => one.eq_ignore_ascii_case(other),
+        _ => field(one)
+            .zip(field(other))
+            .is_some_and(|(one, other)| same_field(one.as_bytes(), other.as_bytes())),
+    }
+}
+
+/// Sets a field to these parts, one behind the other.
+fn field(name: &str, parts: [&[u8]; 2], head: &mut OutgoingRequest<'_>) -> Result<(), EditError> {
+    let name = FieldName::new(name.as_bytes())?;
+    head.set(name, FieldValue::from_zeroizing(joined(parts))?);
     Ok(())
 }
 
-/// `Authorization: Bearer` from a secret.
-///
-/// # Errors
-/// As [`header`].
-pub fn bearer(
-    permit: &Permit,
-    secret: (&str, Option<&Secret>),
-    head: &mut OutgoingRequest<'_>,
-) -> Result<(), InjectError> {
-    header(permit, "authorization", "Bearer ", secret, head)
+/// RFC 7617 §2. The value is judged before it is encoded: behind base64 a line end would not be seen.
+fn basic(user: Option<&str>, value: &[u8], head: &mut OutgoingRequest<'_>) -> Result<(), EditError> {
+    FieldValue::check(value)?;
+    let pair = user.map(|user| joined([user.as_bytes(), b":", value]));
+    let pair: &[u8] = pair.as_ref().map_or(value, |pair| pair);
+    let mut encoded = Zeroizing::new(vec![0; BASE64.encode_len(pair.len())]);
+    BASE64.encode_mut(pair, &mut encoded);
+    field(AUTHORIZATION, [b"Basic ", &encoded], head)
 }
+
+/// Parts one behind the other, sized once: a growing buffer would leave copies of the value behind unwiped.
+fn joined<const N: usize>(parts: [&[u8]; N]) -> Zeroizing<Vec<u8>> {
+    let mut whole = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
+    parts.iter().for_each(|part| whole.extend_from_slice(part));
+    whole
+}
+
+#[cfg(test)]
+mod tests;

@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::response::IntoResponse;
 use axum::{Json, response::Response};
-use control_wire::policy::{PolicyDocument, RuleAction};
+use control_wire::policy::PolicyDocument;
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
@@ -255,7 +255,7 @@ fn warnings(changes: &[Change], tables: &Tables) -> Vec<String> {
         let Key { kind, name } = change.key();
         found.extend(document.warnings().into_iter().map(|text| format!("{} {name}: {text}", kind.name())));
         for action in document.rules.iter().flatten().flat_map(|rule| &rule.actions) {
-            if let RuleAction::Header { secret, .. } | RuleAction::Bearer { secret } = action
+            if let Some(secret) = action.secret()
                 && !is_secret(secret)
             {
                 found.push(format!(

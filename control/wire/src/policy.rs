@@ -156,19 +156,50 @@ pub enum RuleAction {
         /// Name of the secret.
         secret: String,
     },
+    /// `Authorization: Basic` from a secret (RFC 7617).
+    Basic {
+        /// Name of the secret. Its value is `user:password`, or the password alone where the user is named here.
+        secret: String,
+        /// The user, where the secret does not hold it.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        user: Option<String>,
+    },
+    /// Set a parameter of the query from a secret, every parameter of that name replaced.
+    Query {
+        /// Name of the parameter, decoded.
+        name: String,
+        /// Name of the secret.
+        secret: String,
+    },
+}
+
+impl RuleAction {
+    /// Name of the secret that it puts on requests.
+    pub fn secret(&self) -> Option<&str> {
+        match self {
+            Self::Deny { .. } => None,
+            Self::Header { secret, .. }
+            | Self::Bearer { secret }
+            | Self::Basic { secret, .. }
+            | Self::Query { secret, .. } => Some(secret),
+        }
+    }
 }
 
 /// [`RuleAction`] as it is read: its own reader would speak of Rust's variants.
 #[derive(Deserialize)]
 #[serde(
     deny_unknown_fields,
-    expecting = "an action: {\"deny\": {\"reason\": text}}, {\"header\": {\"name\": field, \"secret\": name}} or \
-                 {\"bearer\": {\"secret\": name}}"
+    expecting = "an action: {\"deny\": {\"reason\": text}}, {\"header\": {\"name\": field, \"secret\": name}}, \
+                 {\"bearer\": {\"secret\": name}}, {\"basic\": {\"secret\": name}} or \
+                 {\"query\": {\"name\": parameter, \"secret\": name}}"
 )]
 struct ActionFields {
     deny: Option<DenyFields>,
     header: Option<HeaderFields>,
     bearer: Option<BearerFields>,
+    basic: Option<BasicFields>,
+    query: Option<QueryFields>,
 }
 
 #[derive(Deserialize)]
@@ -192,23 +223,38 @@ struct BearerFields {
     secret: String,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "{\"secret\": name}, optionally \"user\"")]
+struct BasicFields {
+    secret: String,
+    user: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, expecting = "{\"name\": parameter, \"secret\": name}")]
+struct QueryFields {
+    name: String,
+    secret: String,
+}
+
 impl TryFrom<ActionFields> for RuleAction {
     type Error = &'static str;
 
     fn try_from(fields: ActionFields) -> Result<Self, Self::Error> {
-        match fields {
-            ActionFields { deny: Some(DenyFields { reason }), header: None, bearer: None } => {
-                Ok(Self::Deny { reason })
-            }
-            ActionFields { header: Some(field), deny: None, bearer: None } => {
-                let HeaderFields { name, secret, prefix } = field;
-                Ok(Self::Header { name, secret, prefix })
-            }
-            ActionFields { bearer: Some(BearerFields { secret }), deny: None, header: None } => {
-                Ok(Self::Bearer { secret })
-            }
+        let ActionFields { deny, header, bearer, basic, query } = fields;
+        let named = [
+            deny.map(|DenyFields { reason }| Self::Deny { reason }),
+            header.map(|HeaderFields { name, secret, prefix }| Self::Header { name, secret, prefix }),
+            bearer.map(|BearerFields { secret }| Self::Bearer { secret }),
+            basic.map(|BasicFields { secret, user }| Self::Basic { secret, user }),
+            query.map(|QueryFields { name, secret }| Self::Query { name, secret }),
+        ];
+        let mut named = named.into_iter().flatten();
+        match (named.next(), named.next()) {
+            (Some(action), None) => Ok(action),
             _ => Err(
-                "an action has exactly one of `deny`, `header` and `bearer`; write several as several actions",
+                "an action has exactly one of `deny`, `header`, `bearer`, `basic` and `query`; write several as \
+                      several actions",
             ),
         }
     }

@@ -275,6 +275,14 @@ fn action_holds(action: &RuleAction) -> Result<(), String> {
         }
         RuleAction::Deny { .. } => Ok(()),
         RuleAction::Bearer { secret } => self::name(secret),
+        RuleAction::Basic { secret, user } => {
+            user.as_deref().map_or(Ok(()), user_holds)?;
+            self::name(secret)
+        }
+        RuleAction::Query { name, secret } => {
+            self::name(name).map_err(|problem| format!("names a parameter that {problem}"))?;
+            self::name(secret)
+        }
         RuleAction::Header { name, secret, prefix } => {
             if !is_token(name) {
                 return Err(format!("has `{}`, which is no field name", name.escape_debug()));
@@ -289,6 +297,17 @@ fn action_holds(action: &RuleAction) -> Result<(), String> {
             self::name(secret)
         }
     }
+}
+
+/// RFC 7617 §2. Servers exist that want none.
+fn user_holds(user: &str) -> Result<(), String> {
+    if user.contains(':') {
+        return Err("has a user with a `:`, where the password would begin; write the user alone".into());
+    }
+    if user.len() > NAME_BYTES_MAX || user.chars().any(char::is_control) {
+        return Err(format!("has a user that is no plain text of at most {NAME_BYTES_MAX} bytes"));
+    }
+    Ok(())
 }
 
 /// RFC 9110 §5.6.2.
@@ -312,7 +331,8 @@ mod tests {
             "allowedAddresses":[{"host":"db.a.com","cidrs":["10.0.0.0/8"]}],
             "rules":[{"host":"api.a.com","match":{"method":["GET"],"path":"/v1/*"},
                       "actions":[{"header":{"name":"x-key","secret":"k"}},{"bearer":{"secret":"t"}},
-                                 {"deny":{"reason":"no"}}]}],
+                                 {"basic":{"secret":"p"}},{"basic":{"secret":"p","user":""}},
+                                 {"query":{"name":"api key","secret":"k"}},{"deny":{"reason":"no"}}]}],
             "outbound":{"handler":"h","params":{"a":1},"onError":"next"},
             "outboundByHost":[{"host":"a.com","handler":"g"}],
             "onControlLoss":"deny","leaseMs":2000,"denyStatus":520}"#;
@@ -365,7 +385,16 @@ mod tests {
             (r#"{"rules":[{"host":"a.com","actions":[7]}]}"#, "an action"),
             (r#"{"rules":[{"host":"a.com","actions":[{"bearer":"token"}]}]}"#, "{\"secret\": name}"),
             (r#"{"rules":[{"host":"a.com","actions":[{}]}]}"#, "exactly one of `deny`"),
-            (r#"{"rules":[{"host":"a.com","actions":[{"query":{}}]}]}"#, "`deny`, `header`, `bearer`"),
+            (r#"{"rules":[{"host":"a.com","actions":[{"basic":"token"}]}]}"#, "optionally \"user\""),
+            (r#"{"rules":[{"host":"a.com","actions":[{"query":"token"}]}]}"#, "{\"name\": parameter"),
+            (
+                r#"{"rules":[{"host":"a.com","actions":[{"basic":{"secret":"t"},"bearer":{"secret":"t"}}]}]}"#,
+                "several actions",
+            ),
+            (
+                r#"{"rules":[{"host":"a.com","actions":[{"cookie":{}}]}]}"#,
+                "`deny`, `header`, `bearer`, `basic`, `query`",
+            ),
             (r#"{"rules":["a.com"]}"#, "a rule: {\"host\": pattern"),
             (r#"{"rules":[{"host":"a.com","match":"/x","actions":[]}]}"#, "\"path\": glob"),
             (r#"{"outbound":"inject"}"#, "{\"handler\": name}"),
@@ -396,6 +425,15 @@ mod tests {
             (r#""actions":[{"header":{"name":"x y","secret":"t"}}]"#, "no field name"),
             (r#""actions":[{"header":{"name":"x","secret":"t","prefix":"a\r\n"}}]"#, "printable"),
             (r#""actions":[{"bearer":{"secret":""}}]"#, "1 to 255"),
+            (r#""actions":[{"basic":{"secret":""}}]"#, "1 to 255"),
+            (r#""actions":[{"basic":{"secret":"t","user":"a:b"}}]"#, "the user alone"),
+            (r#""actions":[{"basic":{"secret":"t","user":"a\n"}}]"#, "plain text"),
+            (r#""actions":[{"query":{"name":"k","secret":""}}]"#, "1 to 255"),
+            (r#""actions":[{"query":{"name":"","secret":"t"}}]"#, "names a parameter that has 0 bytes"),
+            (
+                r#""actions":[{"query":{"name":"a\n","secret":"t"}}]"#,
+                "a parameter that holds a control character",
+            ),
         ] {
             let said = problem(&format!(r#"{{"rules":[{{"host":"a.com",{inside}}}]}}"#));
             assert!(said.contains("rules[0].") && said.contains(fix), "{inside}: {said}");

@@ -33,8 +33,8 @@ pub type ReplyTo = Reply<Slice<Chunk>, Answer<Chunk>>;
 
 /// A request that may be sent.
 pub struct Sending<'a> {
-    /// Its head as the upstream gets it; wiped when dropped.
-    pub head: Zeroizing<Vec<u8>>,
+    /// Its head as the upstream gets it, credentials included.
+    pub head: &'a [u8],
     /// Its method, by which the answer's framing is known.
     pub method: &'a str,
     /// How its body leaves.
@@ -108,6 +108,10 @@ pub async fn exchange(
     Ok(Answered { status, upstream_goes_on })
 }
 
+/// What may be written behind a head before it leaves: the line of a first chunk, or the end without trailers. Without
+/// the room the buffer would grow and leave a copy of the head, credentials included, behind unwiped.
+const CHUNK_FRAME_BYTES: usize = 18;
+
 /// The way up.
 struct Upload<'a> {
     wire: &'a Wire,
@@ -117,12 +121,9 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    async fn run(
-        &self,
-        body: &mut Body,
-        mut frame: Zeroizing<Vec<u8>>,
-        framing: Framing,
-    ) -> Result<(), ExchangeError> {
+    async fn run(&self, body: &mut Body, head: &[u8], framing: Framing) -> Result<(), ExchangeError> {
+        let mut frame = Zeroizing::new(Vec::with_capacity(head.len() + CHUNK_FRAME_BYTES));
+        frame.extend_from_slice(head);
         let mut encoder = BodyEncoder::new(framing);
         let mut whole = matches!(framing, Framing::None | Framing::Length(0));
         while !whole {
@@ -142,6 +143,9 @@ impl Upload<'_> {
                     self.sent.set(self.sent.get() + data.len() as u64);
                 }
                 BodyPiece::End(trailers) => {
+                    if trailers.is_some() {
+                        self.send(&mut frame, &[]).await?;
+                    }
                     encoder.finish(trailers.as_ref(), &mut frame).map_err(ExchangeError::RequestBody)?;
                     whole = true;
                 }

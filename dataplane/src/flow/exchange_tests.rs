@@ -43,8 +43,8 @@ impl Plane {
     async fn take(&mut self, method: &str, framing: &str, gate: &Rc<Door>) -> Taken {
         let text = format!("{method} / HTTP/1.1\r\nHost: a.test\r\n{framing}\r\n");
         let Ok(Parsed::Complete { head, .. }) = parse_request(text.as_bytes()) else { panic!("{text}") };
-        let (bytes, sent) = (Zeroizing::new(text.clone().into()), Cell::new(0));
-        let sending = Sending { head: bytes, method, framing: head.framing(), sent: &sent };
+        let sent = Cell::new(0);
+        let sending = Sending { head: text.as_bytes(), method, framing: head.framing(), sent: &sent };
         let about = About::of(&head);
         let (made, driver) = Exchange::new(head, Rc::clone(&self.near) as Rc<dyn Leg>);
         let mut upstream = Inbound::default();
@@ -102,6 +102,23 @@ fn answer_passes_with_its_framing_and_both_legs_go_on() {
         assert_eq!(answered.served.payload_bytes, 2);
         let answered = answered.outcome.expect("answered");
         assert!(answered.status == 200 && answered.upstream_goes_on);
+    });
+}
+
+#[test]
+fn trailers_that_are_there_at_once_follow_the_head() {
+    on_shard(|| async {
+        let (mut plane, client, far) = legs();
+        client.send(b"0\r\nX-Sum: 1\r\n\r\n").await.expect("sent");
+        let play = async {
+            let expected =
+                "POST / HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 1\r\n\r\n";
+            assert_eq!(expect(&far, "X-Sum: 1\r\n\r\n").await, expected);
+            far.send(b"HTTP/1.1 204 Done\r\n\r\n").await.expect("sent");
+        };
+        let gate = open();
+        let (answered, ()) = zip(plane.take("POST", "Transfer-Encoding: chunked\r\n", &gate), play).await;
+        assert!(answered.goes_on());
     });
 }
 

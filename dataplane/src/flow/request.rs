@@ -25,7 +25,7 @@ use crate::{
     },
     identity::IdentityError,
     inject,
-    policy::{Decision, HandlerUse, Permit, Rules, decide_answered},
+    policy::{Decision, HandlerUse, Injection, Permit, Place, Rules, decide_answered},
     respond::{Blame, Refusal},
     snapshot::{Sandbox, Tables},
 };
@@ -54,6 +54,8 @@ pub struct Outbound {
     pub permit: Permit,
     /// Its head, credentials included; wiped when dropped.
     pub head: Zeroizing<Vec<u8>>,
+    /// Names of the secrets in its head.
+    pub secrets: Vec<Arc<str>>,
     /// Its method.
     pub method: String,
     /// How its body is framed, arriving and leaving.
@@ -192,7 +194,7 @@ impl Judge<'_> {
                     judged_changed,
                     host_changed,
                 }) => {
-                    wanted = secrets;
+                    wanted = secrets.into_iter().map(|wanted| by_handler(&used, wanted)).collect();
                     if judged_changed {
                         record.sent_to =
                             Some(format!("{}://{authority}{}", authority.scheme, outgoing.path()));
@@ -212,11 +214,11 @@ impl Judge<'_> {
                 Err(error) => return Err(failed(&used, &error).into()),
             }
         }
-        self.inject(&permit, &wanted, &mut outgoing)?;
-        let mut bytes = Zeroizing::new(Vec::with_capacity(HEAD_BYTES_USUAL));
+        let secrets = self.inject(&permit, &wanted, &mut outgoing)?;
+        let mut bytes = Zeroizing::new(Vec::new());
         outgoing.write_to(&mut bytes).map_err(|error| Refusal::from(&error))?;
         let (method, framing) = (outgoing.method().to_owned(), outgoing.framing());
-        Ok(Step::Send(Box::new(Outbound { permit, head: bytes, method, framing, judged })))
+        Ok(Step::Send(Box::new(Outbound { permit, head: bytes, secrets, method, framing, judged })))
     }
 
     fn judged(&self, authority: &Authority, outgoing: &OutgoingRequest<'_>, name_proven: bool) -> Judged {
@@ -279,19 +281,19 @@ impl Judge<'_> {
         guest::consult(&mut guests, &handler.loaded, &used.params, &shown, outgoing, &mut record.log)
     }
 
+    /// Puts credentials on, those of rules first, so that a handler's may replace them. Gives their secrets' names.
     fn inject(
         &self,
         permit: &Permit,
-        wanted: &[Wanted],
+        wanted: &[Injection],
         outgoing: &mut OutgoingRequest<'_>,
-    ) -> Result<(), Refusal> {
-        inject::by_rules(permit, |name| self.tables.secret(name), outgoing)
-            .map_err(|error| Refusal::from(&error))?;
-        for Wanted { field, prefix, secret } in wanted {
-            let found = (secret.as_str(), self.tables.secret(secret));
-            inject::header(permit, field, prefix, found, outgoing).map_err(|error| Refusal::from(&error))?;
+    ) -> Result<Vec<Arc<str>>, Refusal> {
+        let all = permit.injections().iter().map(Arc::as_ref).chain(wanted);
+        for injection in all.clone() {
+            inject::put(permit, injection, self.tables.secret(&injection.secret), outgoing)
+                .map_err(|error| Refusal::from(&error).by_rule(&injection.rule))?;
         }
-        Ok(())
+        Ok(inject::carried(all))
     }
 
     fn refused_by(
@@ -309,8 +311,12 @@ impl Judge<'_> {
     }
 }
 
-/// Room for a usual head; a longer one grows once or twice.
-const HEAD_BYTES_USUAL: usize = 1024;
+/// A credential that a handler wants in a field.
+fn by_handler(used: &HandlerUse, wanted: Wanted) -> Injection {
+    let Wanted { field, prefix, secret } = wanted;
+    let place = Place::Field { name: field.into(), prefix: prefix.into() };
+    Injection { place, secret: secret.into(), rule: Arc::clone(&used.rule) }
+}
 
 /// The sandbox is told which handler and what kind of failure; the words of the guest are for the record.
 fn failed(used: &HandlerUse, error: &GuestError) -> Refusal {

@@ -67,7 +67,7 @@ pub(super) async fn send(
     outbound: Outbound,
     record: &mut Record,
 ) {
-    let Outbound { permit, head, method, framing, judged } = outbound;
+    let Outbound { permit, head, method, framing, judged, .. } = outbound;
     let key = Key::of(&permit);
     // Only what a server may be asked twice is asked twice, and only over a connection that was used before.
     let repeatable = framing == Framing::None && matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS");
@@ -90,7 +90,7 @@ pub(super) async fn send(
         }
         let mut inbound = Inbound::default();
         let sent = Cell::new(0);
-        let sending = Sending { head: head.clone(), method: &method, framing, sent: &sent };
+        let sending = Sending { head: &head, method: &method, framing, sent: &sent };
         let outcome = exchange((&mut *body, reply), (&upstream, &mut inbound), sending, &*fence).await;
         record.bytes_up = sent.get();
         match outcome {

@@ -80,8 +80,18 @@ impl FieldValue {
     /// # Errors
     /// [`EditError::Value`].
     pub fn from_zeroizing(value: Zeroizing<Vec<u8>>) -> Result<Self, EditError> {
+        Self::check(&value)?;
+        Ok(FieldValue(value))
+    }
+
+    /// Whether bytes could be a field's value as they are; what is encoded first is asked too, because a line end
+    /// behind a credential is a slip wherever it goes.
+    ///
+    /// # Errors
+    /// [`EditError::Value`].
+    pub fn check(value: &[u8]) -> Result<(), EditError> {
         let sound = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..));
-        if sound && trim(&value).len() == value.len() { Ok(FieldValue(value)) } else { Err(EditError::Value) }
+        if sound && trim(value).len() == value.len() { Ok(()) } else { Err(EditError::Value) }
     }
 
     /// A text of our own, known to be sound.

@@ -11,6 +11,7 @@ pub mod host;
 pub mod outgoing;
 pub mod parse;
 pub mod path;
+mod query;
 pub mod reader;
 pub mod serve;
 mod target;

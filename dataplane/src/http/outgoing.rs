@@ -1,11 +1,6 @@
 //! The head that goes on: what handlers and injection edit, without the fields of one hop, written once.
 
-use std::{
-    borrow::Cow,
-    fmt::{self, Write as _},
-    io::Write,
-    ops::Deref,
-};
+use std::{borrow::Cow, fmt, io::Write, ops::Deref};
 
 use crate::limits::{HEAD_BYTES_MAX, METHOD_BYTES_MAX, TARGET_BYTES_MAX};
 
@@ -13,7 +8,8 @@ use super::{
     edit::{EditError, FieldName, FieldValue, is_hop_by_hop, is_token_byte},
     head::{Field, Framing, RequestHead, ResponseHead, Version},
     host::Authority,
-    parse::{same_field, trim},
+    parse::{reads, same_field, trim},
+    query::Query,
     target::check_path,
 };
 
@@ -109,6 +105,11 @@ impl<'a> Fields<'a> {
         self.0.iter().map(|(name, value)| Field { name, value: value.bytes() })
     }
 
+    /// Bytes of all of them as they are written.
+    fn length(&self) -> usize {
+        self.iter().map(|field| field.name.len() + field.value.len() + 4).sum()
+    }
+
     fn write_to(&self, out: &mut Vec<u8>) {
         for field in self.iter() {
             out.extend_from_slice(field.name);
@@ -125,7 +126,7 @@ impl<'a> Fields<'a> {
 pub struct OutgoingRequest<'a> {
     method: Cow<'a, str>,
     path: Cow<'a, str>,
-    query: Option<Cow<'a, str>>,
+    query: Query<'a>,
     fields: Fields<'a>,
     framing: Framing,
 }
@@ -136,7 +137,7 @@ impl<'a> OutgoingRequest<'a> {
         let mut outgoing = OutgoingRequest {
             method: Cow::Borrowed(head.method()),
             path: Cow::Borrowed(head.path()),
-            query: head.query().map(Cow::Borrowed),
+            query: Query::new(head.query()),
             fields: Fields::end_to_end(head.fields()),
             framing: head.framing(),
         };
@@ -155,9 +156,9 @@ impl<'a> OutgoingRequest<'a> {
         &self.path
     }
 
-    /// The query without its mark.
+    /// The query without its mark, and without parameters that hold credentials.
     pub fn query(&self) -> Option<&str> {
-        self.query.as_deref()
+        self.query.sent()
     }
 
     /// All fields in their order.
@@ -231,26 +232,49 @@ impl<'a> OutgoingRequest<'a> {
         }
         check_path(path.as_bytes()).map_err(|_| EditError::Target)?;
         self.path = Cow::Owned(path.to_owned());
-        self.query = query.map(|query| Cow::Owned(query.to_owned()));
+        self.query.replace_sent(query);
         Ok(())
     }
 
-    /// Appends the head in HTTP/1.1 origin form. The connection is kept: nothing is said about it.
+    /// Gives the parameter of the query this value, which may be a secret, in place of every one of that name. Both
+    /// are escaped here.
+    ///
+    /// # Errors
+    /// [`EditError::Value`] as for a field; [`EditError::Target`] where there is no path that a query could follow;
+    /// [`EditError::TooLong`] when the target became longer than `TARGET_BYTES_MAX`. Nothing must be sent then.
+    pub fn set_parameter(&mut self, name: &str, value: &[u8]) -> Result<(), EditError> {
+        FieldValue::check(value)?;
+        if !self.path.starts_with('/') {
+            return Err(EditError::Target);
+        }
+        self.query.set(name, value);
+        if self.path.len() + self.query.length() > TARGET_BYTES_MAX {
+            return Err(EditError::TooLong);
+        }
+        Ok(())
+    }
+
+    /// Appends the head in HTTP/1.1 origin form. The connection is kept: nothing is said about it. The buffer grows at
+    /// most once, before anything is written: growing later would leave copies of credentials behind.
     ///
     /// # Errors
     /// [`EditError::TooLong`] when edits made it longer than `HEAD_BYTES_MAX`; nothing must be sent then.
     pub fn write_to(&self, out: &mut Vec<u8>) -> Result<(), EditError> {
-        let start = out.len();
+        const VERSION: &[u8] = b" HTTP/1.1\r\n";
+        let line = self.method.len() + 1 + self.path.len() + self.query.length() + VERSION.len();
+        let length = line + self.fields.length() + 2;
+        if length > HEAD_BYTES_MAX {
+            return Err(EditError::TooLong);
+        }
+        out.reserve_exact(length);
         out.extend_from_slice(self.method.as_bytes());
         out.push(b' ');
         out.extend_from_slice(self.path.as_bytes());
-        if let Some(query) = &self.query {
-            out.push(b'?');
-            out.extend_from_slice(query.as_bytes());
-        }
-        out.extend_from_slice(b" HTTP/1.1\r\n");
+        self.query.write_to(out);
+        out.extend_from_slice(VERSION);
         self.fields.write_to(out);
-        end_head(start, out)
+        out.extend_from_slice(b"\r\n");
+        Ok(())
     }
 }
 
@@ -349,35 +373,18 @@ impl<'a> OutgoingResponse<'a> {
                 (true, _) => {}
             }
         }
-        end_head(start, out)
+        out.extend_from_slice(b"\r\n");
+        if out.len() - start > HEAD_BYTES_MAX {
+            out.truncate(start);
+            return Err(EditError::TooLong);
+        }
+        Ok(())
     }
 }
 
 /// Tokens of `Connection` that name no field.
 fn says_only_when_to_close(token: &[u8]) -> bool {
     token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") || token.is_empty()
-}
-
-/// Whether a text, which is not made for this, reads like these bytes.
-fn reads(text: fmt::Arguments<'_>, bytes: &[u8]) -> bool {
-    struct Rest<'a>(&'a [u8]);
-    impl fmt::Write for Rest<'_> {
-        fn write_str(&mut self, part: &str) -> fmt::Result {
-            self.0 = self.0.strip_prefix(part.as_bytes()).ok_or(fmt::Error)?;
-            Ok(())
-        }
-    }
-    let mut rest = Rest(bytes);
-    rest.write_fmt(text).is_ok() && rest.0.is_empty()
-}
-
-fn end_head(start: usize, out: &mut Vec<u8>) -> Result<(), EditError> {
-    out.extend_from_slice(b"\r\n");
-    if out.len() - start > HEAD_BYTES_MAX {
-        out.truncate(start);
-        return Err(EditError::TooLong);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

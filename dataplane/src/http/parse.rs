@@ -1,6 +1,9 @@
 //! The strict pass: turns a whole head into spans, or says what is wrong with it.
 
-use std::mem::MaybeUninit;
+use std::{
+    fmt::{self, Write as _},
+    mem::MaybeUninit,
+};
 
 use crate::limits::{HEAD_FIELDS_MAX, METHOD_BYTES_MAX};
 
@@ -241,6 +244,19 @@ fn is_disguised_framing(name: &[u8]) -> bool {
 pub fn same_field(one: &[u8], other: &[u8]) -> bool {
     let fold = |byte: &u8| if *byte == b'_' { b'-' } else { byte.to_ascii_lowercase() };
     one.len() == other.len() && one.iter().map(fold).eq(other.iter().map(fold))
+}
+
+/// Whether a text, which is not made for this, reads like these bytes.
+pub(super) fn reads(text: fmt::Arguments<'_>, bytes: &[u8]) -> bool {
+    struct Rest<'a>(&'a [u8]);
+    impl fmt::Write for Rest<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part.as_bytes()).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(bytes);
+    rest.write_fmt(text).is_ok() && rest.0.is_empty()
 }
 
 fn response_framing(

@@ -82,7 +82,8 @@ fn decode(path: &[u8]) -> Option<Vec<u8>> {
     found.then_some(out)
 }
 
-fn digit(byte: u8) -> Option<u8> {
+/// The value of a hexadecimal digit.
+pub(super) fn digit(byte: u8) -> Option<u8> {
     char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
 }
 

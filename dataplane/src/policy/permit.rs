@@ -191,17 +191,37 @@ pub struct HandlerUse {
     pub rule: Arc<str>,
 }
 
-/// A credential that a rule puts on a request.
+/// A credential that a rule, or the handler that policy chose, puts on a request.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Injection {
-    /// Field that is set.
-    pub field: Box<str>,
+    /// Where its value goes.
+    pub place: Place,
     /// Name of the secret.
     pub secret: Arc<str>,
-    /// Put before the value.
-    pub prefix: Box<str>,
-    /// Which rule says so, for records and refusals.
+    /// Which part of the policy says so, for refusals.
     pub rule: Arc<str>,
+}
+
+/// Where a credential goes.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Into a field, in place of every field of that name.
+    Field {
+        /// Name of the field.
+        name: Box<str>,
+        /// Put before the value.
+        prefix: Box<str>,
+    },
+    /// Into `Authorization: Basic` (RFC 7617).
+    Basic {
+        /// The user; where there is none the value is `user:password`.
+        user: Option<Box<str>>,
+    },
+    /// Into the query, in place of every parameter of that name.
+    Parameter {
+        /// Name of the parameter, decoded.
+        name: Box<str>,
+    },
 }
 
 /// Why policy said no.

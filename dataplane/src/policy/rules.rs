@@ -12,7 +12,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     hosts::HostTable,
-    permit::{AddressPolicy, HandlerUse, Injection, Roots},
+    permit::{AddressPolicy, HandlerUse, Injection, Place, Roots},
 };
 use crate::{
     http::Host,
@@ -302,26 +302,24 @@ fn roots(rows: &[wire::UpstreamRoots]) -> Result<Listed<Arc<Roots>>, RuleError> 
 }
 
 fn compile_rules(rules: &[wire::Rule]) -> Result<Listed<HostRule>, RuleError> {
-    let mut rows = Vec::with_capacity(rules.len());
+    let (mut rows, mut names) = (Vec::with_capacity(rules.len()), Vec::with_capacity(rules.len()));
     for (at, rule) in rules.iter().enumerate() {
         let pattern = HostPattern::parse(&rule.host)?;
-        rows.push((rule.host.as_str(), host_rule(rule, &pattern, format!("rules[{at}]: {pattern}").into())));
+        let name: Arc<str> = format!("rules[{at}]: {pattern}").into();
+        rows.push((rule.host.as_str(), host_rule(rule, &pattern, &name)));
+        names.push(name);
     }
     let mut listed = Listed::new("rules", rows.into_iter())?;
     // Patterns repeat among rules, so their place in the document belongs to their name.
-    for (at, (name, _)) in listed.rows.iter_mut().enumerate() {
-        *name = name.replacen("rules:", &format!("rules[{at}]:"), 1).into();
+    for ((name, _), placed) in listed.rows.iter_mut().zip(names) {
+        *name = placed;
     }
     Ok(listed)
 }
 
-fn host_rule(rule: &wire::Rule, pattern: &HostPattern, name: Arc<str>) -> HostRule {
+fn host_rule(rule: &wire::Rule, pattern: &HostPattern, name: &Arc<str>) -> HostRule {
     let matcher = rule.matcher.as_ref();
     let methods = matcher.and_then(|matcher| matcher.method.as_ref());
-    let injection = |field: &str, secret: &str, prefix: &str| {
-        let rule = Arc::clone(&name);
-        Arc::new(Injection { field: field.into(), secret: secret.into(), prefix: prefix.into(), rule })
-    };
     let mut compiled = HostRule {
         methods: methods.map(|methods| methods.iter().map(|method| method.as_str().into()).collect()),
         path: matcher.and_then(|matcher| matcher.path.as_deref()).map(Glob::new),
@@ -330,17 +328,24 @@ fn host_rule(rule: &wire::Rule, pattern: &HostPattern, name: Arc<str>) -> HostRu
         names: pattern.names(),
     };
     for action in &rule.actions {
-        match action {
+        let (place, secret) = match action {
             RuleAction::Deny { reason } => {
                 compiled.deny.get_or_insert_with(|| reason.as_str().into());
+                continue;
             }
             RuleAction::Header { name, secret, prefix } => {
-                compiled.injections.push(injection(name, secret, prefix));
+                (Place::Field { name: name.as_str().into(), prefix: prefix.as_str().into() }, secret)
             }
             RuleAction::Bearer { secret } => {
-                compiled.injections.push(injection("authorization", secret, "Bearer "));
+                (Place::Field { name: "authorization".into(), prefix: "Bearer ".into() }, secret)
             }
-        }
+            RuleAction::Basic { secret, user } => {
+                (Place::Basic { user: user.as_deref().map(Into::into) }, secret)
+            }
+            RuleAction::Query { name, secret } => (Place::Parameter { name: name.as_str().into() }, secret),
+        };
+        let (secret, rule) = (secret.as_str().into(), Arc::clone(name));
+        compiled.injections.push(Arc::new(Injection { place, secret, rule }));
     }
     compiled
 }

@@ -18,6 +18,8 @@ impl From<&InjectError> for Refusal {
             InjectError::NotBound { .. } => "secret_not_bound",
             InjectError::Plaintext { .. } => "secret_plaintext",
             InjectError::Field { .. } => "secret_field",
+            InjectError::Parameter { .. } => "secret_parameter",
+            InjectError::NoUser { .. } => "secret_without_user",
         };
         Self::new(
             502,
