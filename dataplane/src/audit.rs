@@ -6,6 +6,7 @@
 use std::{
     fs::OpenOptions,
     io::{self, Write},
+    net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     sync::{
@@ -16,7 +17,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::limits::{RECORD_BATCH_BYTES_MAX, RECORD_GATHER_TIME, RECORD_TEXT_BYTES_MAX, RECORDS_QUEUED_MAX};
 
@@ -53,6 +54,12 @@ pub struct Record {
     /// What became of the question, where a person had to be asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Asked>,
+    /// Which secrets went out with the request, put there by a rule or a handler: their names.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_texts")]
+    pub secrets: Vec<Arc<str>>,
+    /// Where the upstream was dialled, for this request or for one before it on the same connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<SocketAddr>,
     pub status: Option<u16>,
     pub bytes_up: u64,
     pub bytes_down: u64,
@@ -94,6 +101,10 @@ pub struct Asked {
     pub by: Option<String>,
     /// Milliseconds that the request waited, answers about a second host included.
     pub waited_ms: u64,
+}
+
+fn as_texts<S: Serializer>(texts: &[Arc<str>], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(texts.iter().map(AsRef::<str>::as_ref))
 }
 
 /// One line of a handler's log. The contract bounds lines and bytes of one request.

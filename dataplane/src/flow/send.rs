@@ -1,6 +1,6 @@
 //! One request's way out: the upstream, the exchange with it, and what the client is told when there is none.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, net::SocketAddr, rc::Rc};
 
 use super::{
     core::{Core, Resident},
@@ -67,7 +67,7 @@ pub(super) async fn send(
     outbound: Outbound,
     record: &mut Record,
 ) {
-    let Outbound { permit, head, method, framing, judged, .. } = outbound;
+    let Outbound { permit, head, mut secrets, method, framing, judged } = outbound;
     let key = Key::of(&permit);
     // Only what a server may be asked twice is asked twice, and only over a connection that was used before.
     let repeatable = framing == Framing::None && matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS");
@@ -78,16 +78,19 @@ pub(super) async fn send(
             Rc::new(Fence { core: Rc::clone(arrived.core), resident: Rc::clone(arrived.resident), hold });
         reply.guard(Rc::clone(&fence) as Rc<dyn Gate>);
         let reused = pooled.is_some();
-        let upstream = match pooled.take() {
+        let (upstream, address) = match pooled.take() {
             Some(upstream) => upstream,
-            None => match connect(arrived, &permit).await {
+            None => match connect(arrived, &permit, record).await {
                 Ok(upstream) => upstream,
                 Err(refusal) => return refuse(reply, &refusal, record).await,
             },
         };
+        record.address = Some(address);
         if !fence.hold.join(&upstream) {
             return cut(&**leg, record);
         }
+        // From here on they leave; a second try carries the same.
+        record.secrets.append(&mut secrets);
         let mut inbound = Inbound::default();
         let sent = Cell::new(0);
         let sending = Sending { head: &head, method: &method, framing, sent: &sent };
@@ -99,7 +102,7 @@ pub(super) async fn send(
                 record.status = Some(done.status);
                 fence.hold.part();
                 if done.upstream_goes_on && !inbound.has_surplus() {
-                    arrived.core.pool.put(key, upstream, arrived.resident.connections());
+                    arrived.core.pool.put(key, (upstream, address), arrived.resident.connections());
                 }
                 return;
             }
@@ -114,8 +117,12 @@ pub(super) async fn send(
     }
 }
 
-/// Resolves, checks and dials what a permit allows.
-async fn connect(arrived: &Arrived<'_>, permit: &Permit) -> Result<Rc<Wire>, Refusal> {
+/// Resolves, checks and dials what a permit allows. Where that fails, the record says at which address.
+async fn connect(
+    arrived: &Arrived<'_>,
+    permit: &Permit,
+    record: &mut Record,
+) -> Result<(Rc<Wire>, SocketAddr), Refusal> {
     let core = arrived.core;
     let addresses = match permit.host() {
         Host::Ip(address) => Rc::from([*address]),
@@ -123,9 +130,11 @@ async fn connect(arrived: &Arrived<'_>, permit: &Permit) -> Result<Rc<Wire>, Ref
             core.resolver.resolve(name.as_str()).await.map_err(|error| Refusal::from(&error))?
         }
     };
-    let (wire, _address) =
-        dial_any(permit, &addresses, &core.upstream_tls).await.map_err(|error| Refusal::from(&error))?;
-    Ok(Rc::new(wire))
+    let (wire, address) = dial_any(permit, &addresses, &core.upstream_tls).await.map_err(|error| {
+        record.address = error.address().or(record.address);
+        Refusal::from(&error)
+    })?;
+    Ok((Rc::new(wire), address))
 }
 
 fn cut(leg: &dyn Leg, record: &mut Record) {

@@ -10,8 +10,7 @@ pub use answers::{AnswerError, Answers, decide_answered};
 pub use decide::{decide, decide_opaque};
 pub use hosts::HostTable;
 pub use permit::{
-    AddressPolicy, Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Place, Question,
-    Roots,
+    AddressPolicy, Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Place, Question, Roots,
 };
 pub use rules::{RuleError, Rules};
 

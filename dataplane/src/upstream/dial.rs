@@ -136,6 +136,24 @@ impl DialError {
         }
     }
 
+    /// Where it was dialled, if anywhere; of several tries the last.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Refused { address, .. }
+            | Self::Unreachable { address, .. }
+            | Self::ConnectTimedOut { address, .. }
+            | Self::Connect { address, .. }
+            | Self::Tls { address, .. }
+            | Self::HandshakeTimedOut { address, .. } => Some(*address),
+            Self::NoAddress { .. }
+            | Self::Guard(_)
+            | Self::Exhausted { .. }
+            | Self::Name { .. }
+            | Self::Roots { .. }
+            | Self::TimedOut { .. } => None,
+        }
+    }
+
     /// Whether another address of the host may fare better: the fault is of a machine or of the way to it, not of the
     /// host's certificate, of the settings or of ours.
     fn is_of_address(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -56,14 +57,16 @@ struct Idle {
 struct Connection {
     key: Rc<Key>,
     wire: Rc<Wire>,
+    /// Where it leads, for the records of those who use it again.
+    address: SocketAddr,
     since: Instant,
 }
 
 impl Pool {
-    /// A connection for this key, the one used last: it is the likeliest to live. Never one on which anything came
-    /// since, an end included: an answer that nobody asked for would be taken for the next one. The peer may still
-    /// close it at this moment, so a request that was not answered at all may have to be sent again.
-    pub fn take(&self, key: &Key) -> Option<Rc<Wire>> {
+    /// A connection for this key and where it leads, the one used last: it is the likeliest to live. Never one on which
+    /// anything came since, an end included: an answer that nobody asked for would be taken for the next one. The peer
+    /// may still close it at this moment, so a request that was not answered at all may have to be sent again.
+    pub fn take(&self, key: &Key) -> Option<(Rc<Wire>, SocketAddr)> {
         self.take_at(key, Ring::current().now())
     }
 
@@ -72,8 +75,8 @@ impl Pool {
     /// `clients`, for so many requests it can send at once, and never less than [`UPSTREAM_IDLE_SHARE`]. Where that is
     /// reached, its oldest goes; where the shard's bound is, the oldest of a sandbox that has more than its share goes
     /// before those of others.
-    pub fn put(&self, key: Key, wire: Rc<Wire>, clients: usize) {
-        self.put_at(key, wire, clients, Ring::current().now());
+    pub fn put(&self, key: Key, connection: (Rc<Wire>, SocketAddr), clients: usize) {
+        self.put_at(key, connection, clients, Ring::current().now());
     }
 
     /// Drops what is idle for [`UPSTREAM_IDLE_TIME`] and what did not stay quiet. To be called now and then: a
@@ -111,19 +114,19 @@ impl Pool {
         self.len() == 0
     }
 
-    fn take_at(&self, key: &Key, now: Instant) -> Option<Rc<Wire>> {
+    fn take_at(&self, key: &Key, now: Instant) -> Option<(Rc<Wire>, SocketAddr)> {
         loop {
             let mut idle = self.0.borrow_mut();
             let number = *idle.by_key.get(key)?.last()?;
             let connection = idle.remove(number)?;
             drop(idle);
             if connection.is_usable(now) {
-                return Some(connection.wire);
+                return Some((connection.wire, connection.address));
             }
         }
     }
 
-    fn put_at(&self, key: Key, wire: Rc<Wire>, clients: usize, now: Instant) {
+    fn put_at(&self, key: Key, (wire, address): (Rc<Wire>, SocketAddr), clients: usize, now: Instant) {
         wire.arm();
         if Rc::strong_count(&wire) != 1 || !wire.is_quiet() {
             return;
@@ -137,7 +140,7 @@ impl Pool {
             own => own.copied(),
         };
         let removed = oldest.and_then(|number| idle.remove(number));
-        idle.insert(key, wire, now);
+        idle.insert(key, (wire, address), now);
         drop(idle);
         drop(removed);
     }
@@ -150,7 +153,7 @@ impl Connection {
 }
 
 impl Idle {
-    fn insert(&mut self, key: Key, wire: Rc<Wire>, since: Instant) {
+    fn insert(&mut self, key: Key, (wire, address): (Rc<Wire>, SocketAddr), since: Instant) {
         self.put += 1;
         let number = self.put;
         let key = match self.by_key.get_key_value(&key) {
@@ -159,7 +162,7 @@ impl Idle {
         };
         self.by_sandbox.entry(key.sandbox.clone()).or_default().insert(number);
         self.by_key.entry(key.clone()).or_default().push(number);
-        self.connections.insert(number, Connection { key, wire, since });
+        self.connections.insert(number, Connection { key, wire, address, since });
     }
 
     /// Takes a connection out of all tables; keys and sandboxes that have none left go too.
@@ -208,20 +211,25 @@ mod tests {
         }
     }
 
+    fn idle(wire: Wire) -> (Rc<Wire>, SocketAddr) {
+        (Rc::new(wire), "192.0.2.1:443".parse().unwrap())
+    }
+
     #[test]
     fn a_connection_is_used_again_by_its_own_key_only_and_only_while_quiet() {
         on_shard(|| async {
             let (pool, own) = (Pool::default(), key("box-1", "a.example"));
             let (client, server) = pair().await;
-            pool.put(own.clone(), Rc::new(Wire::Plain(client)), 1);
+            pool.put(own.clone(), idle(Wire::Plain(client)), 1);
             assert!(pool.take(&key("box-2", "a.example")).is_none());
             assert!(pool.take(&key("box-1", "b.example")).is_none());
-            let wire = pool.take(&own).expect("quiet");
+            let found = pool.take(&own).expect("quiet");
             assert!(pool.is_empty());
-            pool.put(own.clone(), wire.clone(), 1);
+            assert_eq!(found.1.to_string(), "192.0.2.1:443");
+            pool.put(own.clone(), found.clone(), 1);
             assert!(pool.is_empty(), "somebody else still holds it");
-            let seen = Rc::downgrade(&wire);
-            pool.put(own.clone(), wire, 1);
+            let seen = Rc::downgrade(&found.0);
+            pool.put(own.clone(), found, 1);
             server.send(b"unasked").await.unwrap();
             while seen.upgrade().is_some_and(|wire| wire.is_quiet()) {
                 crate::ring::yield_now().await;
@@ -238,12 +246,12 @@ mod tests {
             for _ in 0..UPSTREAM_IDLE_SHARE + 3 {
                 let (client, server) = pair().await;
                 ends.push(server);
-                pool.put_at(own.clone(), Rc::new(Wire::Plain(client)), 1, now);
+                pool.put_at(own.clone(), idle(Wire::Plain(client)), 1, now);
             }
             assert_eq!(pool.len(), UPSTREAM_IDLE_SHARE);
             let (client, server) = pair().await;
             ends.push(server);
-            pool.put_at(own.clone(), Rc::new(Wire::Plain(client)), UPSTREAM_IDLE_SHARE + 9, now);
+            pool.put_at(own.clone(), idle(Wire::Plain(client)), UPSTREAM_IDLE_SHARE + 9, now);
             assert_eq!(pool.len(), UPSTREAM_IDLE_SHARE + 1, "it has as many connections open itself");
             pool.put_at(own.clone(), pool.take_at(&own, now).expect("quiet"), 1, now);
             pool.sweep(now);
