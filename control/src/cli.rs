@@ -6,6 +6,7 @@ mod attach;
 mod examples;
 mod handler;
 mod plane;
+mod question;
 mod sandbox;
 mod secret;
 mod serve;
@@ -79,6 +80,9 @@ enum Command {
     /// Writes secrets; a value never stands on the command line
     #[command(subcommand)]
     Secret(secret::Secret),
+    /// Lists what waits for a person, and answers it
+    #[command(subcommand)]
+    Question(question::Question),
     /// Lists planes, lets them join, removes them
     #[command(subcommand)]
     Plane(plane::Plane),
@@ -136,6 +140,7 @@ async fn obey(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Template(command) => template::obey(&api, command).await,
         Command::Handler(command) => handler::obey(&api, command).await,
         Command::Secret(command) => secret::obey(&api, command).await,
+        Command::Question(command) => question::obey(&api, command).await,
         Command::Plane(command) => plane::obey(&api, command).await,
         Command::Attach(place) => attach::attach(&state, place),
         Command::Detach { id, plane } => attach::detach(&state, id, &plane),

@@ -9,7 +9,9 @@ pub mod pki;
 pub mod tables;
 pub mod store;
 pub mod planes;
+pub mod questions;
 pub mod link;
+pub mod answers;
 
 pub mod compile;
 pub mod api;

@@ -60,6 +60,21 @@ pub const APPLY_BYTES_MAX: usize = 64 << 20;
 pub const APPLY_ROWS_MAX: usize = 10_000;
 /// Rejections of handlers remembered per plane. Larger: a hostile plane fills memory. Smaller: a cause is lost.
 pub const REJECTIONS_MAX: usize = 32;
+/// Questions of one plane that are open at once. Larger: a hostile plane fills memory, with up to 3 KiB each. Smaller
+/// than what planes ask: a busy plane loses its link.
+pub const QUESTIONS_PER_PLANE_MAX: usize = 4_096;
+/// Questions of which is remembered how they were closed. Larger: memory. Smaller: who answers late is told that there
+/// never was such a question.
+pub const QUESTIONS_CLOSED_KEPT: usize = 1_024;
+/// Seconds for which an answer may be kept. Larger: what should be policy hides among answers. Smaller: people answer
+/// the same thing again and again.
+pub const ANSWER_SECONDS_MAX: u64 = 30 * 86_400;
+/// Longest pause between two looks for answers that have ended. Larger: a clock that was set forward is noticed late.
+/// Smaller: control wakes for nothing.
+pub const ANSWERS_LOOK_PAUSE: Duration = Duration::from_secs(30);
+/// Sandboxes from whose rows one commit removes answers that have ended. Larger: one revision grows. Smaller: many that
+/// end together take several.
+pub const ENDED_PER_COMMIT: usize = 256;
 /// Pause before a plane that died is started again; doubled at each death up to the bound. Larger: traffic waits.
 /// Smaller: a plane that cannot start takes a core.
 pub const RESTART_PAUSE: Duration = Duration::from_millis(100);

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 use crate::limits::{HELLO_TIME, PLANES_MAX};
 use crate::pki::{Authority, sha256};
 use crate::planes::Planes;
+use crate::questions::Questions;
 use crate::seal::Sealer;
 use crate::store::{Store, StoreError};
 use crate::tell::tell;
@@ -39,6 +40,8 @@ pub struct Core {
     pub store: Store,
     /// The planes.
     pub planes: Planes,
+    /// What planes ask.
+    pub questions: Questions,
     /// Brings the pool's master to planes that join.
     pub handover: Handover,
     /// Control's authority.

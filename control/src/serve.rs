@@ -22,9 +22,10 @@ use crate::link::{Core, Handover, PLANE_KEYS, Publisher};
 use crate::local_plane::{Given, LocalPlane, PlaneError, find};
 use crate::pki::Authority;
 use crate::planes::Planes;
+use crate::questions::Questions;
 use crate::seal::Sealer;
 use crate::store::Store;
-use crate::{api, files, link};
+use crate::{answers, api, files, link};
 
 /// Start-up may fail in any part; the command prints the whole chain.
 pub type Fault = Box<dyn Error + Send + Sync>;
@@ -74,8 +75,18 @@ pub async fn open(state: &Path) -> Result<Arc<Core>, Fault> {
     sweep(&artefacts, &store)?;
     let handler_key = signer.public_key();
     let publisher = publisher(signer, std::env::current_exe()?);
-    let handover = Handover::default();
-    Ok(Arc::new(Core { store, planes, handover, authority, sealer, artefacts, handler_key, publisher }))
+    let (handover, questions) = (Handover::default(), Questions::default());
+    Ok(Arc::new(Core {
+        store,
+        planes,
+        questions,
+        handover,
+        authority,
+        sealer,
+        artefacts,
+        handler_key,
+        publisher,
+    }))
 }
 
 /// Removes envelopes of versions that were replaced, which no plane is sent any more.
@@ -166,6 +177,7 @@ pub async fn run(settings: Settings) -> Result<(), Fault> {
         plane = Some(tokio::spawn(async move { local.run(&core, stopped).await }));
     }
     tokio::spawn(link::serve(core.clone(), endpoint.clone()));
+    tokio::spawn(answers::forget_ended(core.clone()));
     let served = tokio::select! {
         ended = async { axum::serve(listener, api::router(core)).await } => ended.map_err(Fault::from),
         _ = interrupt.recv() => Ok(()),

@@ -187,6 +187,8 @@ pub struct Tables {
     /// By name.
     pub secrets: BTreeMap<String, Entry<Secret>>,
     lease_facts: BTreeMap<String, LeaseFacts>,
+    /// Ends of kept answers, with their sandboxes.
+    answer_ends: BTreeSet<(u64, String)>,
     changed: VecDeque<(u64, Key)>,
     /// Changes up to this revision are no longer in `changed`.
     forgotten: u64,
@@ -213,10 +215,34 @@ impl Tables {
     pub fn apply(&mut self, revision: u64, change: Change) {
         match change {
             Change::Template(name, value) => put(&mut self.templates, name, revision, value),
-            Change::Sandbox(name, value) => put(&mut self.sandboxes, name, revision, value),
+            Change::Sandbox(name, value) => {
+                self.note_answers(&name, value.as_ref());
+                put(&mut self.sandboxes, name, revision, value);
+            }
             Change::Handler(name, value) => put(&mut self.handlers, name, revision, value),
             Change::Secret(name, value) => put(&mut self.secrets, name, revision, value),
         }
+    }
+
+    fn note_answers(&mut self, id: &str, next: Option<&Sandbox>) {
+        let ends =
+            |row: &Sandbox| row.answers.iter().filter_map(|answer| answer.until_unix_ms).collect::<Vec<_>>();
+        for end in self.sandboxes.get(id).map(|row| ends(&row.value)).unwrap_or_default() {
+            self.answer_ends.remove(&(end, id.to_owned()));
+        }
+        self.answer_ends
+            .extend(next.map(ends).unwrap_or_default().into_iter().map(|end| (end, id.to_owned())));
+    }
+
+    /// When the first of the answers ends that are kept for a time, in milliseconds of Unix time.
+    pub fn first_answer_end(&self) -> Option<u64> {
+        self.answer_ends.first().map(|(end, _)| *end)
+    }
+
+    /// Sandboxes, at most so many, with answers that have ended.
+    pub fn answers_ended(&self, now_unix_ms: u64, max: usize) -> BTreeSet<String> {
+        let ended = self.answer_ends.iter().take_while(|(end, _)| *end <= now_unix_ms);
+        ended.take(max).map(|(_, id)| id.clone()).collect()
     }
 
     /// Ends a revision: notes what changed, and what that means for leases.

@@ -3,6 +3,7 @@
 mod apply;
 mod fleet;
 mod problem;
+mod questions;
 mod rows;
 
 use std::sync::{Arc, OnceLock};
@@ -13,7 +14,7 @@ use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use control_wire::limits::NAME_BYTES_MAX;
 use control_wire::pattern::HostPattern;
@@ -54,6 +55,10 @@ pub fn router(core: Arc<Core>) -> Router {
         .route("/v1/sandboxes/{id}/allowedHosts", put(rows::put_allowed).delete(rows::delete_allowed))
         .route("/v1/sandboxes/{id}/deniedHosts", put(rows::put_denied).delete(rows::delete_denied))
         .route("/v1/sandboxes/{id}/ca.pem", get(rows::ca_pem))
+        .route("/v1/sandboxes/{id}/answers", delete(questions::delete_answers))
+        .route("/v1/sandboxes/{id}/answers/{host}", delete(questions::delete_answers_of_host))
+        .route("/v1/questions", get(questions::list_questions))
+        .route("/v1/questions/{id}", post(questions::post_answer))
         .route("/v1/handlers", get(fleet::list_handlers))
         .route(
             "/v1/handlers/{name}",
@@ -65,7 +70,7 @@ pub fn router(core: Arc<Core>) -> Router {
             put(fleet::put_secret).get(fleet::get_secret).delete(fleet::delete_secret),
         )
         .route("/v1/planes", get(fleet::list_planes))
-        .route("/v1/planes/{name}", axum::routing::delete(fleet::delete_plane))
+        .route("/v1/planes/{name}", delete(fleet::delete_plane))
         .route("/v1/join-tokens", post(fleet::post_join_token))
         .route("/v1/lockdown", post(fleet::post_lockdown))
         .route("/v1/state", get(apply::get_state))
@@ -153,14 +158,26 @@ struct WaitQuery {
     wait: Option<String>,
     timeout: Option<String>,
     selector: Option<String>,
+    after: Option<String>,
 }
 
 impl WaitQuery {
-    fn wait(&self) -> Result<Option<Duration>, Problem> {
-        let time = match self.timeout.as_deref() {
-            None => WAIT_DEFAULT,
-            Some(text) => duration(text)?,
+    fn time(&self) -> Result<Duration, Problem> {
+        self.timeout.as_deref().map_or(Ok(WAIT_DEFAULT), duration)
+    }
+
+    /// The version of a list that the caller has.
+    fn after(&self) -> Result<Option<u64>, Problem> {
+        let read = |text: &str| {
+            let fix =
+                |_| Problem::invalid(format!("after={text} is no version; write the one of the last list"));
+            text.parse().map_err(fix)
         };
+        self.after.as_deref().map(read).transpose()
+    }
+
+    fn wait(&self) -> Result<Option<Duration>, Problem> {
+        let time = self.time()?;
         match self.wait.as_deref() {
             None => Ok(None),
             Some("applied") => Ok(Some(time.min(WAIT_MAX))),

@@ -111,7 +111,7 @@ pub(super) async fn get_sandbox(State(core): Shared, Path(id): Path<String>) -> 
     let value = &row.value;
     let body = json!({
         "id": id, "revision": row.revision, "template": value.template, "overrides": value.overrides,
-        "labels": value.labels, "caReady": value.ca_certificate.is_some(),
+        "labels": value.labels, "answers": value.answers, "caReady": value.ca_certificate.is_some(),
     });
     Ok(shown(row.revision, &body))
 }
@@ -183,7 +183,7 @@ pub(super) async fn delete_sandbox(
 }
 
 /// Reads one sandbox, decides what it becomes, and commits that, all in one step of the store.
-async fn change_sandbox<F>(core: &Core, id: String, query: &WaitQuery, decide: F) -> Answer
+pub(super) async fn change_sandbox<F>(core: &Core, id: String, query: &WaitQuery, decide: F) -> Answer
 where
     F: FnOnce(Option<(u64, &Sandbox)>, &Tables) -> Result<Option<Sandbox>, Problem> + Send + 'static,
 {

@@ -28,6 +28,7 @@ fn start() -> Api {
     let core = Arc::new(Core {
         store: Store::open(&path.join("store.sqlite")).unwrap(),
         planes: Planes::default(),
+        questions: Default::default(),
         handover: Default::default(),
         authority: Authority::open_or_create(&path.join("pki")).unwrap(),
         sealer: Sealer::open_or_create(&path.join("seal.key")).unwrap(),

@@ -62,6 +62,26 @@ const EXAMPLES: &[(&str, &str)] = &[
          outgate get sandboxes -o yaml\n  \
          outgate get template agent -o json",
     ),
+    (
+        "question",
+        "A template says `ask = { hosts = [\"*\"] }`: what nothing allows waits for an answer, a minute unless it says\n\
+         `timeoutMs`.\n\n\
+         Examples:\n  \
+         outgate question list --follow          one line of JSON whenever something is asked or settled\n  \
+         outgate question answer 0a1b2c3d allow",
+    ),
+    ("question list", "Examples:\n  outgate question list\n  outgate question list --follow"),
+    (
+        "question answer",
+        "Examples:\n  \
+         outgate question answer 0a1b2c3d allow                 this once\n  \
+         outgate --wait question answer 0a1b2c3d allow --host   and from now on\n  \
+         outgate question answer 0a1b2c3d deny --for 600        and for ten minutes",
+    ),
+    (
+        "question forget",
+        "Examples:\n  outgate question forget box api.github.com\n  outgate --wait question forget box",
+    ),
     ("sandbox", "Example:\n  outgate sandbox put box --template agent --allow api.github.com '*.pypi.org'"),
     ("sandbox put", "Example:\n  outgate --wait sandbox put box --template agent --allow api.github.com"),
     ("sandbox get", "Example:\n  outgate sandbox get box"),

@@ -10,6 +10,7 @@ use super::certificates::Offer;
 use super::{Core, LinkError, read};
 use crate::limits::{CERTIFICATES_PER_COMMIT, OUTGOING_MAX, RENEW_EVERY, RENEWALS_AHEAD_MAX};
 use crate::planes::Rejection;
+use crate::questions::Asking;
 use crate::tell::tell;
 
 /// The link of a plane that is known.
@@ -41,9 +42,10 @@ impl Session<'_> {
             self.core.planes.resumed(self.name, revision);
         }
         let _way = self.core.handover.open(self.name, self.link, outgoing.clone());
+        let asking = self.core.questions.open(self.name, self.link, outgoing.clone());
         tokio::select! {
             ended = self.write(send, queue, held) => ended,
-            ended = self.listen(receive, &outgoing, &offers) => ended,
+            ended = self.listen(receive, &outgoing, &offers, &asking) => ended,
             ended = self.keep_certificates(offered) => ended,
             ended = self.superseded() => Err(ended),
         }
@@ -65,6 +67,7 @@ impl Session<'_> {
         mut receive: RecvStream,
         outgoing: &mpsc::Sender<ToPlane>,
         offers: &mpsc::Sender<Offer>,
+        asking: &Asking<'_>,
     ) -> Result<(), LinkError> {
         let opened = Instant::now();
         let mut renewals = 0;
@@ -84,7 +87,11 @@ impl Session<'_> {
                 Some(ToControl::MasterSealed { request, sealed }) => {
                     self.core.handover.answered(self.name, request, sealed);
                 }
-                Some(ToControl::Question(_) | ToControl::Withdrawn(_)) => {}
+                Some(ToControl::Question(question)) => {
+                    let many = |_| LinkError::Protocol("the plane asks more questions than it may");
+                    asking.asked(question).map_err(many)?;
+                }
+                Some(ToControl::Withdrawn(id)) => asking.withdrawn(id),
                 Some(ToControl::Join { .. } | ToControl::Hello { .. }) => {
                     return Err(LinkError::Protocol("the plane introduced itself twice"));
                 }

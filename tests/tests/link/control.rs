@@ -52,6 +52,7 @@ impl Control {
         let api = router(core.clone());
         runtime.spawn(async move { axum::serve(listener, api).await });
         runtime.spawn(serve(core.clone(), endpoint.clone()));
+        runtime.spawn(control::answers::forget_ended(core.clone()));
         drop(entered);
         let address = endpoint.local_addr().unwrap();
         Self { core, address, runtime, state, client: Client::new(&socket), endpoint }

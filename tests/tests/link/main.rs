@@ -9,6 +9,7 @@ mod bounds;
 mod joining;
 mod lease;
 mod pool;
+mod questions;
 mod revisions;
 
 use std::time::{Duration, Instant};
