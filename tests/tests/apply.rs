@@ -6,7 +6,10 @@ use std::{
     process::{Command, Output},
 };
 
-use tests::process::{Control, outgate};
+use tests::{
+    guests::guest,
+    process::{Control, outgate},
+};
 
 const SECRET: &str = "ghp_hush-41d7";
 
@@ -124,6 +127,30 @@ fn what_is_wrong_in_one_file_keeps_all_of_them_out_and_is_told_by_line() {
     desk.write("policy/more.yaml", "secrets:\n  k: {value: ghp_hush-41d7, hosts: [a.b]}\n");
     assert!(desk.say(&["apply", "-f", "policy"]).err.contains("value = { env = \"NAME\" }"));
     assert!(!desk.state().contains("agent"), "nothing was changed: {}", desk.state());
+}
+
+#[test]
+fn a_handler_is_published_with_the_policy_that_names_it_and_kept_out_with_it() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path().join("policy/modules")).unwrap();
+    fs::write(desk.path().join("policy/modules/h.wasm"), guest("", "i64.const 0")).unwrap();
+    desk.write(
+        "policy/handler.yaml",
+        "handlers:\n  h: {file: modules/h.wasm}\ntemplates:\n  t:\n    outbound: {handler: h}\n",
+    );
+    desk.write("policy/more.toml", "[templates.u]\noutbound = { handler = \"g\" }\n");
+    let said = desk.say(&["apply", "-f", "policy"]);
+    assert!(said.err.contains("more.toml:2:14: template u: handler g does not exist"), "{}", said.err);
+    assert!(!desk.state().contains("module"), "{}", desk.state());
+
+    fs::remove_file(desk.path().join("policy/more.toml")).unwrap();
+    let done = desk.say(&["apply", "-f", "policy"]);
+    assert!(done.status == 0 && done.out.contains("added handler h"), "{}{}", done.out, done.err);
+    assert!(desk.say(&["apply", "-f", "policy"]).out.starts_with("nothing changed"));
+    let foreign = wat::parse_str("(module (import \"env\" \"now\" (func)))").unwrap();
+    fs::write(desk.path().join("policy/modules/h.wasm"), foreign).unwrap();
+    let said = desk.say(&["apply", "-f", "policy"]);
+    assert!(said.err.contains("handler.yaml:2:7: handler h:") && said.err.contains("env"), "{}", said.err);
 }
 
 #[test]

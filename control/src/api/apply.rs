@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use super::fleet::{SecretBody, publish, secret_row};
 use super::rows::{SandboxBody, sandbox_row};
 use super::{
-    Answer, Problem, Shared, WaitQuery, check_document, check_name, commit, outcome, parse, shown, with_etag,
+    Answer, Problem, Shared, WaitQuery, check_document, check_name, commit, outcome, parse_object, shown,
+    with_etag,
 };
 use crate::limits::APPLY_ROWS_MAX;
 use crate::link::Core;
@@ -110,7 +111,7 @@ pub(super) async fn post_apply(
 }
 
 async fn prepare(core: &Arc<Core>, body: &Bytes) -> Result<Prepared, Problem> {
-    let body: ApplyBody = parse(body)?;
+    let body: ApplyBody = parse_object(body)?;
     let rows = body.handlers.len() + body.secrets.len() + body.templates.len() + body.sandboxes.len();
     if rows > APPLY_ROWS_MAX {
         return Err(Problem::invalid(format!(

@@ -212,6 +212,14 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
+/// As [`parse`], where only an object will do: a list would be read as the fields in their order.
+fn parse_object<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    match body.trim_ascii_start().first() {
+        Some(b'[') => Err(Problem::invalid("the body is a list; write an object of fields")),
+        _ => parse(body),
+    }
+}
+
 fn check_name(what: &str, name: &str) -> Result<(), Problem> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !name.bytes().all(fits) {

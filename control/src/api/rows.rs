@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     Answer, Problem, Shared, WaitQuery, change, check_document, check_match, check_name, check_pattern,
-    if_match, parse, shown, with_etag,
+    if_match, parse, parse_object, shown, with_etag,
 };
 use crate::link::Core;
 use crate::tables::{Change, Sandbox, Tables};
@@ -41,7 +41,7 @@ pub(super) async fn put_template(
     body: Bytes,
 ) -> Answer {
     check_name("template", &id)?;
-    let document: PolicyDocument = parse(&body)?;
+    let document: PolicyDocument = parse_object(&body)?;
     let wanted = if_match(&headers)?;
     let decide = move |tables: &Tables| {
         let now = tables.templates.get(&id);
@@ -123,7 +123,7 @@ pub(super) async fn put_sandbox(
     headers: HeaderMap,
     body: Bytes,
 ) -> Answer {
-    let body: SandboxBody = parse(&body)?;
+    let body: SandboxBody = parse_object(&body)?;
     let wanted = if_match(&headers)?;
     let name = id.clone();
     change_sandbox(&core, id, &query, move |now, tables| {
@@ -221,7 +221,7 @@ pub(super) async fn put_outbound(
     Query(query): Wait,
     body: Bytes,
 ) -> Answer {
-    let outbound: HandlerUse = parse(&body)?;
+    let outbound: HandlerUse = parse_object(&body)?;
     change_overrides(&core, id, &query, move |overrides| {
         overrides.outbound = Some(outbound);
         Ok(())
@@ -247,7 +247,7 @@ pub(super) async fn put_outbound_by_host(
     Query(query): Wait,
     body: Bytes,
 ) -> Answer {
-    let outbound: HandlerUse = parse(&body)?;
+    let outbound: HandlerUse = parse_object(&body)?;
     check_pattern("host", &host)?;
     change_overrides(&core, id, &query, move |overrides| {
         // The sandbox's own layer only: the template's hosts are asked after it.

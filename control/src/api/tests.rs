@@ -305,7 +305,7 @@ async fn a_value_that_does_not_fit_is_named_by_its_place() {
     let cases = [
         (json!({ "allowedHosts": "a.example" }), "`allowedHosts`"),
         (json!({ "rules": [{ "host": "a.example", "actions": [{ "deny": 5 }] }] }), "`rules[0].actions[0]"),
-        (json!([1]), "expected"),
+        (json!([true]), "an object of fields"),
     ];
     for (document, place) in cases {
         let detail = api.refusal("PUT", "/v1/templates/t", document, 422).await;

@@ -102,12 +102,15 @@ fn page(lines: &[Line], styled: bool) -> String {
 fn sum(lines: &[Line]) -> String {
     let count = |verdict| lines.iter().filter(|line| line.verdict == verdict).count();
     let things = |count: usize| if count == 1 { "one thing".to_owned() } else { format!("{count} things") };
+    let are = |count: usize| if count == 1 { "is" } else { "are" };
     match (count(Verdict::Fix), count(Verdict::Slower)) {
         (0, 0) => "This machine will do. Try it: outgate demo".to_owned(),
         (0, slower) => {
             format!("This machine will do, and {} could be better. Try it: outgate demo", things(slower))
         }
-        (fix, _) => format!("This machine will do when {} above is mended; then look again.", things(fix)),
+        (fix, _) => {
+            format!("This machine will do when {} above {} mended; then look again.", things(fix), are(fix))
+        }
     }
 }
 
@@ -147,6 +150,6 @@ mod tests {
             [Line::fine("a", "x"), Line::slower("b", "x", "y"), Line::fix("c", "x", "y")];
         assert!(sum(std::slice::from_ref(&fine)).starts_with("This machine will do."));
         assert!(sum(&[fine.clone(), slower.clone()]).contains("one thing could be better"));
-        assert!(sum(&[fine, slower, fix.clone(), fix]).contains("when 2 things above"));
+        assert!(sum(&[fine, slower, fix.clone(), fix]).contains("when 2 things above are mended"));
     }
 }
