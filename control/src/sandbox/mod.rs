@@ -171,7 +171,7 @@ pub struct World {
     pub arguments: Vec<OsString>,
     /// The folder in which it starts.
     pub directory: PathBuf,
-    /// Its variables, as [`environment`] computes them.
+    /// Its variables, as [`environment()`] computes them.
     pub environment: Vec<(OsString, OsString)>,
     /// Files of trust, as [`Trust::new`] makes them for [`folder`].
     pub trust: Trust,
