@@ -107,6 +107,8 @@ struct Open {
     asked_unix_ms: u64,
     /// Somebody is answering it.
     claimed: bool,
+    /// The plane has been told an answer that is kept.
+    told: bool,
 }
 
 impl Desk {
@@ -213,7 +215,10 @@ impl Asking<'_> {
             way.numbers.insert(question.id, number);
             desk.next += 1;
             let asked_unix_ms = unix_millis();
-            desk.open.insert(number, Open { link: self.link, question, asked_unix_ms, claimed: false });
+            desk.open.insert(
+                number,
+                Open { link: self.link, question, asked_unix_ms, claimed: false, told: false },
+            );
         }
         self.questions.changed();
         Ok(())
@@ -224,7 +229,10 @@ impl Asking<'_> {
         let known = {
             let mut desk = self.questions.lock();
             let number = desk.ways.get(&self.link).and_then(|way| way.numbers.get(&id).copied());
-            number.and_then(|number| desk.close(number, NotOpen::Withdrawn)).is_some()
+            // Where an answer was announced, the row has let the request go before these words end it.
+            let told = number.and_then(|number| desk.open.get(&number)).is_some_and(|open| open.told);
+            let why = if told { NotOpen::Answered } else { NotOpen::Withdrawn };
+            number.and_then(|number| desk.close(number, why)).is_some()
         };
         if known {
             self.questions.changed();
@@ -272,20 +280,36 @@ impl Claim<'_> {
     /// # Errors
     /// When it was closed meanwhile, or the plane is gone.
     pub async fn answer(self, answer: Answer) -> Result<(), NotOpen> {
-        let outgoing = {
-            let mut desk = self.questions.lock();
-            match desk.close(self.number, NotOpen::Answered) {
-                Some(open) => {
-                    desk.ways.get(&open.link).map(|way| way.outgoing.clone()).ok_or(NotOpen::LinkEnded)
-                }
-                None => {
-                    let closed = desk.closed.iter().find(|(closed, _)| *closed == self.number);
-                    Err(closed.map_or(NotOpen::Withdrawn, |(_, why)| *why))
-                }
-            }
-        }?;
-        self.questions.changed();
+        let outgoing = self.way(|_| {})?;
+        self.close();
         outgoing.send(ToPlane::Answer(answer)).await.map_err(|_| NotOpen::LinkEnded)
+    }
+
+    /// Tells the plane what is about to stand in the sandbox's row, for its records. The row ends the wait.
+    ///
+    /// # Errors
+    /// When it was closed meanwhile, or the plane is gone.
+    pub async fn announce(&self, answer: Answer) -> Result<(), NotOpen> {
+        let outgoing = self.way(|open| open.told = true)?;
+        outgoing.send(ToPlane::Answer(answer)).await.map_err(|_| NotOpen::LinkEnded)
+    }
+
+    /// Closes it as answered, where the plane has not been quicker.
+    pub fn close(&self) {
+        if self.questions.lock().close(self.number, NotOpen::Answered).is_some() {
+            self.questions.changed();
+        }
+    }
+
+    /// The way to the plane that asked, for as long as the question is open.
+    fn way(&self, note: impl FnOnce(&mut Open)) -> Result<mpsc::Sender<ToPlane>, NotOpen> {
+        let desk = &mut *self.questions.lock();
+        let Some(open) = desk.open.get_mut(&self.number) else {
+            let closed = desk.closed.iter().find(|(closed, _)| *closed == self.number);
+            return Err(closed.map_or(NotOpen::Withdrawn, |(_, why)| *why));
+        };
+        note(open);
+        desk.ways.get(&open.link).map(|way| way.outgoing.clone()).ok_or(NotOpen::LinkEnded)
     }
 }
 

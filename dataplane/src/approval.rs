@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use control_wire::question::{self, Answer, Question};
+use control_wire::question::{self, Answer, Question, Scope};
 
 use crate::{
     http::{Host, Scheme},
@@ -69,7 +69,7 @@ pub enum AskError {
 /// What a request that waits is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum News {
-    /// A person has answered.
+    /// A person has answered, for this once.
     Answered(Answer),
     /// The sandbox's policy may have changed: judge again.
     Changed,
@@ -111,6 +111,8 @@ struct Open {
     about: About,
     /// What ended it.
     end: RefCell<Option<News>>,
+    /// The answer that will stand in the sandbox's row.
+    kept: RefCell<Option<Answer>>,
     changes: Cell<u64>,
     seats: RefCell<HashMap<u64, Option<Waker>>>,
     withdrawal: RefCell<Option<Withdrawal>>,
@@ -190,6 +192,7 @@ impl Desk {
                     id,
                     about,
                     end: RefCell::new(None),
+                    kept: RefCell::new(None),
                     changes: Cell::new(0),
                     seats: RefCell::default(),
                     withdrawal: RefCell::new(Some(withdrawal)),
@@ -210,9 +213,13 @@ impl Desk {
     pub fn hear(&self, heard: Heard) {
         for answer in heard.answers {
             let sandbox = self.table.borrow().questions.get(&answer.id).cloned();
-            if let Some(sandbox) = sandbox {
-                let id = answer.id;
-                self.end(&sandbox, |open| open.id == id, &News::Answered(answer));
+            match sandbox {
+                Some(sandbox) if answer.scope == Scope::Once => {
+                    let id = answer.id;
+                    self.end(&sandbox, |open| open.id == id, &News::Answered(answer));
+                }
+                Some(sandbox) => self.keep(&sandbox, answer),
+                None => {}
             }
         }
         if heard.link_lost {
@@ -220,6 +227,17 @@ impl Desk {
             for sandbox in sandboxes {
                 self.end(&sandbox, |_| true, &News::LinkLost);
             }
+        }
+    }
+
+    /// What is kept acts by the sandbox's row, which comes behind it: until then the requests wait on, and none that
+    /// comes meanwhile asks again.
+    fn keep(&self, sandbox: &SandboxId, answer: Answer) {
+        let table = self.table.borrow();
+        let open =
+            table.sandboxes.get(sandbox).and_then(|of| of.open.iter().find(|open| open.id == answer.id));
+        if let Some(open) = open {
+            *open.kept.borrow_mut() = Some(answer);
         }
     }
 
@@ -327,6 +345,11 @@ impl Parked {
     /// The next news. Dropping the future loses none.
     pub async fn news(&self) -> News {
         poll_fn(|cx| self.poll_news(cx)).await
+    }
+
+    /// The answer by which the sandbox's row decides, once it has come.
+    pub fn kept(&self) -> Option<Answer> {
+        self.open.kept.borrow().clone()
     }
 
     fn poll_news(&self, cx: &Context<'_>) -> Poll<News> {

@@ -83,6 +83,20 @@ fn equal_questions_are_asked_once_and_one_answer_ends_all_waits() {
 }
 
 #[test]
+fn an_answer_that_is_kept_ends_no_wait_before_the_row_is_here() {
+    let place = Place::new();
+    let parked = place.park("a", "x.com").unwrap();
+    let [Told::Asked(id)] = place.told()[..] else { panic!("{:?}", place.told()) };
+    let kept = Answer { scope: Scope::Host, ..answer(id, Verdict::Allow) };
+    place.desk.hear(Heard::answer(kept.clone()));
+    assert!(is_waiting(&parked));
+    let late = place.park("a", "x.com").unwrap();
+    assert_eq!((parked.kept(), late.kept(), place.told().len()), (Some(kept.clone()), Some(kept), 1));
+    place.desk.reconsider(&SandboxId::new("a").unwrap());
+    assert_eq!(block_on(parked.news()), News::Changed);
+}
+
+#[test]
 fn the_last_who_leaves_withdraws_the_question() {
     let place = Place::new();
     let (first, second) = (place.park("a", "x.com").unwrap(), place.park("a", "x.com").unwrap());

@@ -121,11 +121,16 @@ fn an_answer_for_the_host_stands_in_the_row_and_is_not_asked_again() {
         let until_unix_ms = u64::MAX;
         let answer = Answer { scope: Scope::Time, until_unix_ms, ..once(again.id, Verdict::Allow) };
         gateway.shards.answer(answer);
+        gateway.keep(vec![KeptAnswer { until_unix_ms: Some(until_unix_ms), ..kept(Verdict::Allow) }]);
         assert!(read_answer(&mut stream, false).0.starts_with("HTTP/1.1 200 "));
         drop(stream);
         let records = gateway.records(4);
         assert_eq!(records[0]["asked"]["outcome"], "policyChanged");
-        assert_eq!(records[3]["asked"]["scope"], "time");
+        let asked = &records[3]["asked"];
+        assert_eq!(
+            (&asked["outcome"], &asked["scope"], &asked["by"]),
+            (&"allowed".into(), &"time".into(), &"somebody".into())
+        );
     });
 }
 

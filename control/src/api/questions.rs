@@ -16,7 +16,7 @@ use crate::answers::keep;
 use crate::limits::{ANSWER_SECONDS_MAX, WAIT_MAX};
 use crate::link::Core;
 use crate::planes::Fence;
-use crate::questions::{Claim, NotOpen, unix_millis};
+use crate::questions::{NotOpen, unix_millis};
 use crate::tables::{Change, Tables};
 
 type Wait = Query<WaitQuery>;
@@ -107,21 +107,11 @@ pub(super) async fn post_answer(
         claim.answer(reply).await?;
         return Ok(Json(told).into_response());
     }
+    // The plane hears who said it before the row lets the request go, so that its record can tell.
+    claim.announce(reply).await?;
     let committed = keep_answer(&core, claim.question(), body.verdict, until_unix_ms).await?;
-    kept(&core, &query, (claim, reply), committed, told).await
-}
-
-/// Tells the plane that asked, and answers the call.
-async fn kept(
-    core: &Core,
-    query: &WaitQuery,
-    (claim, reply): (Claim<'_>, Reply),
-    committed: (u64, Option<Fence>),
-    told: Value,
-) -> Answer {
-    // The row may have reached the plane first; then nothing waits for these words any more.
-    let _sooner = claim.answer(reply).await;
-    let (status, mut body) = outcome(core, query, committed, &[]).await?;
+    claim.close();
+    let (status, mut body) = outcome(&core, &query, committed, &[]).await?;
     if let (Value::Object(body), Value::Object(told)) = (&mut body, told) {
         body.extend(told);
     }

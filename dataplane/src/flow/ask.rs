@@ -16,7 +16,7 @@ use crate::{
     http::{Leg, RequestHead},
     limits::{ASK_LOOK_PAUSE, QUESTIONS_REQUEST_MAX},
     policy::Question,
-    respond::{Blame, Refusal},
+    respond::{ASK_DENIED, Blame, Refusal},
     ring::{Elapsed, sleep, timeout},
 };
 use control_wire::question::{Answer, Verdict};
@@ -154,7 +154,7 @@ impl Waiting<'_> {
                 Ok(Some(News::Answered(answer))) => {
                     self.answered(&answer);
                     if answer.verdict == Verdict::Deny {
-                        return Err(asking.refused("ask_denied", "a person denied it"));
+                        return Err(asking.refused(ASK_DENIED, "a person denied it"));
                     }
                     approved.push(asking.judged.about());
                     return self.again(approved, record);
@@ -162,8 +162,12 @@ impl Waiting<'_> {
                 Ok(Some(News::Changed)) => match self.again(approved, record) {
                     Ok(Step::Ask(again)) if again.judged.about() == asking.judged.about() => *asking = again,
                     Ok(step) => {
-                        self.note.outcome = "policyChanged";
+                        self.settled();
                         return Ok(step);
+                    }
+                    Err(refusal) if refusal.code == ASK_DENIED => {
+                        self.settled();
+                        return Err(asking.refused(ASK_DENIED, "a person denied it"));
                     }
                     Err(mut refusal) => {
                         self.note.outcome = "policyChanged";
@@ -183,6 +187,14 @@ impl Waiting<'_> {
         };
         self.note.scope = Some(answer.scope.as_str());
         self.note.by = Some(answer.by.clone()).filter(|by| !by.is_empty());
+    }
+
+    /// The tables have settled it: by the answer that was announced, or without one.
+    fn settled(&mut self) {
+        match self.parked.kept() {
+            Some(answer) => self.answered(&answer),
+            None => self.note.outcome = "policyChanged",
+        }
     }
 
     /// Decides again. What the record learnt from the decision before is not of this one.

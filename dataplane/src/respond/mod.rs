@@ -4,4 +4,4 @@ mod answer;
 pub mod refusal;
 mod reasons;
 
-pub use refusal::{Blame, Refusal};
+pub use refusal::{ASK_DENIED, Blame, Refusal};

@@ -11,6 +11,9 @@ use crate::{
     policy::{Denial, DenyReason},
 };
 
+/// Code of what a person has denied.
+pub const ASK_DENIED: &str = "ask_denied";
+
 /// Who can mend it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -91,7 +94,7 @@ impl Refusal {
             }
             DenyReason::Rule(reason) => ("rule_denied", &**reason, "ask the operator to change the rule"),
             DenyReason::Answered => (
-                "ask_denied",
+                ASK_DENIED,
                 "was asked about, and a person denied it",
                 "ask the person who answers, or the operator to change ask",
             ),

@@ -126,6 +126,8 @@ fn an_answer_for_the_host_is_applied_like_any_change_and_can_be_taken_back() {
     assert_eq!(plane.news(), News::Delta(revision + 1, vec!["sandbox s".into()]));
     assert!(plane.rows["sandbox s"].contains("x.test"), "{}", plane.rows["sandbox s"]);
     assert!(!later.is_there(), "it is not enforced yet");
+    let (status, problem) = answer(&control, &id, json!({ "verdict": "deny" }));
+    assert!(status == 409 && problem["detail"].as_str().unwrap().contains("answered already"), "{problem}");
     plane.handle().acknowledge(plane.revision);
     let applied = json_of(&control.answer(later));
     assert_eq!((&applied["applied"], &applied["scope"]), (&json!(true), &json!("host")));
