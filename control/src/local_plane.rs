@@ -187,12 +187,16 @@ impl LocalPlane {
         let records = text("records").map(PathBuf::from);
         let records =
             records.unwrap_or_else(|| Path::new(text("stateDir").unwrap_or_default()).join("records.jsonl"));
+        let none = "\nproxy  none, so passwords of `outgate attach` have no use; write proxy = [\"127.0.0.1:3128\"] in [plane]";
+        let listens =
+            settings.get("proxy").and_then(toml::Value::as_array).is_some_and(|list| !list.is_empty());
         Ok(format!(
-            "plane  {} --config {}\nattach {}\naudit  {}",
+            "plane  {} --config {}\nattach {}\naudit  {}{}",
             self.program.display(),
             self.config_path().display(),
             text("attachSocket").unwrap_or_default(),
-            records.display()
+            records.display(),
+            if listens { "" } else { none }
         ))
     }
 

@@ -125,9 +125,7 @@ async fn call(api: &Api, path: &str, files: &Files) -> Result<Value, Fault> {
 /// Everything that is wrong, a line each.
 fn listed(faults: &[DocumentFault]) -> String {
     let lines: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    let sum =
-        if lines.len() == 1 { "nothing is changed" } else { "nothing is changed; all of these are wrong" };
-    format!("{sum}:\n{}", lines.join("\n"))
+    format!("these files cannot be applied, so nothing is changed:\n{}", lines.join("\n"))
 }
 
 /// Control's refusal, by the line that it is about.
