@@ -148,7 +148,7 @@ mod tests {
     fn trust() -> Trust {
         let key = rcgen::KeyPair::generate().unwrap();
         let pem = rcgen::CertificateParams::new(vec!["a".into()]).unwrap().self_signed(&key).unwrap().pem();
-        Trust::new(&pem, Path::new("/f")).unwrap()
+        Trust::new(&pem, Path::new("/f"), None).unwrap()
     }
 
     fn of(inherited: &[(&str, &str)], hidden: &Hidden) -> (BTreeMap<String, String>, Vec<(String, Removed)>) {

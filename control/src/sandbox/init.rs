@@ -161,7 +161,7 @@ fn furnish(socket: &OwnedFd) -> Result<Option<Furnished>, Fault> {
     let [furniture, stdin] = <[OwnedFd; 2]>::try_from(passed)
         .map_err(|_| Fault::step("hear what to start", &io::ErrorKind::InvalidData.into()))?;
     let furniture = Furniture::read(furniture).map_err(step("read what to start"))?;
-    mounts::furnish(&furniture.files, &furniture.covers, &furniture.hidden)?;
+    mounts::furnish(&furniture)?;
     privileges::drop_all().map_err(|(what, error)| Fault::step(what, &error))?;
     // The program has this process's user and could otherwise read what it heard.
     set_dumpable_behavior(DumpableBehavior::NotDumpable)

@@ -24,15 +24,16 @@ mod capture;
 mod exposed;
 mod refusal;
 mod word;
+mod terminal;
 mod mounts;
 mod pkcs12;
+mod nss;
 mod trust;
 mod names;
 pub mod environment;
 pub mod credentials;
 mod filter;
 mod privileges;
-mod terminal;
 mod init;
 mod supervise;
 
@@ -307,6 +308,9 @@ fn furniture(world: World) -> Result<Furniture, SandboxError> {
         files.push((name.to_owned(), Bytes(text.into_bytes())));
         covers.push((name.to_owned(), over.into()));
     }
+    let folders = world.trust.folders.into_iter().map(|(path, files)| {
+        (path.into(), files.into_iter().map(|(name, bytes)| (name, Bytes(bytes))).collect())
+    });
     let mut hidden = Vec::new();
     for path in &world.hidden {
         hidden.extend(hideable(path)?.map(OsString::from));
@@ -314,6 +318,7 @@ fn furniture(world: World) -> Result<Furniture, SandboxError> {
     Ok(Furniture {
         files,
         covers,
+        folders: folders.collect(),
         hidden,
         program: world.program,
         arguments: world.arguments,

@@ -4,7 +4,7 @@
 //! none away: it has no capability here, and in a user namespace that it makes itself they are locked
 //! (mount_namespaces(7)).
 
-use std::ffi::{CString, OsString};
+use std::ffi::CString;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,7 +16,8 @@ use rustix::mount::{
 
 use super::exposed::{Exposed, mount_points};
 use super::refusal::Refusal;
-use super::word::{Bytes, Fault};
+use super::terminal;
+use super::word::{Bytes, Fault, Furniture};
 
 /// Where the folder that only the sandbox has can be: below the first of these that exists. The first is covered by a
 /// memory of the sandbox's own in any case.
@@ -58,7 +59,7 @@ pub(super) fn separate(exposed: &Exposed) -> Result<(), Fault> {
                 .map_err(|error| Fault::step(format!("make {} read-only", path.display()), &error.into()))?;
         }
     }
-    let terminal = own_terminal();
+    let terminal = terminal::own().filter(|_| Path::new(CONSOLE).exists());
     // The machine's files of root, whose programs need no capability to write them.
     if rustix::process::geteuid().is_root() {
         root(terminal.as_deref())?;
@@ -94,16 +95,12 @@ pub(super) fn separate(exposed: &Exposed) -> Result<(), Fault> {
 }
 
 /// Puts files into the folder, lays them over those of the machine where there are such, and hides others.
-pub(super) fn furnish(
-    files: &[(String, Bytes)],
-    covers: &[(String, OsString)],
-    hidden: &[OsString],
-) -> Result<(), Fault> {
+pub(super) fn furnish(furniture: &Furniture) -> Result<(), Fault> {
     let folder = folder().unwrap_or_default();
-    for (name, bytes) in files {
+    for (name, bytes) in &furniture.files {
         write(&folder.join(name), &bytes.0, 0o444)?;
     }
-    for (name, over) in covers.iter().map(|(name, over)| (name, Path::new(over))) {
+    for (name, over) in furniture.covers.iter().map(|(name, over)| (name, Path::new(over))) {
         match cover(&folder.join(name), over) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             done => {
@@ -111,7 +108,10 @@ pub(super) fn furnish(
             }
         }
     }
-    for path in hidden {
+    for (path, files) in &furniture.folders {
+        own_folder(Path::new(path), files)?;
+    }
+    for path in &furniture.hidden {
         hide(&folder, Path::new(path))?;
     }
     let hard = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -161,21 +161,6 @@ fn terminals(path: &str) -> io::Result<()> {
     Ok(mount("devpts", path, "devpts", MountFlags::NOSUID | MountFlags::NOEXEC, data)?)
 }
 
-/// The pseudo-terminal that controls this process, and where it could be laid.
-fn own_terminal() -> Option<PathBuf> {
-    let path = controlling(&fs::read_to_string("/proc/self/stat").ok()?)?;
-    (path.exists() && Path::new(CONSOLE).exists()).then_some(path)
-}
-
-/// The seventh column is its device number; columns are counted behind the name, which may hold anything
-/// (proc_pid_stat(5)). Majors 136 to 143 are pseudo-terminals.
-fn controlling(stat: &str) -> Option<PathBuf> {
-    let (_, columns) = stat.rsplit_once(')')?;
-    let number: u32 = columns.split_whitespace().nth(4)?.parse().ok()?;
-    let (major, minor) = (number >> 8 & 0xfff, number & 0xff | number >> 12 & 0xfff00);
-    (136..144).contains(&major).then(|| PathBuf::from(format!("/dev/pts/{}", (major - 136) << 20 | minor)))
-}
-
 /// Nothing takes the place of this file; one that is not there is hidden.
 fn hide(folder: &Path, path: &Path) -> Result<(), Fault> {
     match cover(&folder.join(NOTHING), path) {
@@ -191,6 +176,20 @@ fn memory(path: &Path, mode: u32) -> Result<(), Fault> {
         .map_err(|error| Fault::step(format!("cover {}", path.display()), &error.into()))
 }
 
+/// A folder of the program's own takes the place of this one, with files that it may write.
+fn own_folder(path: &Path, files: &[(String, Bytes)]) -> Result<(), Fault> {
+    memory(path, 0o700)?;
+    for (name, bytes) in files {
+        let file = path.join(name);
+        if let Some(folder) = file.parent() {
+            let made = fs::create_dir_all(folder);
+            made.map_err(|error| Fault::step(format!("make {}", folder.display()), &error))?;
+        }
+        write(&file, &bytes.0, 0o600)?;
+    }
+    Ok(())
+}
+
 /// A file takes the place of another, whatever links lead there.
 fn cover(with: &Path, over: &Path) -> io::Result<()> {
     Ok(mount_bind(with, over)?)
@@ -201,24 +200,4 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {
     let file = options.write(true).create_new(true).mode(mode).open(path);
     file.and_then(|mut file| file.write_all(bytes))
         .map_err(|error| Fault::step(format!("write {}", path.display()), &error))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_controlling_terminal_is_read_behind_any_name() {
-        for (number, path) in
-            [(34816, Some("/dev/pts/0")), (34823, Some("/dev/pts/7")), (0, None), (1025, None)]
-        {
-            let stat = format!("7 (a) b c) S 1 2 3 {number} 5 6");
-            assert_eq!(controlling(&stat), path.map(PathBuf::from), "{number}");
-        }
-        // Minor 300: eight bits here, the others above the major.
-        assert_eq!(
-            controlling(&format!("7 (a) S 1 2 3 {} 5", 136 << 8 | 0x2c | 1 << 20)).unwrap().to_str(),
-            Some("/dev/pts/300")
-        );
-    }
 }

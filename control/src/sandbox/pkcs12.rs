@@ -60,7 +60,7 @@ fn data(content: &[u8]) -> Vec<u8> {
 fn part(tag: u8, content: &[u8]) -> Vec<u8> {
     let mut whole = vec![tag];
     match u8::try_from(content.len()) {
-        Ok(length @ 0..0x80) => whole.push(length),
+        Ok(length @ 0..=0x7f) => whole.push(length),
         _ => {
             let length = content.len().to_be_bytes();
             let length = &length[length.iter().take_while(|byte| **byte == 0).count()..];

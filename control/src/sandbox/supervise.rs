@@ -15,11 +15,11 @@ use std::thread::{self, JoinHandle};
 
 use control_wire::attach::{ListenerKind, pair};
 use rustix::net::{Shutdown, shutdown};
-use rustix::process::{Signal, getpgrp, kill_current_process_group};
+use rustix::process::{Signal, kill_process};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
-use super::terminal::Terminal;
+use super::terminal::{Terminal, has_shell, others_of_group};
 use super::word::{End, Fault, Order, Report, hear, say};
 use super::{INSIDE_COMMAND, SandboxError};
 
@@ -140,8 +140,13 @@ fn spawn(socket: OwnedFd) -> io::Result<Child> {
 /// Hears reports until the processes are gone, and waits for the one that was started here.
 fn attend(socket: &OwnedFd, mut child: Child, tell: &SyncSender<News>) {
     let terminal = Terminal::open();
-    // What the program did with the terminal ends with it.
-    let ours = terminal.as_ref().filter(|terminal| terminal.is_ours());
+    // The program gets the foreground where this process has it, and what it did with it ends with it.
+    let mut given = terminal.as_ref().is_some_and(Terminal::is_ours);
+    let take_back = |given| {
+        if let (Some(terminal), true) = (&terminal, given) {
+            terminal.take();
+        }
+    };
     while let Ok(Some((report, passed))) = hear::<Report>(socket) {
         let news = match report {
             Report::Ready { kinds, micros } if kinds.len() == passed.len() => {
@@ -151,16 +156,18 @@ fn attend(socket: &OwnedFd, mut child: Child, tell: &SyncSender<News>) {
             Report::Started => News::Started,
             Report::Stopped => {
                 if let Some(terminal) = &terminal {
-                    let foreground = stop(terminal, ours.is_some());
-                    let _gone = say(socket, &Order::Resume { foreground }, &[]);
+                    for order in stop(terminal, given) {
+                        given = order == Order::Resume { foreground: true };
+                        let _gone = say(socket, &order, &[]);
+                    }
                 }
                 continue;
             }
             Report::Ended(end) => News::Ended(end),
             Report::Failed(fault) => News::Failed(fault),
         };
-        if let (Some(terminal), News::Ended(_)) = (ours, &news) {
-            terminal.give(getpgrp());
+        if matches!(news, News::Ended(_)) {
+            take_back(given);
         }
         if tell.send(news).is_err() {
             break;
@@ -168,22 +175,28 @@ fn attend(socket: &OwnedFd, mut child: Child, tell: &SyncSender<News>) {
     }
     let _gone = shutdown(socket, Shutdown::Both);
     let _reaped = child.wait();
-    if let Some(terminal) = ours {
-        terminal.give(getpgrp());
-    }
+    take_back(given);
 }
 
 /// Stops this process, and all of its job, as the program inside was stopped; goes on when the shell says so. Answers
-/// whether it is in the foreground then. Where no shell could, the kernel does not stop it, and the program goes on at
-/// once.
-fn stop(terminal: &Terminal, ours: bool) -> bool {
+/// what the program must be told then.
+fn stop(terminal: &Terminal, ours: bool) -> Vec<Order> {
     if ours {
-        terminal.give(getpgrp());
+        terminal.take();
     }
-    let _always_possible = kill_current_process_group(Signal::TSTP);
-    // The one before may stop the process only after that call has returned; this one stops it within.
+    if !has_shell() {
+        // What the kernel does with a stopped group that nobody would continue (setpgid(2)).
+        let hang_up = (!ours).then_some(Order::Signal(SIGHUP));
+        return hang_up.into_iter().chain([Order::Resume { foreground: ours }]).collect();
+    }
+    // The call for a whole group would stop this process too, at a moment that nobody knows: it would go on, and stop
+    // again.
+    for other in others_of_group() {
+        let _ended = kill_process(other, Signal::TSTP);
+    }
+    // Comes back when the shell lets this process go on.
     let _always_possible = signal_hook::low_level::raise(SIGTSTP);
-    terminal.is_ours()
+    vec![Order::Resume { foreground: terminal.is_ours() }]
 }
 
 #[cfg(test)]

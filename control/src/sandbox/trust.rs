@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::pkcs12;
+use super::{nss, pkcs12};
 
 /// Where systems keep the authorities that they trust, in one PEM file: Debian, Alpine and Arch; Fedora; SUSE; the
 /// names by which others lead there.
@@ -33,6 +33,10 @@ const SYSTEM_STORES: [&str; 3] = [
 const AUTHORITY: &str = "ca.pem";
 const BUNDLE: &str = "bundle.pem";
 const STORE: &str = "bundle.p12";
+
+/// Where Chromium keeps what it trusts, below a home folder. The first that exists is taken: nothing may be made there
+/// that would outlive the sandbox.
+const NSS_FOLDERS: [&str; 4] = [".pki/nssdb", ".local/share/pki/nssdb", ".pki", ".local/share/pki"];
 
 /// Variables that replace what a client trusts: they name the system's authorities and ours.
 const REPLACING: [&str; 16] = [
@@ -64,15 +68,23 @@ pub enum TrustError {
     /// Not what control answers.
     #[error("the certificate of the sandbox's authority is not PEM")]
     Authority,
+    /// No database for Chromium.
+    #[error("cannot make a database that trusts the sandbox's authority")]
+    Database(#[from] rusqlite::Error),
 }
+
+/// Files: name, or path within a folder, and content.
+pub type Files = Vec<(String, Vec<u8>)>;
 
 /// Files and variables by which programs trust the system's authorities and one more.
 #[derive(Debug)]
 pub struct Trust {
     /// Files of the sandbox's own folder: name and content.
-    pub files: Vec<(String, Vec<u8>)>,
+    pub files: Files,
     /// Which of them lies over which file of the system.
     pub covers: Vec<(String, PathBuf)>,
+    /// Folders that the sandbox has for itself, in place of others: path, and files by their path within.
+    pub folders: Vec<(PathBuf, Files)>,
     /// Variables that name them.
     pub variables: Vec<(OsString, OsString)>,
     /// What [`JAVA_OPTIONS`] must hold.
@@ -80,13 +92,19 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Makes them for one authority (PEM). `folder` is where its files will be.
+    /// Makes them for one authority (PEM). `folder` is where its files will be; below `home`, Chromium finds a database
+    /// where it has had one before.
     ///
     /// # Errors
     /// When that is no certificate. A system without authorities of its own trusts this one alone.
-    pub fn new(authority: &str, folder: &Path) -> Result<Self, TrustError> {
+    pub fn new(authority: &str, folder: &Path, home: Option<&Path>) -> Result<Self, TrustError> {
         let system = SYSTEM_BUNDLES.iter().find_map(|path| fs::read_to_string(path).ok());
-        Self::with_system(authority, folder, &system.unwrap_or_default())
+        let mut trust = Self::with_system(authority, folder, &system.unwrap_or_default())?;
+        let found = NSS_FOLDERS.iter().find(|name| home.is_some_and(|home| home.join(name).is_dir()));
+        if let (Some(home), Some(name)) = (home, found) {
+            trust.folders.push((home.join(name), chromium(authority, name)?));
+        }
+        Ok(trust)
     }
 
     fn with_system(authority: &str, folder: &Path, system: &str) -> Result<Self, TrustError> {
@@ -109,6 +127,7 @@ impl Trust {
                 (BUNDLE.into(), bundle.into()),
                 (STORE.into(), store),
             ],
+            folders: Vec::new(),
             covers: [covers(BUNDLE, &SYSTEM_BUNDLES), covers(STORE, &SYSTEM_STORES)].concat(),
             variables: variables.collect(),
             java_options: format!(
@@ -117,6 +136,14 @@ impl Trust {
             ),
         })
     }
+}
+
+/// The database, with its path within the folder that it takes the place of.
+fn chromium(authority: &str, name: &str) -> Result<Files, TrustError> {
+    let der = CertificateDer::from_pem_slice(authority.as_bytes()).map_err(|_| TrustError::Authority)?;
+    let files = nss::database(&der)?.ok_or(TrustError::Authority)?;
+    let within = if name.ends_with("nssdb") { "" } else { "nssdb/" };
+    Ok(files.into_iter().map(|(file, bytes)| (format!("{within}{file}"), bytes)).collect())
 }
 
 /// Those that exist, each once, whatever names lead there.
@@ -151,6 +178,18 @@ mod tests {
         assert_eq!(value("SSL_CERT_FILE"), "/f/bundle.pem");
         assert_eq!(value("NODE_EXTRA_CA_CERTS"), "/f/ca.pem");
         assert!(trust.java_options.contains("trustStore=/f/bundle.p12 "));
+    }
+
+    #[test]
+    fn chromium_finds_a_database_where_it_has_had_one_and_nowhere_else() {
+        let (ours, home) = (certificate("ours.example"), tempfile::tempdir().unwrap());
+        let trust = || Trust::new(&ours, Path::new("/f"), Some(home.path())).unwrap().folders;
+        assert!(trust().is_empty());
+        for (name, file) in [(".pki", "nssdb/cert9.db"), (".pki/nssdb", "cert9.db")] {
+            fs::create_dir(home.path().join(name)).unwrap();
+            let folders = trust();
+            assert_eq!((&folders[0].0, folders[0].1[0].0.as_str()), (&home.path().join(name), file));
+        }
     }
 
     #[test]

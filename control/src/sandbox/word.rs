@@ -94,6 +94,8 @@ pub(super) struct Furniture {
     pub files: Vec<(String, Bytes)>,
     /// Which of them lies over which file of the machine.
     pub covers: Vec<(String, OsString)>,
+    /// Folders that take the place of others, with files by their path within.
+    pub folders: Vec<(OsString, Vec<(String, Bytes)>)>,
     /// Files that must not be seen.
     pub hidden: Vec<OsString>,
     pub program: OsString,
@@ -178,6 +180,7 @@ mod tests {
         let furniture = Furniture {
             files: vec![("bundle.pem".into(), Bytes(vec![0, 255, 7]))],
             covers: vec![("bundle.pem".into(), "/etc/x".into())],
+            folders: vec![(odd.clone(), vec![("a/b".into(), Bytes(vec![1]))])],
             hidden: vec![odd.clone()],
             program: odd.clone(),
             arguments: vec![odd.clone()],

@@ -72,7 +72,7 @@ fn run(options: Options) -> Result<u8, SandboxError> {
         thread::spawn(move || stand_in(kind, socket));
     }
     let authority = authority();
-    let trust = Trust::new(&authority, &folder()?).expect("a certificate");
+    let trust = Trust::new(&authority, &folder()?, std::env::home_dir().as_deref()).expect("a certificate");
     let values = options.hidden_variables.iter().filter_map(|name| std::env::var(name).ok());
     let hidden = Hidden {
         variables: options.hidden_variables.iter().map(Into::into).collect(),
