@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tests::{
     gateway::{Tls, read_answer},
     origin::{Origin, respond},
-    process::{attach_proxy, outgate, run},
+    process::{attach_proxy, outgate, records, run},
     stage::{Stage, policy},
 };
 
@@ -61,8 +61,14 @@ fn a_program_waits_for_a_person_who_answers_by_the_command_and_the_answer_surviv
     answer(&stage, &asked["id"], &["allow"]);
     assert!(read_answer(&mut stream, false).0.starts_with("HTTP/1.1 200 "));
     let mut stream = get(&stage, port);
-    answer(&stage, &question(&stage)["id"], &["allow", "--host"]);
+    answer(&stage, &question(&stage)["id"], &["allow", "--host", "--by", "somebody"]);
     assert!(read_answer(&mut stream, false).0.starts_with("HTTP/1.1 200 "));
+    let record = records(&stage.plane.folder, 2)[1].clone();
+    let asked = &record["asked"];
+    assert_eq!(
+        (&asked["outcome"], &asked["scope"], &asked["by"]),
+        (&"allowed".into(), &"host".into(), &"somebody".into())
+    );
     stage.plane.restart();
     stage.password = attach_proxy(&stage.plane.folder, "box");
     let mut stream = get(&stage, port);

@@ -356,3 +356,35 @@ fn a_sandbox_that_leaves_the_plane_waits_for_nobody() {
         drop(stream);
     });
 }
+
+#[test]
+fn requests_that_wait_with_bodies_unread_take_no_neighbours_buffers() {
+    let (origin, mut gateway) = start(1);
+    let port = origin.address.port();
+    gateway.apply(vec![template(
+        "open",
+        r#"{"allowedHosts":["origin.test"],"allowedAddresses":[{"host":"origin.test","cidrs":["127.0.0.0/8"]}]}"#,
+    )]);
+    gateway.add_sandbox("other", "word", "open");
+    let credentials = data_encoding::BASE64.encode(b"box:word");
+    let request = format!(
+        "POST http://origin.test:{port}/ HTTP/1.1\r\nHost: origin.test:{port}\r\nContent-Length: 1000000\r\n\
+         Proxy-Authorization: Basic {credentials}\r\n\r\n"
+    );
+    let mut waiting = Vec::new();
+    for _ in 0..PARKED_SANDBOX_MAX {
+        let mut socket = gateway.socket();
+        socket.write_all(&[request.as_bytes(), &[b'x'; 64 << 10]].concat()).unwrap();
+        waiting.push(socket);
+    }
+    let id = gateway.questions.asked().id;
+    for _ in 0..20 {
+        let mut stream = gateway.tls_as("other", "word", "origin.test", port);
+        assert!(ask(&mut stream, &get(port), b"").0.starts_with("HTTP/1.1 200 "));
+    }
+    gateway.shards.answer(once(id, Verdict::Deny));
+    for mut socket in waiting {
+        assert!(read_head(&mut socket).starts_with("HTTP/1.1 403 "));
+    }
+    gateway.stop();
+}

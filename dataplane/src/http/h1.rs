@@ -161,6 +161,16 @@ impl<C: Deref<Target = [u8]>> Inbound<C> {
         self.surplus.is_some() || self.reader.is_started()
     }
 
+    /// Lets go of the receive buffer in which unused bytes lie: they are copied, since nobody asks for them now and a
+    /// buffer of the pool is every connection's.
+    pub fn release(&mut self) {
+        if let Some((Block::Sole(_) | Block::Shared(_), _)) = &self.surplus
+            && let Some((block, at)) = self.surplus.take()
+        {
+            self.surplus = Some((Block::Gathered(Rc::new(block[at..].to_vec())), 0));
+        }
+    }
+
     /// Waits until bytes are here; false where the other side closed instead. The bytes stay for who reads next.
     ///
     /// # Errors
@@ -361,6 +371,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn unused_bytes_are_the_same_when_their_buffer_was_let_go() {
+        let script = Script::of(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhelloGET", 1_000);
+        let mut inbound = Inbound::default();
+        let head = block_on(inbound.read_request(&script)).unwrap().unwrap();
+        let Some((Block::Shared(chunk), _)) = &inbound.surplus else {
+            panic!("the body lies behind the head")
+        };
+        let chunk = Rc::downgrade(chunk);
+        let mut decoder = BodyDecoder::new(head.framing());
+        drop(head);
+        inbound.release();
+        assert!(chunk.upgrade().is_none(), "nothing holds the buffer");
+        let Ok(BodyPiece::Data(data)) = block_on(inbound.next_piece(&script, &mut decoder)) else {
+            panic!("the body comes")
+        };
+        assert_eq!(&*data, b"hello");
+        inbound.release();
+        assert!(inbound.has_surplus());
     }
 
     #[test]

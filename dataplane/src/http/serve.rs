@@ -129,7 +129,15 @@ async fn feed<T: Transport>(
 ) -> Option<io::Error> {
     let mut fed = uploaded.get();
     while !fed {
-        if body.ready().await.is_err() {
+        let wanted = match poll_once(body.ready()).await {
+            Some(wanted) => wanted,
+            None => {
+                // An upstream that is dialled, or a person who is asked, may take long.
+                inbound.release();
+                body.ready().await
+            }
+        };
+        if wanted.is_err() {
             // Nobody wants the rest. It is not read, so a client that leaves is seen when the answer is sent.
             return pending().await;
         }
