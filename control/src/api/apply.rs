@@ -13,7 +13,7 @@ use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
 
-use super::fleet::{SecretBody, publish, secret_row};
+use super::fleet::{Compiled, SecretBody, compile, keep, secret_row};
 use super::rows::{SandboxBody, sandbox_row};
 use super::{
     Answer, Problem, Shared, WaitQuery, check_document, check_name, commit, outcome, parse_object, shown,
@@ -57,6 +57,8 @@ struct Prepared {
     secrets: BTreeMap<String, SecretBody>,
     templates: BTreeMap<String, PolicyDocument>,
     sandboxes: BTreeMap<String, SandboxBody>,
+    /// Envelopes by their hashes, to be kept before rows name them.
+    envelopes: Vec<(String, Vec<u8>)>,
 }
 
 enum Module {
@@ -94,7 +96,10 @@ pub(super) async fn post_apply(
     Query(query): Query<WaitQuery>,
     body: Bytes,
 ) -> Result<Response, Problem> {
-    let prepared = prepare(&core, &body).await?;
+    let mut prepared = prepare(&core, &body).await?;
+    for (hash, envelope) in std::mem::take(&mut prepared.envelopes) {
+        keep(&core, &hash, envelope).await?;
+    }
     let handlers: Vec<String> = prepared.handlers.keys().cloned().collect();
     let told = Arc::new(OnceLock::new());
     let (noted, deciding) = (told.clone(), core.clone());
@@ -118,7 +123,7 @@ async fn prepare(core: &Arc<Core>, body: &Bytes) -> Result<Prepared, Problem> {
             "{rows} rows are more than the {APPLY_ROWS_MAX} of one call; apply them in parts, templates first"
         )));
     }
-    let mut handlers = BTreeMap::new();
+    let (mut handlers, mut envelopes) = (BTreeMap::new(), Vec::new());
     for (name, given) in body.handlers {
         let about = |problem: Problem| problem.about(Kind::Handler, &name);
         check_name("handler", &name).map_err(about)?;
@@ -126,8 +131,11 @@ async fn prepare(core: &Arc<Core>, body: &Bytes) -> Result<Prepared, Problem> {
             (Some(wasm), None) => {
                 let wasm = BASE64.decode(wasm.as_bytes());
                 let wasm = wasm.map_err(|error| about(Problem::invalid(format!("`wasm`: {error}"))))?;
-                let published = publish(core, wasm.into()).await;
-                let (module, hash, bytes) = published.map_err(|problem| about(problem).of_field("file"))?;
+                let compiled = compile(core, wasm.into()).await;
+                let Compiled { module, hash, envelope } =
+                    compiled.map_err(|problem| about(problem).of_field("file"))?;
+                let bytes = envelope.len();
+                envelopes.push((hash.clone(), envelope));
                 Module::Compiled { module, hash, bytes }
             }
             (None, Some(module)) => Module::Expected(module),
@@ -136,7 +144,7 @@ async fn prepare(core: &Arc<Core>, body: &Bytes) -> Result<Prepared, Problem> {
         handlers.insert(name, made);
     }
     let ApplyBody { secrets, templates, sandboxes, .. } = body;
-    Ok(Prepared { handlers, secrets, templates, sandboxes })
+    Ok(Prepared { handlers, secrets, templates, sandboxes, envelopes })
 }
 
 /// Checks everything against the tables and against the rest of the call.

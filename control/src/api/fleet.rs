@@ -55,7 +55,9 @@ pub(super) async fn put_handler(
     body: Bytes,
 ) -> Answer {
     check_name("handler", &name)?;
-    let (module, hash, bytes) = publish(&core, body).await?;
+    let Compiled { module, hash, envelope } = compile(&core, body).await?;
+    let bytes = envelope.len();
+    keep(&core, &hash, envelope).await?;
     let handler = name.clone();
     let decide = move |tables: &Tables| {
         let now = tables.handlers.get(&handler);
@@ -69,19 +71,34 @@ pub(super) async fn put_handler(
     written(&core, &query, committed, Some(&name)).await
 }
 
-/// Compiles, signs and keeps a module; answers its hash, the envelope's, and the envelope's length. The file is there
-/// before the row that names it.
-pub(super) async fn publish(core: &Arc<Core>, wasm: Bytes) -> Result<(String, String, usize), Problem> {
-    let publishing = core.clone();
-    // Compiling and writing block.
-    let publish = move || {
-        let envelope = (publishing.publisher)(&wasm).map_err(Problem::invalid)?;
-        let hash = HEXLOWER.encode(&sha256(&envelope));
-        files::write_private(&publishing.artefacts.join(&hash), &envelope)
-            .map_err(|error| Problem::internal(&error))?;
-        Ok((HEXLOWER.encode(&sha256(&wasm)), hash, envelope.len()))
+/// A module as it is published.
+pub(super) struct Compiled {
+    /// SHA-256 of the module, in hex.
+    pub module: String,
+    /// SHA-256 of the envelope, in hex.
+    pub hash: String,
+    /// The signed envelope.
+    pub envelope: Vec<u8>,
+}
+
+/// Compiles and signs a module.
+pub(super) async fn compile(core: &Arc<Core>, wasm: Bytes) -> Result<Compiled, Problem> {
+    let publisher = core.publisher.clone();
+    // The compiler blocks.
+    let compile = move || {
+        let envelope = publisher(&wasm).map_err(Problem::invalid)?;
+        let (module, hash) = (HEXLOWER.encode(&sha256(&wasm)), HEXLOWER.encode(&sha256(&envelope)));
+        Ok(Compiled { module, hash, envelope })
     };
-    tokio::task::spawn_blocking(publish).await.map_err(|error| Problem::internal(&error))?
+    tokio::task::spawn_blocking(compile).await.map_err(|error| Problem::internal(&error))?
+}
+
+/// Keeps an envelope. It is there before the row that names it.
+pub(super) async fn keep(core: &Arc<Core>, hash: &str, envelope: Vec<u8>) -> Result<(), Problem> {
+    let path = core.artefacts.join(hash);
+    let write = move || files::write_private(&path, &envelope);
+    let written = tokio::task::spawn_blocking(write).await.map_err(|error| Problem::internal(&error))?;
+    written.map_err(|error| Problem::internal(&error))
 }
 
 fn uses_handler(document: &PolicyDocument, name: &str) -> bool {

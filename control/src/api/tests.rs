@@ -400,7 +400,10 @@ async fn one_row_that_is_refused_keeps_all_others_out_and_is_named() {
 #[tokio::test]
 async fn a_diff_tells_what_would_change_and_of_a_value_only_that_it_does() {
     let api = start();
+    api.must("POST", "/v1/diff", everything()).await;
+    assert_eq!(std::fs::read_dir(&api.core.artefacts).unwrap().count(), 0, "a diff leaves no file");
     api.must("POST", "/v1/apply", everything()).await;
+    assert_eq!(std::fs::read_dir(&api.core.artefacts).unwrap().count(), 1);
     let mut call = everything();
     call["secrets"]["k"]["value"] = json!("other-5c3e");
     call["templates"]["t"]["denyStatus"] = json!(404);
