@@ -49,6 +49,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(crate::run::RunArgs),
+    Why(crate::run::why::WhyArgs),
     /// Runs control, and a plane on this machine
     Serve(serve::ServeArgs),
     /// Prints and checks the file of settings of `serve`
@@ -110,6 +112,7 @@ pub fn main() -> ExitCode {
     // Each of these has threads and runtimes of its own, or none.
     match cli.command {
         Command::Demo => return crate::demo::main(),
+        Command::Run(args) => return crate::run::main(&args),
         Command::Preflight { dataplane } => return crate::preflight::main(dataplane),
         _ => {}
     }
@@ -135,7 +138,8 @@ async fn obey(cli: Cli) -> Result<ExitCode, Fault> {
         Command::Config(command) => serve::config(&command),
         Command::Completions { shell } => complete(shell),
         // Not calls; `main` has done them.
-        Command::Demo | Command::Preflight { .. } => Ok(()),
+        Command::Run(_) | Command::Demo | Command::Preflight { .. } => Ok(()),
+        Command::Why(args) => crate::run::why::why(&args),
         Command::Sandbox(command) => sandbox::obey(&api, command).await,
         Command::Template(command) => template::obey(&api, command).await,
         Command::Handler(command) => handler::obey(&api, command).await,

@@ -23,6 +23,7 @@ pub mod local_plane;
 pub mod serve;
 pub mod sandbox;
 pub mod gateway;
+pub mod run;
 pub mod demo;
 pub mod preflight;
 pub mod cli;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::fit::fit;
-use super::{Fault, Flaw, Wanted, json, toml, yaml};
+use super::{Fault, Flaw, Node, Wanted, json, toml, yaml};
 use crate::limits::DOCUMENT_FILE_BYTES_MAX;
 
 /// Endings that are read in a folder.
@@ -66,6 +66,41 @@ pub fn read_settings<T: DeserializeOwned>(file: &Path) -> Result<T, Fault> {
     }
 }
 
+/// Reads a file that is one document and nothing else, such as a policy.
+///
+/// # Errors
+/// When it cannot be read, has an unknown ending, or is not one document.
+pub fn read_one(file: &Path) -> Result<serde_json::Value, Fault> {
+    let documents = read_tree(file)?.map_err(|flaw| Fault {
+        file: file.to_owned(),
+        place: Some(flaw.place),
+        problem: flaw.problem,
+    })?;
+    match documents.as_slice() {
+        [document] => Ok(document.json()),
+        _ => Err(fault(file, "holds more than one document")),
+    }
+}
+
+fn read_file(file: &Path, wanted: &mut Wanted) -> Result<(), Fault> {
+    match read_tree(file)? {
+        Ok(documents) => documents.into_iter().for_each(|document| wanted.take(file, document)),
+        Err(flaw) => wanted.blame(file, flaw),
+    }
+    Ok(())
+}
+
+/// The documents of a file; what is wrong inside is told apart from what is wrong with the file.
+fn read_tree(file: &Path) -> Result<Result<Vec<Node>, Flaw>, Fault> {
+    let text = text_of(file)?;
+    Ok(match ending(file) {
+        Some("toml") => toml::read(&text),
+        Some("yaml" | "yml") => yaml::read(&text),
+        Some("json") => json::read(&text),
+        _ => return Err(fault(file, "its name must end in .toml, .yaml, .yml or .json")),
+    })
+}
+
 fn text_of(file: &Path) -> Result<String, Fault> {
     let mut text = String::new();
     let bytes_max = DOCUMENT_FILE_BYTES_MAX as u64;
@@ -76,19 +111,4 @@ fn text_of(file: &Path) -> Result<String, Fault> {
         return Err(fault(file, format!("has more than {bytes_max} bytes; split it")));
     }
     Ok(text)
-}
-
-fn read_file(file: &Path, wanted: &mut Wanted) -> Result<(), Fault> {
-    let text = text_of(file)?;
-    let documents = match ending(file) {
-        Some("toml") => toml::read(&text),
-        Some("yaml" | "yml") => yaml::read(&text),
-        Some("json") => json::read(&text),
-        _ => return Err(fault(file, "its name must end in .toml, .yaml, .yml or .json")),
-    };
-    match documents {
-        Ok(documents) => documents.into_iter().for_each(|document| wanted.take(file, document)),
-        Err(flaw) => wanted.blame(file, flaw),
-    }
-    Ok(())
 }

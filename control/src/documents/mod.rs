@@ -16,7 +16,7 @@ mod compare;
 use std::path::PathBuf;
 
 pub use compare::compare;
-pub use files::{read, read_settings};
+pub use files::{read, read_one, read_settings};
 pub use node::{Node, Place, Step, steps};
 pub use wanted::Wanted;
 pub use write::{Format, write};
@@ -52,6 +52,8 @@ impl std::fmt::Display for Fault {
         }
     }
 }
+
+impl std::error::Error for Fault {}
 
 #[cfg(test)]
 mod tests;

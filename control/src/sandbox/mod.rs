@@ -176,7 +176,8 @@ pub struct World {
     pub environment: Vec<(OsString, OsString)>,
     /// Files of trust, as [`Trust::new`] makes them for [`folder`].
     pub trust: Trust,
-    /// Files that must not be seen, links followed. One that is replaced while the program runs is seen again.
+    /// Files and folders that must not be seen, links followed. A file that is replaced while the program runs is seen
+    /// again.
     pub hidden: Vec<PathBuf>,
 }
 

@@ -163,6 +163,9 @@ fn terminals(path: &str) -> io::Result<()> {
 
 /// Nothing takes the place of this file; one that is not there is hidden.
 fn hide(folder: &Path, path: &Path) -> Result<(), Fault> {
+    if path.is_dir() {
+        return memory(path, 0);
+    }
     match cover(&folder.join(NOTHING), path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done.map_err(|error| Fault::step(format!("hide {}", path.display()), &error)),
