@@ -49,7 +49,9 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Runs a program in a sandbox whose every request passes the gateway
     Run(crate::run::RunArgs),
+    /// Shows what was refused last, why, and what would allow it
     Why(crate::run::why::WhyArgs),
     /// Runs control, and a plane on this machine
     Serve(serve::ServeArgs),

@@ -9,9 +9,30 @@ const EXAMPLES: &[(&str, &str)] = &[
         "First steps:\n  \
          outgate preflight                  will this machine do?\n  \
          outgate demo                       see everything work, in half a minute\n  \
+         outgate run -- CMD                 your own program behind the gateway, by one command\n  \
          outgate serve                      control and a plane on this machine\n  \
          outgate apply -f policy/           policies from files; `outgate get` prints them\n\n\
          Each command has examples: outgate apply --help",
+    ),
+    (
+        "run",
+        "Nothing may be reached unless it is said. The program runs as you, in namespaces of its own, with no network but\n\
+         the gateway; names and TLS of any port go through it, everything else is refused at once. What was refused is\n\
+         shown at the end with the options that would allow it.\n\n\
+         Limits: the program can write your files, also those that other programs run later (~/.bashrc), and connect to\n\
+         Unix sockets that appear in shared folders after it has started. Its exit status is that of this command.\n\n\
+         Examples:\n  \
+         outgate run --allow github.com -- git clone https://github.com/acme/site\n  \
+         outgate run --allow api.github.com --secret token=env:GITHUB_TOKEN@api.github.com -- ./report.py\n  \
+         outgate run --secret git=file:token@github.com:basic --allow github.com -- git push\n  \
+         outgate run --handler get_only.wasm --allow '*.pypi.org' -- pip download requests\n  \
+         outgate run --observe -- npm install     lets through what is safe to dial; prints the least policy",
+    ),
+    (
+        "why",
+        "Examples:\n  \
+         outgate why                              what the last run refused, why, and what would allow it\n  \
+         outgate why -n 3 --records records.jsonl the same of a running gateway",
     ),
     (
         "serve",

@@ -11,7 +11,7 @@ use control_wire::pattern::HostPattern;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-/// Runs a program in a sandbox whose every request passes the gateway.
+/// What `outgate run` is told.
 #[derive(Args)]
 pub struct RunArgs {
     /// A host that may be reached: `api.github.com`, `*.npmjs.org`, `example.com:8443`

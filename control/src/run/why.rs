@@ -15,7 +15,7 @@ use crate::serve::Fault;
 /// Refusals that are kept of a run. Larger: nobody reads them. Smaller: the one that matters is gone.
 const KEPT_MAX: usize = 100;
 
-/// Shows what was refused last, why, and what would allow it.
+/// What `outgate why` is told.
 #[derive(Args)]
 pub struct WhyArgs {
     /// The records of a running gateway; the last run's refusals unless given
