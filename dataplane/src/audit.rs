@@ -20,6 +20,7 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use crate::limits::{RECORD_BATCH_BYTES_MAX, RECORD_GATHER_TIME, RECORD_TEXT_BYTES_MAX, RECORDS_QUEUED_MAX};
+use crate::respond::Blame;
 
 /// What is remembered of one request, or of a connection that carried none. Never a query or a field's value.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -35,6 +36,9 @@ pub struct Record {
     pub path: Option<String>,
     pub verdict: &'static str,
     pub code: Option<&'static str>,
+    /// Whose fault a refusal is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blame: Option<Blame>,
     pub rule: Option<String>,
     /// Why it was refused, with every cause. More than the sandbox is told.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -31,8 +31,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     (
         "why",
         "Examples:\n  \
-         outgate why                              what the last run refused, why, and what would allow it\n  \
-         outgate why -n 3 --records records.jsonl the same of a running gateway",
+         outgate why                                 what the last run refused, why, and what would allow it\n  \
+         outgate why -n 3 --records records.jsonl    the same of a running gateway",
     ),
     (
         "serve",

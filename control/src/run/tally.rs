@@ -24,6 +24,8 @@ pub struct Record {
     pub verdict: String,
     /// Why it was refused, as a stable word.
     pub code: Option<String>,
+    /// Whose fault that is.
+    pub blame: Option<String>,
     /// Which part of the policy decided.
     pub rule: Option<String>,
     /// Why it was refused, for a person.
@@ -41,9 +43,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// Whether it was stopped by us.
+    /// Whether it was stopped by us, and not by what is wrong elsewhere.
     pub fn is_refused(&self) -> bool {
-        matches!(self.verdict.as_str(), "refused" | "cut")
+        let elsewhere = matches!(self.blame.as_deref(), Some("upstream" | "gateway"));
+        matches!(self.verdict.as_str(), "refused" | "cut") && !elsewhere
     }
 
     /// The host, with its port where that is not the scheme's own.
@@ -74,7 +77,7 @@ pub struct Host {
     pub allowed: u64,
     /// Requests that were refused or cut off.
     pub refused: u64,
-    /// Requests that failed for another reason.
+    /// Requests that failed: the other end, or the client.
     pub failed: u64,
     /// Payload that went up.
     pub bytes_up: u64,
@@ -159,15 +162,16 @@ mod tests {
 {"method":"GET","scheme":"https","host":"b.example","port":8443,"verdict":"refused","code":"host_not_allowed","rule":"allowedHosts"}
 {"method":"GET","scheme":"http","host":"2001:db8::1","port":443,"verdict":"refused","code":"host_not_allowed","rule":"allowedHosts"}
 {"method":"GET","scheme":"http","host":"outgate.internal","port":80,"verdict":"answered"}
-{"verdict":"refused","code":"not_http"}
+{"verdict":"refused","code":"not_http","blame":"sandbox"}
+{"method":"GET","scheme":"https","host":"a.example","port":443,"verdict":"refused","code":"name_unknown","blame":"upstream"}
 {"half"#;
 
     #[test]
     fn records_are_counted_by_host() {
         let tally = Tally::of(LINES);
-        assert_eq!(tally.requests(), 5);
+        assert_eq!(tally.requests(), 6);
         let a = &tally.hosts["a.example"];
-        assert_eq!((a.allowed, a.refused, a.bytes_up, a.bytes_down), (1, 1, 1, 20));
+        assert_eq!((a.allowed, a.refused, a.failed, a.bytes_up, a.bytes_down), (1, 1, 1, 1, 20));
         assert!(a.by.contains("handler get_only") && a.by.contains("allowedHosts: a.example"));
         assert!(a.secrets.contains("t"));
         assert_eq!(tally.hosts["(no request)"].by.first().unwrap(), "not_http");

@@ -57,6 +57,7 @@ pub fn record(core: &Core, sandbox: Option<&SandboxId>, refusal: &Refusal) {
     let mut record = begin(sandbox);
     record.verdict = "refused";
     record.code = Some(refusal.code);
+    record.blame = Some(refusal.blame);
     record.reason = Some(refusal.reason().to_owned());
     // The audit counts what it cannot take; the connection has ended either way.
     let _counted = core.common.audit.record(record);
@@ -258,12 +259,23 @@ async fn open(
         }
         Opening::Other => {
             stream.reset();
-            let detail = "the connection speaks neither TLS nor HTTP";
+            let whither = whither(&facts).map_or(String::new(), |(host, port)| format!(" to {host}:{port}"));
+            let detail = format!("the connection{whither} speaks neither TLS nor HTTP");
             let remedy = "use HTTP or HTTPS; other protocols are not relayed";
-            return Err((id(), Refusal::new(400, "protocol_unknown", Blame::Sandbox, detail, remedy)));
+            return Err((id(), Refusal::new(400, "protocol_unknown", Blame::Sandbox, &detail, remedy)));
         }
     };
     Ok(Opened { admission, wire, facts, proof: Proof::Connection })
+}
+
+/// Where a connection was going, as far as it has said so.
+fn whither(facts: &ConnectionFacts) -> Option<(Host, u16)> {
+    let captured = || {
+        let destination = facts.destination?;
+        let host = facts.destination_name.clone().unwrap_or_else(|| Host::from(destination.ip()));
+        Some((host, destination.port()))
+    };
+    facts.connect_target.clone().or_else(captured)
 }
 
 async fn first_bytes(stream: &Stream) -> std::io::Result<(Opening, Vec<u8>)> {

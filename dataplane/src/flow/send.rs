@@ -31,6 +31,7 @@ pub(super) async fn refuse(reply: &ReplyTo, refusal: &Refusal, record: &mut Reco
 pub(super) fn note(refusal: &Refusal, record: &mut Record) {
     record.verdict = "refused";
     record.code = Some(refusal.code);
+    record.blame = Some(refusal.blame);
     record.status = Some(refusal.status);
     record.rule = refusal.rule.clone().or(record.rule.take());
     record.reason = Some(refusal.reason().to_owned());
