@@ -39,15 +39,24 @@ impl Ground {
             tempfile::Builder::new().prefix("outgate-sandbox-").tempdir().expect("a temporary folder");
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("permissions");
         let ground = Self { folder, user };
-        // Folders on the way to the original may be closed to others.
-        if fs::hard_link(program, ground.program()).is_err() {
-            // By another process: a program that this one has open to write, and so the processes that its other
-            // threads start just then, cannot be run.
-            let copied = Command::new("cp").arg(program).arg(ground.program()).status();
-            assert!(copied.expect("cp runs").success(), "a copy of the program");
-        }
+        ground.bring(Path::new(program), "in-sandbox");
         ground.own(ground.folder.path());
         ground
+    }
+
+    /// Puts another program there: folders on the way to the original may be closed to the user.
+    ///
+    /// # Panics
+    /// When it cannot be put there.
+    pub fn bring(&self, program: &Path, name: &str) -> PathBuf {
+        let path = self.path(name);
+        if fs::hard_link(program, &path).is_err() {
+            // By another process: a program that this one has open to write, and so the processes that its other
+            // threads start just then, cannot be run.
+            let copied = Command::new("cp").arg(program).arg(&path).status();
+            assert!(copied.expect("cp runs").success(), "a copy of the program");
+        }
+        path
     }
 
     /// The program that makes sandboxes.

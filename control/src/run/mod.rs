@@ -190,7 +190,7 @@ fn apart(
     let listeners = sandbox.take_listeners();
     gateway.attach(NAME, &listeners)?;
     drop(listeners);
-    let trust = Trust::new(&authority(gateway)?, &sandbox::folder()?)?;
+    let trust = Trust::new(&authority(gateway)?, &sandbox::folder()?, std::env::home_dir().as_deref())?;
     let (variables, mut hidden) = hidden(args, secrets);
     let environment = sandbox::environment(std::env::vars_os(), &variables, &trust);
     drop(variables);
@@ -219,7 +219,7 @@ fn together(args: &RunArgs, gateway: &mut Gateway, secrets: &Secrets) -> Result<
     let proxy = log.lines().find_map(|line| line.split_once(PROXY_MARK)).ok_or("the plane has no proxy")?.1;
     let proxy: SocketAddr = proxy.parse()?;
     let folder = gateway.folder().join("trust");
-    let trust = Trust::new(&authority(gateway)?, &folder)?;
+    let trust = Trust::new(&authority(gateway)?, &folder, None)?;
     weak::write(&trust, &folder)?;
     let values = secrets.0.iter().map(|(_, value)| value.as_bytes().to_vec().into()).collect();
     let hidden = Hidden { variables: named(args), values };

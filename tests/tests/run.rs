@@ -1,0 +1,253 @@
+//! `outgate run` as its user types it, by an ordinary user: what is allowed, refused and attached, how it ends, and
+//! what is left.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::Signal;
+use tests::{
+    gateway::PATIENCE,
+    origin::{Origin, respond},
+    process::{Process, outgate, shipped_plane},
+    sandboxed::Ground,
+};
+
+const SECRET: &str = "ghp_4f0c7b1e9d2a48658a3b";
+
+/// A folder of an ordinary user with the gateway's programs, and an origin that they may dial.
+struct Yard {
+    ground: Ground,
+    outgate: PathBuf,
+    origin: Origin,
+}
+
+impl Yard {
+    fn new() -> Self {
+        let origin = Origin::tls(&["origin.test"], |seen, out| {
+            respond(out, seen.fields("authorization").collect::<Vec<_>>().join(" ").as_bytes())
+        });
+        let outgate = outgate();
+        let ground = Ground::new(outgate.to_str().expect("a path that is text"));
+        let outgate = ground.bring(&outgate, "outgate");
+        ground.bring(&shipped_plane(), "outgate-dataplane");
+        ground.write("hosts", "127.0.0.1 origin.test denied.test\n");
+        ground.write("roots.pem", &origin.root_pem);
+        let at = |name: &str| ground.path(name);
+        ground.write(
+            "plane.toml",
+            &format!(
+                "[dns]\nhostsFile = {:?}\n[upstream]\nsystemRoots = false\nrootsFile = {:?}\n",
+                at("hosts"),
+                at("roots.pem")
+            ),
+        );
+        ground.write(
+            "policy.toml",
+            "allowedAddresses = [{ host = \"origin.test\", cidrs = [\"127.0.0.0/8\"] }]\nallowedHosts = []\n",
+        );
+        Self { ground, outgate, origin }
+    }
+
+    fn url(&self, host: &str) -> String {
+        format!("https://{host}:{}/path?token=in-the-query", self.origin.address.port())
+    }
+
+    /// `outgate run` with the yard's settings and these options, up to `--`.
+    fn run(&self, options: &[&str], program: &[&str]) -> Command {
+        let mut command = self.ground.command(&self.outgate, &["run", "--policy", "policy.toml"]);
+        command.args(["--plane-config", "plane.toml"]).args(options).arg("--").args(program);
+        // What it makes for itself, to see what it leaves.
+        let own = self.ground.path("tmp");
+        if !own.exists() {
+            fs::create_dir(&own).expect("a folder takes folders");
+            fs::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).expect("mode");
+        }
+        command.env("TMPDIR", own).env("TOKEN", SECRET);
+        command
+    }
+
+    fn left(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.ground.path("tmp")).expect("folder");
+        entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    /// Processes whose command line names the yard.
+    fn processes(&self) -> usize {
+        let wanted = self.ground.path("").to_string_lossy().into_owned();
+        let entries = fs::read_dir("/proc").expect("/proc").flatten();
+        let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
+        lines.filter(|line| String::from_utf8_lossy(line).contains(&wanted)).count()
+    }
+}
+
+fn said(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn allowed_is_answered_refused_explains_itself_and_the_secret_is_attached_but_never_held() {
+    let yard = Yard::new();
+    let script = "curl --silent --show-error \"$1\"; echo; curl --silent --show-error \"$2\"; echo; env; \
+                  cat /proc/self/environ; ls \"$TMPDIR\"/*";
+    let (allowed, refused) = (yard.url("origin.test"), yard.url("denied.test"));
+    let output = yard
+        .run(
+            &["--allow=origin.test", "--secret=token=env:TOKEN@origin.test"],
+            &["sh", "-c", script, "sh", &allowed, &refused],
+        )
+        .output()
+        .expect("it runs");
+    let (out, err) = said(&output);
+    let seen = yard.origin.seen();
+    assert_eq!(seen.len(), 1, "{out}{err}");
+    assert_eq!(seen[0].fields("authorization").collect::<Vec<_>>(), [format!("Bearer {SECRET}")]);
+    // The origin says it back; nothing else inside knows it.
+    assert_eq!(out.matches(SECRET).count(), 1, "{out}");
+    assert!(out.contains("\"code\":\"host_not_allowed\""), "{out}");
+    assert!(!err.contains(SECRET), "{err}");
+    let port = yard.origin.address.port();
+    assert!(err.contains(&format!("origin.test:{port}")) && err.contains("secret token"), "{err}");
+    assert!(err.contains(&format!("To allow what was refused:  --allow denied.test:{port}")), "{err}");
+    assert_eq!(yard.left(), [""; 0]);
+
+    let why = yard.ground.command(&yard.outgate, &["why"]).output().expect("it runs");
+    let (out, _) = said(&why);
+    assert!(out.contains(&format!("GET https://denied.test:{port}/path")), "{out}");
+    assert!(out.contains(&format!("to allow it: --allow denied.test:{port}")), "{out}");
+    assert!(!out.contains("in-the-query"), "{out}");
+}
+
+#[test]
+fn what_is_neither_tls_nor_http_is_refused_at_once_and_named_by_why() {
+    let yard = Yard::new();
+    let script = "import socket\ns = socket.create_connection(('git.test', 22), 10)\n\
+                  s.sendall(b'SSH-2.0-OpenSSH_9.2\\r\\n')\ntry: print(repr(s.recv(100)))\n\
+                  except ConnectionResetError: print('reset')";
+    let output = yard.run(&[], &["python3", "-c", script]).output().expect("it runs");
+    let (out, err) = said(&output);
+    assert!(out.contains("reset") || out.contains("b''"), "{out}{err}");
+    let why = yard.ground.command(&yard.outgate, &["why"]).output().expect("it runs");
+    let (out, _) = said(&why);
+    assert!(out.contains("protocol_unknown") && out.contains("git.test:22"), "{out}");
+}
+
+#[test]
+fn least_policy_of_what_was_observed_is_printed() {
+    let yard = Yard::new();
+    // Without a policy file loopback is not safe to dial, so that is what is observed.
+    let mut command =
+        yard.ground.command(&yard.outgate, &["run", "--observe", "--plane-config", "plane.toml"]);
+    command.args(["--", "curl", "--silent", &yard.url("origin.test")]);
+    let (out, err) = said(&command.output().expect("it runs"));
+    assert!(out.contains("\"code\":\"address_"), "{out}{err}");
+    assert!(err.contains("Nothing was reached, so no policy is needed."), "{err}");
+    assert!(yard.origin.seen().is_empty(), "the origin was never dialled");
+}
+
+#[test]
+fn records_are_appended_to_a_file_that_the_program_does_not_see() {
+    let yard = Yard::new();
+    let records = yard.ground.write("records.jsonl", "{\"before\":true}\n");
+    let script = "curl --silent \"$1\" >&2; cat records.jsonl; echo {} >> records.jsonl";
+    let options = ["--allow=origin.test", "--record=records.jsonl", "--no-tty-summary"];
+    let mut command = yard.run(&options, &["sh", "-c", script, "sh", &yard.url("origin.test")]);
+    let (out, err) = said(&command.output().expect("it runs"));
+    assert!(out.is_empty() && !err.contains("requests"), "{out}{err}");
+    let text = fs::read_to_string(records).expect("records");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(
+        lines.len() == 2 && lines[0] == "{\"before\":true}" && lines[1].contains("origin.test"),
+        "{text}"
+    );
+}
+
+#[test]
+fn exit_status_is_that_of_the_program() {
+    let yard = Yard::new();
+    for (script, status) in [("exit 7", 7), ("kill -9 $$", 137), ("exit 0", 0)] {
+        let done = yard.run(&["--no-tty-summary"], &["sh", "-c", script]).status().expect("it runs");
+        assert_eq!(done.code(), Some(status), "{script}");
+    }
+    let output = yard.run(&[], &["no-such-program"]).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(127));
+    assert!(said(&output).1.contains("cannot start no-such-program"), "{}", said(&output).1);
+    assert_eq!((yard.left(), yard.processes()), (vec![], 0));
+}
+
+#[test]
+fn killed_run_leaves_no_process_and_no_file() {
+    let yard = Yard::new();
+    let mut run = Process::start(&mut yard.run(&[], &["sh", "-c", "echo inside; exec sleep 1000"]));
+    run.told("inside");
+    assert!(yard.processes() >= 4 && yard.left().len() == 1);
+    run.kill();
+    let gone = || yard.processes() == 0 && yard.left().is_empty();
+    let begun = std::time::Instant::now();
+    while !gone() {
+        assert!(begun.elapsed() < PATIENCE, "{} {:?}", yard.processes(), yard.left());
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn interrupt_is_the_programs_and_its_daemons_end_with_it() {
+    let yard = Yard::new();
+    let script = "sleep 1000 & trap 'echo caught; exit 3' INT; echo inside; while :; do sleep 0.05; done";
+    let mut command = yard.run(&["--no-tty-summary"], &["sh", "-c", script]);
+    let mut run = Process::start(command.stdin(Stdio::null()));
+    run.told("inside");
+    run.signal(Signal::INT);
+    run.told("caught");
+    assert!(!run.ended(), "the program's own status is not 0");
+    assert_eq!((yard.left(), yard.processes()), (vec![], 0));
+}
+
+#[test]
+fn where_namespaces_are_refused_secrets_are_too_unless_that_is_all_the_same() {
+    let yard = Yard::new();
+    let refused = "echo 0 > /proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let within = |options: &[&str], program: &[&str]| {
+        let run = yard.run(options, program);
+        let mut command = yard.ground.command("unshare", &["-Ur", "sh", "-c", refused, "sh"]);
+        command.arg(run.get_program()).args(run.get_args());
+        let wanted = ["TMPDIR", "TOKEN"];
+        command.envs(run.get_envs().filter_map(|(name, value)| {
+            wanted.iter().any(|wanted| name == *wanted).then_some((name, value?))
+        }));
+        command.output().expect("it runs")
+    };
+    let secret = "--secret=token=env:TOKEN@origin.test";
+    let (_, err) = said(&within(&[secret], &["true"]));
+    assert!(err.contains("user namespaces") && err.contains("--weak"), "{err}");
+    let url = yard.url("origin.test");
+    let output = within(&["--allow=origin.test", secret, "--weak"], &["curl", "--silent", &url]);
+    let (out, err) = said(&output);
+    assert!(err.contains("NO SANDBOX"), "{err}");
+    assert_eq!(out, format!("Bearer {SECRET}"), "{err}");
+    assert_eq!(yard.left(), [""; 0]);
+}
+
+#[test]
+fn wrong_options_are_refused_with_what_to_write() {
+    let yard = Yard::new();
+    for (option, fix) in [
+        ("--allow=https://a.example", "scheme"),
+        ("--secret=token", "NAME=env:VAR@HOST"),
+        ("--secret=token=env:NO_SUCH_VARIABLE@a.example", "the variable NO_SUCH_VARIABLE is not set"),
+        ("--handler=h.wat", "FILE.wasm"),
+        ("--handler=none.wasm", "cannot read none.wasm"),
+    ] {
+        let (_, err) = said(&yard.run(&[option], &["true"]).output().expect("it runs"));
+        assert!(err.contains(fix), "{option}: {err}");
+    }
+    assert_eq!((yard.left(), yard.processes()), (vec![], 0));
+    yard.ground.write("faulty.toml", "allowedHosst = []\n");
+    for (file, fix) in [("none.toml", "none.toml"), ("faulty.toml", "allowedHosst")] {
+        let mut command = yard.ground.command(&yard.outgate, &["run", "--policy", file, "--", "true"]);
+        let (_, err) = said(&command.output().expect("it runs"));
+        assert!(err.contains(fix), "{err}");
+    }
+    assert_eq!(yard.processes(), 0);
+}
