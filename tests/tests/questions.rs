@@ -10,9 +10,11 @@ use control_wire::{
     row::Op,
 };
 use dataplane::limits::{PARKED_SANDBOX_MAX, QUESTIONS_SANDBOX_MAX};
+use handlers_sdk_abi::action::op;
 use serde_json::Value;
 use tests::{
     gateway::{Gateway, Tls, ask, both_ways, read_answer, read_head, template},
+    guests::{answering, entry},
     origin::{Origin, respond},
     questions::once,
 };
@@ -387,4 +389,32 @@ fn requests_that_wait_with_bodies_unread_take_no_neighbours_buffers() {
         assert!(read_head(&mut socket).starts_with("HTTP/1.1 403 "));
     }
     gateway.stop();
+}
+
+#[test]
+fn where_a_handler_sends_a_request_is_asked_about_as_well_and_the_record_holds_its_last_word() {
+    both_ways(|shards| {
+        let (origin, mut gateway) = start(shards);
+        let port = origin.address.port();
+        let mut line = entry(op::LOG, b"", b"said");
+        line[1] = 3;
+        let elsewhere = entry(op::HOST, b"", format!("second.test:{port}").as_bytes());
+        let publish = gateway.handler("h", 1, &answering(&[line, elsewhere].concat()));
+        let policy = r#"{"outbound":{"handler":"h"},"allowedHosts":[],"ask":{"hosts":["*.test"]},
+                         "allowedAddresses":[{"host":"*.test","cidrs":["127.0.0.0/8"]}]}"#;
+        gateway.apply(vec![publish, template("t", policy)]);
+        let mut stream = parked(&gateway, port);
+        for host in ["origin.test", "second.test"] {
+            let question = gateway.questions.asked();
+            assert_eq!(question.host, host);
+            assert_eq!(origin.connections(), 0);
+            gateway.shards.answer(once(question.id, Verdict::Allow));
+        }
+        assert!(read_answer(&mut stream, false).0.starts_with("HTTP/1.1 200 "));
+        assert_eq!(origin.wait_for(1)[0].fields("host").next(), Some(&*format!("second.test:{port}")));
+        drop(stream);
+        let record = gateway.records(1).remove(0);
+        assert_eq!((&record["verdict"], record["log"].as_array().unwrap().len()), (&"allowed".into(), 1));
+        assert_eq!(record["asked"]["outcome"], "allowed");
+    });
 }

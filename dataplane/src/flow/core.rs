@@ -19,7 +19,7 @@ use super::{
 use crate::{
     approval::{AskControl, Desk},
     audit::Audit,
-    clock::{BootTime, Lease, unix_millis},
+    clock::{BootTime, Lease},
     handler::Host as Guests,
     identity::{Attachments, SandboxId},
     limits::{AUTHORITY_TIME, CA_DAYS, RENEWAL_OFFER_PAUSE, SANDBOX_CONNECTIONS_MAX},
@@ -149,13 +149,13 @@ impl Core {
     /// revision refuses. Returns the tables before, to be dropped elsewhere.
     pub fn apply(&self, tables: Arc<Tables>, concerned: &Concerned) -> Arc<Tables> {
         let before = self.tables.replace(Arc::clone(&tables));
-        let (now, mut waiting) = (unix_millis(), Vec::new());
+        let mut waiting = Vec::new();
         self.residents.borrow_mut().retain(|sandbox, resident| {
             let row = tables.sandboxes.get(sandbox.as_str());
             if concerned.concerns(&tables, sandbox) {
                 let rules = tables.rules(sandbox);
                 resident.open.cut_unless(|asked, approved| match (&rules, row) {
-                    (Some(rules), Some(row)) => allows(rules, row, (asked, approved), now),
+                    (Some(rules), Some(row)) => allows(rules, row, asked, approved),
                     _ => false,
                 });
                 waiting.extend((self.desk.parked() > 0).then(|| sandbox.clone()));

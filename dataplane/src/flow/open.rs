@@ -10,8 +10,9 @@ use std::{
 
 use crate::{
     approval::About,
+    clock::unix_millis,
     http::{Host, Leg, Scheme},
-    policy::{Asked, Decision, Rules, decide_answered},
+    policy::{Asked, Decision, Rules, decide},
     snapshot::Sandbox,
     tls::Wire,
 };
@@ -171,14 +172,17 @@ impl Drop for Hold {
     }
 }
 
+/// Judges one request by the rules of a sandbox, and where these would ask, by what people have answered before.
+pub(super) fn judge(rules: &Rules, row: &Sandbox, asked: &Asked<'_>) -> Decision {
+    match decide(rules, &row.id, asked) {
+        Decision::Ask(question) => row.answers.settle(question, asked, unix_millis()),
+        decided => decided,
+    }
+}
+
 /// Whether an open exchange may go on. What a person has allowed once goes on for as long as the policy would ask.
-pub(super) fn allows(
-    rules: &Rules,
-    row: &Sandbox,
-    (asked, approved): (&Asked<'_>, bool),
-    now_unix_ms: u64,
-) -> bool {
-    match decide_answered((rules, &row.answers), &row.id, asked, now_unix_ms) {
+pub(super) fn allows(rules: &Rules, row: &Sandbox, asked: &Asked<'_>, approved: bool) -> bool {
+    match judge(rules, row, asked) {
         Decision::Allow(_) => true,
         Decision::Ask(_) => approved,
         Decision::Deny(_) => false,

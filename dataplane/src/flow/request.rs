@@ -11,21 +11,20 @@ use super::{
     ask::Asking,
     core::{Core, Resident},
     guest::{self, Consulted, GuestError, Shown, Verdict, Wanted},
-    open::Judged,
+    open::{Judged, judge},
 };
 use crate::{
     admin,
     approval::About,
     audit::Record,
     causes::chain,
-    clock::unix_millis,
     http::{
         Authority, ConnectionFacts, FieldName, FieldValue, Framing, OutgoingRequest, RequestHead, Scheme,
         TargetForm, Version, authority_of,
     },
     identity::IdentityError,
     inject,
-    policy::{Decision, HandlerUse, Injection, Permit, Place, Rules, decide_answered},
+    policy::{Decision, HandlerUse, Injection, Permit, Place, Rules},
     respond::{Blame, Refusal},
     snapshot::{Sandbox, Tables},
 };
@@ -235,8 +234,7 @@ impl Judge<'_> {
     }
 
     fn decide(&self, judged: &mut Judged) -> Result<Permit, Stop> {
-        let by = (self.rules, &self.sandbox.answers);
-        match decide_answered(by, &self.sandbox.id, &judged.asked(), unix_millis()) {
+        match judge(self.rules, self.sandbox, &judged.asked()) {
             Decision::Allow(permit) => Ok(permit),
             Decision::Ask(question) if self.approved.contains(&judged.about()) => {
                 judged.approved = true;

@@ -2,15 +2,8 @@
 
 use control_wire::question::{KeptAnswer, Verdict};
 
-use super::{
-    decide,
-    permit::{Asked, Decision},
-    rules::Rules,
-};
-use crate::{
-    http::{Host, Scheme},
-    identity::SandboxId,
-};
+use super::permit::{Asked, Decision, Question};
+use crate::http::{Host, Scheme};
 
 /// What was answered for one sandbox, each about one scheme, host and port.
 #[derive(Debug, Default)]
@@ -37,6 +30,15 @@ impl Answers {
         parsed.collect::<Result<_, _>>().map(Self)
     }
 
+    /// What becomes of a question by what was answered before.
+    pub fn settle(&self, question: Box<Question>, asked: &Asked<'_>, now_unix_ms: u64) -> Decision {
+        match self.verdict(asked, now_unix_ms) {
+            Some(Verdict::Allow) => Decision::Allow(question.allow()),
+            Some(Verdict::Deny) => Decision::Deny(question.deny()),
+            None => Decision::Ask(question),
+        }
+    }
+
     /// What was said of this, where it still counts.
     fn verdict(&self, asked: &Asked<'_>, now_unix_ms: u64) -> Option<Verdict> {
         let scheme = match asked.scheme {
@@ -47,22 +49,5 @@ impl Answers {
             (row.scheme, row.port, host) == (scheme, asked.port, asked.host)
         };
         self.0.iter().find(about).filter(|(_, row)| row.holds(now_unix_ms)).map(|(_, row)| row.verdict)
-    }
-}
-
-/// Judges one request by rules, and where these would ask, by what was answered before.
-pub fn decide_answered(
-    (rules, answers): (&Rules, &Answers),
-    sandbox: &SandboxId,
-    asked: &Asked<'_>,
-    now_unix_ms: u64,
-) -> Decision {
-    match decide(rules, sandbox, asked) {
-        Decision::Ask(question) => match answers.verdict(asked, now_unix_ms) {
-            Some(Verdict::Allow) => Decision::Allow(question.allow()),
-            Some(Verdict::Deny) => Decision::Deny(question.deny()),
-            None => Decision::Ask(question),
-        },
-        decided => decided,
     }
 }

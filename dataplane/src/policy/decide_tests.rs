@@ -4,10 +4,7 @@ use control_wire::policy::PolicyDocument;
 
 use control_wire::question::{self, KeptAnswer, Verdict};
 
-use super::{
-    Answers, Asked, Decision, Denial, DenyReason, Permit, Question, Rules, decide, decide_answered,
-    decide_opaque,
-};
+use super::{Answers, Asked, Decision, Denial, DenyReason, Permit, Question, Rules, decide, decide_opaque};
 use crate::{
     http::{Host, Scheme},
     identity::SandboxId,
@@ -225,7 +222,10 @@ fn a_kept_answer_counts_for_its_scheme_host_and_port_until_its_end_and_only_wher
     let judge = |scheme, host: &str, port, now| {
         let host = Host::parse(host).unwrap();
         let asked = Asked { method: "GET", scheme, host: &host, port, path: b"/", name_proven: true };
-        decide_answered((&rules, &answers), &sandbox, &asked, now)
+        match decide(&rules, &sandbox, &asked) {
+            Decision::Ask(question) => answers.settle(question, &asked, now),
+            decided => decided,
+        }
     };
     assert_eq!(&**permit(judge(Scheme::Https, "a.com", 443, 5)).rule(), "ask.hosts: *.com");
     question(judge(Scheme::Http, "a.com", 443, 5));

@@ -6,7 +6,7 @@ mod hosts;
 mod permit;
 mod rules;
 
-pub use answers::{AnswerError, Answers, decide_answered};
+pub use answers::{AnswerError, Answers};
 pub use decide::{decide, decide_opaque};
 pub use hosts::HostTable;
 pub use permit::{
