@@ -272,6 +272,13 @@ fn an_end_is_told_as_a_shell_tells_it() {
 }
 
 #[test]
+fn it_needs_no_program_of_the_machine_but_the_one_to_run() {
+    let ground = ground();
+    let output = ground.inside(&[], &["/bin/echo", "ran"]).env_clear().output().unwrap();
+    assert_eq!(text(&output), "ran");
+}
+
+#[test]
 fn standard_streams_pass_through() {
     let ground = ground();
     let mut child = ground

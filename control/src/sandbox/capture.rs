@@ -12,6 +12,7 @@ use control_wire::attach::ListenerKind;
 use rustix::net::sockopt::set_ipv6_v6only;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
 
+use super::limits::BACKLOG;
 use super::{netlink, nftables, system};
 
 /// Where the listener of every port listens itself. A program without capabilities can take no port below 1024, and no
@@ -19,9 +20,6 @@ use super::{netlink, nftables, system};
 const CAPTURE_PORT: u16 = 1;
 /// The port of names (RFC 1035 §4.2).
 const DNS_PORT: u16 = 53;
-/// Connections that the kernel keeps until the plane accepts them. Larger: a stopped plane lets clients wait instead
-/// of failing. Smaller: bursts are lost.
-const BACKLOG: i32 = 4_096;
 
 /// Addresses beside loopback that a sandbox has. Resolvers ask for a kind of address only where an interface has one
 /// that is no loopback (`AI_ADDRCONFIG`, RFC 3493 §6.1), and some servers listen on the machine's own. Both are of

@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::limits::SSH_ENTRIES_MAX;
+
 /// Files below a home folder that hold credentials as a rule.
 const FILES: [&str; 27] = [
     ".aws/credentials",
@@ -34,8 +36,6 @@ const FILES: [&str; 27] = [
     ".pypirc",
     ".terraform.d/credentials.tfrc.json",
 ];
-/// Entries of `.ssh` that are looked at. Larger: a folder of thousands costs time. Smaller: a key is not named.
-const SSH_ENTRIES_MAX: usize = 1_000;
 
 /// Names the files below `home` that hold credentials, but for those that are `hidden`. Empty ones hold none.
 pub fn others(home: &Path, hidden: &[PathBuf]) -> Vec<PathBuf> {

@@ -5,10 +5,11 @@ use std::os::unix::ffi::OsStrExt;
 
 use zeroize::Zeroizing;
 
+use super::limits::SECRET_BYTES_MIN;
 use super::trust::{JAVA_OPTIONS, Trust};
 
 /// Variables that lead to an agent, an engine, a desktop, an editor or another terminal of the machine.
-const WAYS_OUT: [&str; 38] = [
+const WAYS_OUT: [&str; 39] = [
     "ALACRITTY_SOCKET",
     "BUILDKIT_HOST",
     "CONTAINERD_ADDRESS",
@@ -46,6 +47,7 @@ const WAYS_OUT: [&str; 38] = [
     "WATCHDOG_USEC",
     "WAYLAND_DISPLAY",
     "WEZTERM_UNIX_SOCKET",
+    "WSL_INTEROP",
     "XAUTHORITY",
 ];
 /// Variables that name a proxy, which nothing inside could reach; compared without regard to case.
@@ -65,8 +67,6 @@ const PROXIES: [&str; 10] = [
 const NAMES: [&str; 3] = ["HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS"];
 /// Settings of our own begin so; they are for the caller.
 const OURS: &[u8] = b"OUTGATE_";
-/// A value shorter than this is no secret that could be told from an accident.
-const SECRET_BYTES_MIN: usize = 8;
 
 /// What must not be seen in the environment.
 #[derive(Default)]

@@ -5,14 +5,20 @@
 //! A socket that appears later in a folder that is shared is not seen here.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use super::limits::ENTRIES_MAX;
+
 /// Folders that hold nothing but sockets and what belongs to them. They are covered whole, so that what appears in them
 /// later is covered too; `{uid}` is the user's number, and the number is the mode of what covers them.
-const FOLDERS: [(&str, u32); 12] = [
+const FOLDERS: [(&str, u32); 13] = [
     ("/run/user/{uid}", 0o700),
+    // Starts programs of Windows, outside of everything.
+    ("/run/WSL", 0o755),
     ("/run/dbus", 0o755),
     ("/run/docker", 0o755),
     ("/run/containerd", 0o755),
@@ -28,9 +34,6 @@ const FOLDERS: [(&str, u32); 12] = [
 
 /// Folders in which sockets of other network namespaces are looked for, and how many levels below them.
 const SEARCHED: [(&str, usize); 2] = [("/run", 4), ("/tmp", 2)];
-/// Entries that are looked at there. Larger: a folder of many files delays every start. Smaller: a socket among many
-/// files is missed.
-const ENTRIES_MAX: usize = 20_000;
 
 /// What must be covered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,7 +59,7 @@ impl Exposed {
         let folders: Vec<_> = folders.filter(|(path, _)| path.is_dir()).collect();
         let within = |path: &PathBuf| folders.iter().any(|(folder, _)| path.starts_with(folder));
         let mut sockets = paths(&String::from_utf8_lossy(&listed));
-        sockets.extend(mount_points()?);
+        sockets.extend(mount_points()?.into_iter().filter(|point| point.is_part).map(|point| point.path));
         let mut left = ENTRIES_MAX;
         for (folder, levels) in SEARCHED {
             search(Path::new(folder), levels, &mut left, &mut sockets);
@@ -80,25 +83,45 @@ fn paths(list: &str) -> BTreeSet<PathBuf> {
     list.lines().skip(1).filter_map(path).collect()
 }
 
-/// Files and folders on which something is mounted: a socket may be, by itself.
-pub(super) fn mount_points() -> std::io::Result<Vec<PathBuf>> {
+/// Where something is mounted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct MountPoint {
+    pub path: PathBuf,
+    /// It is a part of another mount, so it may be a socket by itself. What is whole may be far away, and is not asked.
+    is_part: bool,
+}
+
+/// All that this process has.
+pub(super) fn mount_points() -> std::io::Result<Vec<MountPoint>> {
     Ok(points(&fs::read_to_string("/proc/self/mountinfo")?))
 }
 
-/// The fifth column (proc_pid_mountinfo(5)), where a space and the like are told by their octal number.
-fn points(list: &str) -> Vec<PathBuf> {
-    let plain = |text: &str| {
-        let mut parts = text.split('\\');
-        let mut plain = parts.next().unwrap_or_default().as_bytes().to_vec();
-        for part in parts {
-            match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-                Some(byte) => plain.extend([&[byte], &part.as_bytes()[3..]].concat()),
-                None => plain.extend([b"\\", part.as_bytes()].concat()),
+/// The fourth and fifth column (proc_pid_mountinfo(5)).
+fn points(list: &str) -> Vec<MountPoint> {
+    let point = |line: &str| {
+        let mut columns = line.split(' ').skip(3);
+        Some(MountPoint { is_part: columns.next()? != "/", path: unescaped(columns.next()?) })
+    };
+    list.lines().filter_map(point).collect()
+}
+
+/// A space and the like are told by their octal number behind a backslash.
+fn unescaped(text: &str) -> PathBuf {
+    let mut parts = text.split('\\');
+    let mut plain = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        match part.get(..3).and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                plain.push(byte);
+                plain.extend_from_slice(&part.as_bytes()[3..]);
+            }
+            None => {
+                plain.push(b'\\');
+                plain.extend_from_slice(part.as_bytes());
             }
         }
-        PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(plain))
-    };
-    list.lines().filter_map(|line| line.split(' ').nth(4)).map(plain).collect()
+    }
+    PathBuf::from(OsString::from_vec(plain))
 }
 
 /// Collects the sockets below a folder.
@@ -137,7 +160,8 @@ mod tests {
     fn mount_points_are_read_as_they_are_called() {
         let list = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
                     37 35 0:5 / /with\\040space\\134\\011 ro - tmpfs tmpfs rw\n";
-        assert_eq!(points(list), [PathBuf::from("/mnt2"), PathBuf::from("/with space\\\t")]);
+        let point = |path: &str, is_part| MountPoint { path: path.into(), is_part };
+        assert_eq!(points(list), [point("/mnt2", true), point("/with space\\\t", false)]);
     }
 
     #[test]

@@ -118,10 +118,11 @@ fn first(
     }
 }
 
-/// AppArmor lets a user namespace be made and then refuses what it is for.
+/// AppArmor lets a user namespace be made and then refuses what it is for (EACCES, EPERM).
 fn restricted(fault: Fault, machine: &Machine) -> Fault {
+    let refused = |error: &str| error.contains("denied") || error.contains("not permitted");
     match fault {
-        Fault::Step { ref error, .. } if machine.is_restricted() && error.contains("denied") => {
+        Fault::Step { ref error, .. } if machine.is_restricted() && refused(error) => {
             Fault::Refused(Refusal::AppArmor)
         }
         fault => fault,

@@ -16,10 +16,11 @@
 //! The kernel ends all of it when `run` dies, however it dies. Whoever uses this calls [`process`] first of all in its
 //! `main`, since the processes inside are started from the same program.
 
-pub mod system;
-pub mod netlink;
+mod limits;
+pub(crate) mod system;
+pub(crate) mod netlink;
 mod nftables;
-pub mod namespace;
+pub(crate) mod namespace;
 mod capture;
 mod exposed;
 mod refusal;

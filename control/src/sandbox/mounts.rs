@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_move, mount_remount,
 };
@@ -49,13 +50,15 @@ pub(super) fn separate(exposed: &Exposed) -> Result<(), Fault> {
         .map_err(|error| Fault::step("make the mounts private", &error.into()))?;
     let hard = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", hard, None).map_err(|error| match error {
-        rustix::io::Errno::PERM | rustix::io::Errno::ACCESS => Fault::Refused(Refusal::Proc),
+        Errno::PERM | Errno::ACCESS => Fault::Refused(Refusal::Proc),
         error => Fault::step("mount /proc", &error.into()),
     })?;
     // Control groups can be delegated to users, and then end or freeze what is outside.
-    for path in mount_points().map_err(|error| Fault::step("read the mounts", &error))? {
+    for point in mount_points().map_err(|error| Fault::step("read the mounts", &error))? {
+        let path = point.path;
         if path.starts_with("/sys") {
-            mount_remount(&path, hard | MountFlags::BIND | MountFlags::RDONLY, "")
+            let done = mount_remount(&path, hard | MountFlags::BIND | MountFlags::RDONLY, "");
+            reachable(done)
                 .map_err(|error| Fault::step(format!("make {} read-only", path.display()), &error.into()))?;
         }
     }
@@ -65,8 +68,8 @@ pub(super) fn separate(exposed: &Exposed) -> Result<(), Fault> {
         root(terminal.as_deref())?;
     } else if let Some(terminal) = &terminal {
         // Where ttyname(3) finds it.
-        cover(terminal, Path::new(CONSOLE))
-            .map_err(|error| Fault::step("lay the terminal over the console", &error))?;
+        mount_bind(terminal, CONSOLE)
+            .map_err(|error| Fault::step("lay the terminal over the console", &error.into()))?;
     }
     // Other terminals of the user's could be read. `/dev/ptmx` goes to what is mounted here.
     terminals("/dev/pts").map_err(|error| Fault::step("mount /dev/pts", &error))?;
@@ -86,7 +89,8 @@ pub(super) fn separate(exposed: &Exposed) -> Result<(), Fault> {
             .map_err(|error| Fault::step("mount /dev/mqueue", &error.into()))?;
     }
     for (path, mode) in &exposed.folders {
-        memory(path, *mode)?;
+        reachable(empty(path, *mode))
+            .map_err(|error| Fault::step(format!("cover {}", path.display()), &error.into()))?;
     }
     for path in exposed.sockets.iter().map(PathBuf::as_path).chain(DANGEROUS.iter().map(Path::new)) {
         hide(&folder, path)?;
@@ -101,12 +105,8 @@ pub(super) fn furnish(furniture: &Furniture) -> Result<(), Fault> {
         write(&folder.join(name), &bytes.0, 0o444)?;
     }
     for (name, over) in furniture.covers.iter().map(|(name, over)| (name, Path::new(over))) {
-        match cover(&folder.join(name), over) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            done => {
-                done.map_err(|error| Fault::step(format!("lay {name} over {}", over.display()), &error))?
-            }
-        }
+        reachable(mount_bind(folder.join(name), over))
+            .map_err(|error| Fault::step(format!("lay {name} over {}", over.display()), &error.into()))?;
     }
     for (path, files) in &furniture.folders {
         own_folder(Path::new(path), files)?;
@@ -166,17 +166,26 @@ fn hide(folder: &Path, path: &Path) -> Result<(), Fault> {
     if path.is_dir() {
         return memory(path, 0);
     }
-    match cover(&folder.join(NOTHING), path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done.map_err(|error| Fault::step(format!("hide {}", path.display()), &error)),
+    let done = reachable(mount_bind(folder.join(NOTHING), path));
+    done.map_err(|error| Fault::step(format!("hide {}", path.display()), &error.into()))
+}
+
+/// What is not there, or lies in a folder that is closed to this user, can be reached by nothing inside.
+fn reachable(done: Result<(), Errno>) -> Result<(), Errno> {
+    match done {
+        Err(Errno::NOENT | Errno::ACCESS) => Ok(()),
+        done => done,
     }
 }
 
 /// An empty folder in memory takes the place of this one.
 fn memory(path: &Path, mode: u32) -> Result<(), Fault> {
+    empty(path, mode).map_err(|error| Fault::step(format!("cover {}", path.display()), &error.into()))
+}
+
+fn empty(path: &Path, mode: u32) -> Result<(), Errno> {
     let data = CString::new(format!("mode={mode:o}")).unwrap_or_default();
     mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, &*data)
-        .map_err(|error| Fault::step(format!("cover {}", path.display()), &error.into()))
 }
 
 /// A folder of the program's own takes the place of this one, with files that it may write.
@@ -191,11 +200,6 @@ fn own_folder(path: &Path, files: &[(String, Bytes)]) -> Result<(), Fault> {
         write(&file, &bytes.0, 0o600)?;
     }
     Ok(())
-}
-
-/// A file takes the place of another, whatever links lead there.
-fn cover(with: &Path, over: &Path) -> io::Result<()> {
-    Ok(mount_bind(with, over)?)
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Fault> {

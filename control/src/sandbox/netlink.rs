@@ -3,10 +3,11 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+use super::limits::NETLINK_TIME;
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
@@ -25,8 +26,6 @@ const IFF_UP: u32 = 1;
 const LOOPBACK: u32 = 1;
 /// Length, type, flags, sequence, port (struct nlmsghdr).
 const HEADER_BYTES: usize = 16;
-/// The kernel answers in the call itself; one that does not is not what it seems.
-const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// A socket to one of the kernel's netlink families.
 pub(super) struct Netlink(OwnedFd);
@@ -36,7 +35,7 @@ impl Netlink {
     pub fn open(family: Option<Protocol>) -> io::Result<Self> {
         let socket =
             rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, family)?;
-        set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIME))?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(NETLINK_TIME))?;
         Ok(Self(socket))
     }
 

@@ -19,14 +19,13 @@ use rustix::process::{Signal, kill_process};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::limits::REPORTS_MAX;
 use super::terminal::{Terminal, has_shell, others_of_group};
 use super::word::{End, Fault, Order, Report, hear, say};
 use super::{INSIDE_COMMAND, SandboxError};
 
 /// Signals that go on to the program. A terminal's own reach it without us.
 const PASSED_ON: [i32; 6] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2];
-/// Reports that wait to be taken: the sandbox tells three in its life.
-const REPORTS_MAX: usize = 4;
 
 /// What the sandbox's processes tell, in this order.
 pub(super) enum News {

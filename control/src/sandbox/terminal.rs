@@ -10,10 +10,8 @@ use std::path::PathBuf;
 use rustix::process::{Pid, Signal};
 use rustix::termios::tcsetpgrp;
 
+use super::limits::PARENTS_MAX;
 use super::system::{Mask, mask};
-
-/// Parents that are looked at for a shell. Larger: nothing. Smaller: a deep pile of scripts hides it.
-const PARENTS_MAX: usize = 32;
 
 /// The controlling terminal of this process.
 pub(super) struct Terminal(File);

@@ -10,10 +10,8 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::limits::PACKET_BYTES_MAX;
 use super::refusal::Refusal;
-
-/// Bytes of a packet; an error's text is its longest part.
-const PACKET_BYTES_MAX: usize = 16 << 10;
 
 /// What `run` asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
