@@ -272,6 +272,23 @@ fn an_end_is_told_as_a_shell_tells_it() {
 }
 
 #[test]
+fn an_end_is_told_where_the_caller_ignores_the_ends_of_children() {
+    let ground = ground();
+    let script = format!("trap '' CHLD; exec {} -- sh -c 'true | true; exit 7'", ground.program().display());
+    assert_eq!(ground.command("sh", &["-c", &script]).status().unwrap().code(), Some(7));
+}
+
+#[test]
+fn what_the_caller_ignores_the_program_ignores() {
+    let ground = ground();
+    let script = format!("trap '' HUP; exec {} -- grep SigIgn /proc/self/status", ground.program().display());
+    let told = text(&ground.command("sh", &["-c", &script]).output().unwrap());
+    let ignored = told.strip_prefix("SigIgn:\t").and_then(|mask| u64::from_str_radix(mask, 16).ok());
+    // The named signals; SIGHUP is the first.
+    assert_eq!(ignored.map(|mask| mask & 0x7fff_ffff), Some(1), "{told}");
+}
+
+#[test]
 fn it_needs_no_program_of_the_machine_but_the_one_to_run() {
     let ground = ground();
     let output = ground.inside(&[], &["/bin/echo", "ran"]).env_clear().output().unwrap();

@@ -36,6 +36,7 @@ pub(super) fn main() -> ExitCode {
         // The socket is nothing for those that follow.
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
         system::close_on_exec_from(3)?;
+        system::keep_ends_of_children()?;
         Ok(socket)
     });
     let Ok(socket) = made else { return ExitCode::from(FAILED) };

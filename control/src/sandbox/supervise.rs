@@ -20,6 +20,7 @@ use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIG
 use signal_hook::iterator::{Handle, Signals};
 
 use super::limits::REPORTS_MAX;
+use super::system::keep_ends_of_children;
 use super::terminal::{Terminal, has_shell, others_of_group};
 use super::word::{End, Fault, Order, Report, hear, say};
 use super::{INSIDE_COMMAND, SandboxError};
@@ -47,6 +48,7 @@ impl Supervised {
     /// Starts the first two processes.
     pub fn start() -> Result<Self, SandboxError> {
         let step = |error| SandboxError::Step { step: "start a process".into(), error };
+        keep_ends_of_children().map_err(|error| step(error.to_string()))?;
         let (ours, theirs) = pair().map_err(|error| step(error.to_string()))?;
         let socket = Arc::new(ours);
         let (tell, news) = sync_channel(REPORTS_MAX);

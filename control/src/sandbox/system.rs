@@ -8,6 +8,7 @@
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
 use rustix::process::{Pid, Signal};
 use rustix::thread::UnshareFlags;
@@ -94,6 +95,16 @@ pub fn transparent(socket: BorrowedFd<'_>, v4: bool, v6: bool) -> io::Result<()>
         }
     }
     Ok(())
+}
+
+/// Lets this process wait for its children. Where the caller ignores SIGCHLD, and so everything that it starts, the
+/// kernel throws their ends away (wait(2)); a program that is started from here on has the default again.
+///
+/// # Errors
+/// What the kernel says.
+pub fn keep_ends_of_children() -> io::Result<()> {
+    // Any handler will do; this one sets a flag that nobody reads.
+    signal_hook::flag::register(libc::SIGCHLD, Arc::default()).map(drop)
 }
 
 /// Puts a filter of system calls on this thread and all that it starts (seccomp(2)). `no_new_privs` must be set.
