@@ -6,7 +6,6 @@
 pub mod limits;
 pub mod causes;
 pub mod clock;
-pub mod metrics;
 pub mod config;
 pub mod ring;
 

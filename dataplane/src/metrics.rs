@@ -1,1 +1,0 @@
-//! Plain counters of a shard.
