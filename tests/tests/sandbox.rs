@@ -491,6 +491,26 @@ fn a_stopped_program_gives_the_shell_its_terminal_and_goes_on_in_the_foreground(
 }
 
 #[test]
+fn the_terminal_is_lent_for_a_question_while_the_program_waits_for_it() {
+    let ground = ground();
+    let run = format!("{} --ask -- cat; echo status $?", ground.program().display());
+    let mut shell = ground.command("script", &["-qec", &run, "/dev/null"]);
+    let mut shell = Ended(shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+    let (mut keys, screen) = (shell.0.stdin.take().unwrap(), Screen::of(shell.0.stdout.take().unwrap()));
+    for (typed, comes) in [
+        ("", "may it?\r\n"),
+        ("yes\n", "you said yes\r\n"),
+        ("line\n", "line\r\nline\r\n"),
+        ("\u{4}", "status 0\r\n"),
+    ] {
+        keys.write_all(typed.as_bytes()).unwrap();
+        screen.read_until(comes);
+    }
+    drop(keys);
+    shell.0.wait().unwrap();
+}
+
+#[test]
 fn a_program_of_roots_can_change_neither_the_kernel_nor_devices() {
     let ground = Ground::of_root(env!("CARGO_BIN_EXE_in-sandbox"));
     let write = "cat /proc/sys/kernel/core_pattern > /proc/sys/kernel/core_pattern";

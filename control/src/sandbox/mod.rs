@@ -35,6 +35,7 @@ pub mod environment;
 pub mod credentials;
 mod filter;
 mod privileges;
+mod lend;
 mod init;
 mod supervise;
 
@@ -51,6 +52,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 pub use capture::OWN_ADDRESSES;
 pub use environment::{Environment, Hidden, Removed, environment};
+pub use lend::{Lender, Lent};
 pub use refusal::{Machine, Refusal};
 pub use trust::{Trust, TrustError};
 pub use word::End;
@@ -270,6 +272,11 @@ impl Running {
             News::Ended(end) => Ok(end),
             _ => Err(SandboxError::Lost),
         }
+    }
+
+    /// Something with which another thread can ask the person at the terminal.
+    pub fn lender(&self) -> Lender {
+        Lender(self.supervised.desk())
     }
 
     /// Something with which another thread can end it; [`Running::wait`] then fails.

@@ -19,6 +19,7 @@ use rustix::process::{Signal, kill_process};
 use signal_hook::consts::signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::{Handle, Signals};
 
+use super::lend::Desk;
 use super::limits::REPORTS_MAX;
 use super::system::keep_ends_of_children;
 use super::terminal::{Terminal, has_shell, others_of_group};
@@ -39,6 +40,7 @@ pub(super) enum News {
 /// A sandbox's processes. Dropped, they are ended and waited for.
 pub(super) struct Supervised {
     socket: Arc<OwnedFd>,
+    desk: Arc<Desk>,
     news: Receiver<News>,
     signals: Option<Handle>,
     thread: Option<JoinHandle<()>>,
@@ -53,17 +55,18 @@ impl Supervised {
         let socket = Arc::new(ours);
         let (tell, news) = sync_channel(REPORTS_MAX);
         let (spawned, done) = sync_channel(1);
-        let theirs_socket = Arc::clone(&socket);
+        let desk = Arc::new(Desk::new(Arc::clone(&socket)));
+        let (heard, minded) = (Arc::clone(&socket), Arc::clone(&desk));
         let thread = thread::spawn(move || match spawn(theirs) {
             Ok(child) => {
                 let _waited_for = spawned.send(Ok(()));
-                attend(&theirs_socket, child, &tell);
+                attend(&heard, child, &minded, &tell);
             }
             Err(error) => {
                 let _waited_for = spawned.send(Err(error));
             }
         });
-        let supervised = Self { socket, news, signals: None, thread: Some(thread) };
+        let supervised = Self { socket, desk, news, signals: None, thread: Some(thread) };
         match done.recv() {
             Ok(Ok(())) => Ok(supervised),
             Ok(Err(error)) => Err(step(error.to_string())),
@@ -99,6 +102,11 @@ impl Supervised {
     pub fn kill(&self) {
         // The first process ends when it hears no more.
         let _gone = shutdown(&*self.socket, Shutdown::Both);
+    }
+
+    /// Who has the terminal.
+    pub fn desk(&self) -> Arc<Desk> {
+        Arc::clone(&self.desk)
     }
 
     /// Something that can end it from elsewhere.
@@ -139,12 +147,13 @@ fn spawn(socket: OwnedFd) -> io::Result<Child> {
 }
 
 /// Hears reports until the processes are gone, and waits for the one that was started here.
-fn attend(socket: &OwnedFd, mut child: Child, tell: &SyncSender<News>) {
+fn attend(socket: &OwnedFd, mut child: Child, desk: &Desk, tell: &SyncSender<News>) {
     let terminal = Terminal::open();
     // The program gets the foreground where this process has it, and what it did with it ends with it.
-    let mut given = terminal.as_ref().is_some_and(Terminal::is_ours);
-    let take_back = |given| {
-        if let (Some(terminal), true) = (&terminal, given) {
+    let foreground = terminal.as_ref().is_some_and(Terminal::is_ours);
+    let take_back = || {
+        if let (Some(terminal), true) = (&terminal, desk.is_given()) {
+            desk.set_given(false);
             terminal.take();
         }
     };
@@ -154,11 +163,15 @@ fn attend(socket: &OwnedFd, mut child: Child, tell: &SyncSender<News>) {
                 News::Ready { listeners: kinds.into_iter().zip(passed).collect(), micros }
             }
             Report::Ready { .. } => break,
-            Report::Started => News::Started,
+            Report::Started => {
+                desk.set_given(foreground);
+                News::Started
+            }
+            Report::Stopped if desk.is_awaited() => continue,
             Report::Stopped => {
                 if let Some(terminal) = &terminal {
-                    for order in stop(terminal, given) {
-                        given = order == Order::Resume { foreground: true };
+                    for order in stop(terminal, desk.is_given()) {
+                        desk.set_given(order == Order::Resume { foreground: true });
                         let _gone = say(socket, &order, &[]);
                     }
                 }
@@ -168,7 +181,7 @@ fn attend(socket: &OwnedFd, mut child: Child, tell: &SyncSender<News>) {
             Report::Failed(fault) => News::Failed(fault),
         };
         if matches!(news, News::Ended(_)) {
-            take_back(given);
+            take_back();
         }
         if tell.send(news).is_err() {
             break;
@@ -176,7 +189,7 @@ fn attend(socket: &OwnedFd, mut child: Child, tell: &SyncSender<News>) {
     }
     let _gone = shutdown(socket, Shutdown::Both);
     let _reaped = child.wait();
-    take_back(given);
+    take_back();
 }
 
 /// Stops this process, and all of its job, as the program inside was stopped; goes on when the shell says so. Answers

@@ -23,6 +23,10 @@ impl Terminal {
         OpenOptions::new().read(true).write(true).custom_flags(flags).open("/dev/tty").ok().map(Self)
     }
 
+    pub fn file(&self) -> &File {
+        &self.0
+    }
+
     /// Whether this process is in its foreground.
     pub fn is_ours(&self) -> bool {
         Stat::own().is_some_and(|own| own.group == own.foreground)

@@ -1,19 +1,19 @@
 //! Runs a program in the sandbox of `outgate run`, with a stand-in for the plane that answers where each connection was
 //! meant to go. For the tests of the sandbox by itself.
 //!
-//! `in-sandbox [--hide-variable NAME]… [--hide-file PATH]… [--times] [--end-after-start] -- PROGRAM ARGUMENTS…`, or
+//! `in-sandbox [--hide-variable NAME]… [--hide-file PATH]… [--times] [--end-after-start] [--ask] -- PROGRAM ARGUMENTS…`, or
 //! `in-sandbox probe WHAT ARGUMENTS…` for a program that tries one thing and says what came of it.
 
 mod probe;
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
-use control::sandbox::{Hidden, Sandbox, SandboxError, Trust, World, environment, folder};
+use control::sandbox::{Hidden, Lender, Sandbox, SandboxError, Trust, World, environment, folder};
 use control_wire::attach::ListenerKind;
 
 /// What every name inside is answered with.
@@ -25,6 +25,7 @@ struct Options {
     hidden_files: Vec<String>,
     times: bool,
     end_after_start: bool,
+    ask: bool,
     program: Vec<String>,
 }
 
@@ -54,6 +55,7 @@ fn options(arguments: Vec<String>) -> Options {
             "--hide-variable" => options.hidden_variables.extend(arguments.next()),
             "--hide-file" => options.hidden_files.extend(arguments.next()),
             "--times" => options.times = true,
+            "--ask" => options.ask = true,
             "--end-after-start" => options.end_after_start = true,
             "--" => options.program = arguments.by_ref().collect(),
             other => panic!("unknown option {other}"),
@@ -93,6 +95,9 @@ fn run(options: Options) -> Result<u8, SandboxError> {
     if options.end_after_start {
         running.ender().end();
     }
+    if options.ask {
+        ask(&running.lender()).expect("the terminal is lent");
+    }
     let end = running.wait()?;
     if options.times {
         eprintln!(
@@ -101,6 +106,16 @@ fn run(options: Options) -> Result<u8, SandboxError> {
         );
     }
     Ok(end.status())
+}
+
+/// Asks the person at the terminal, while the program wants to read from it.
+fn ask(lender: &Lender) -> io::Result<()> {
+    let lent = lender.borrow().ok_or(io::ErrorKind::NotFound)?;
+    assert!(lender.borrow().is_none(), "it is lent once");
+    write!(lent.file(), "may it?\n")?;
+    let mut answer = String::new();
+    io::BufReader::new(lent.file()).read_line(&mut answer)?;
+    writeln!(lent.file(), "you said {}", answer.trim_end())
 }
 
 fn authority() -> String {

@@ -1,0 +1,114 @@
+//! The terminal, lent back to `run` while the program has it: for a question to the person.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::process::Pid;
+use rustix::termios::{
+    InputModes, LocalModes, OptionalActions, OutputModes, Termios, tcgetattr, tcgetpgrp, tcsetattr,
+};
+
+use super::terminal::Terminal;
+use super::word::{Order, say};
+
+/// Who has the terminal.
+#[derive(Debug)]
+pub(super) struct Desk {
+    socket: Arc<OwnedFd>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The program, or whoever it was lent to.
+    given: bool,
+    lent: bool,
+    /// The program wanted it meanwhile, and was stopped.
+    stopped: bool,
+}
+
+impl Desk {
+    pub fn new(socket: Arc<OwnedFd>) -> Self {
+        Self { socket, state: Mutex::default() }
+    }
+
+    pub fn is_given(&self) -> bool {
+        self.state().given
+    }
+
+    pub fn set_given(&self, given: bool) {
+        self.state().given = given;
+    }
+
+    /// Whether a program that was stopped waits for the terminal to come back, and not for a shell.
+    pub fn is_awaited(&self) -> bool {
+        let mut state = self.state();
+        state.stopped |= state.lent;
+        state.lent
+    }
+
+    /// Nothing here can be half done.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lends the terminal of a running program.
+#[derive(Clone, Debug)]
+pub struct Lender(pub(super) Arc<Desk>);
+
+impl Lender {
+    /// Takes the terminal for as long as the answer lives, in the state in which people type lines; a program that
+    /// reads from it meanwhile waits. `None` where the program does not have it either: without one, in the background,
+    /// or lent already.
+    pub fn borrow(&self) -> Option<Lent> {
+        let mut state = self.0.state();
+        if !state.given || state.lent {
+            return None;
+        }
+        let terminal = Terminal::open()?;
+        let (group, modes) = (tcgetpgrp(terminal.file()).ok()?, tcgetattr(terminal.file()).ok()?);
+        state.lent = true;
+        drop(state);
+        terminal.take();
+        let mut lines = modes.clone();
+        lines.input_modes |= InputModes::ICRNL;
+        lines.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
+        lines.local_modes |= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+        // Where that fails, the answer is typed unseen.
+        let _unseen = tcsetattr(terminal.file(), OptionalActions::Drain, &lines);
+        Some(Lent { desk: Arc::clone(&self.0), terminal, group, modes })
+    }
+}
+
+/// The terminal, to write a question to and to read the answer from. Dropped, the program has it again.
+pub struct Lent {
+    desk: Arc<Desk>,
+    terminal: Terminal,
+    group: Pid,
+    modes: Termios,
+}
+
+impl Lent {
+    /// The terminal.
+    pub fn file(&self) -> &File {
+        self.terminal.file()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut state = self.desk.state();
+        state.lent = false;
+        // A program that has ended leaves it to this process, as it was when that asked.
+        if !state.given {
+            return;
+        }
+        let _unseen = tcsetattr(self.terminal.file(), OptionalActions::Drain, &self.modes);
+        self.terminal.give(self.group);
+        if std::mem::take(&mut state.stopped) {
+            let _gone = say(&*self.desk.socket, &Order::Resume { foreground: true }, &[]);
+        }
+    }
+}
