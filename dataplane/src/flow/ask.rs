@@ -49,21 +49,6 @@ impl Asking {
     }
 }
 
-impl From<&AskError> for Refusal {
-    fn from(error: &AskError) -> Self {
-        let (status, code, blame, remedy) = match error {
-            AskError::ParkedOfSandbox | AskError::QuestionsOfSandbox => {
-                (429, "ask_too_many", Blame::Sandbox, "wait until some of them are answered")
-            }
-            AskError::ParkedOfShard => (503, "ask_busy", Blame::Gateway, "try again later"),
-            AskError::Unreachable => {
-                (503, "ask_unreachable", Blame::Gateway, "try again when control is reachable")
-            }
-        };
-        Self::new(status, code, blame, &error.to_string(), remedy)
-    }
-}
-
 /// Waits for what a person says, or for whatever else settles it; gives what is to be done then. The head holds no
 /// receive buffer, and nothing of the body is read meanwhile.
 ///

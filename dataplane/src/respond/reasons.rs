@@ -2,6 +2,7 @@
 
 use super::{Blame, Refusal};
 use crate::{
+    approval::AskError,
     handler::HandlerError,
     http::{AuthorityError, EditError, HeadError},
     identity::IdentityError,
@@ -10,6 +11,21 @@ use crate::{
     tls::{CertificateFault, TlsError},
     upstream::{GuardError, ResolveError, dial::DialError, resolve::Failure},
 };
+
+impl From<&AskError> for Refusal {
+    fn from(error: &AskError) -> Self {
+        let (status, code, blame, remedy) = match error {
+            AskError::ParkedOfSandbox | AskError::QuestionsOfSandbox => {
+                (429, "ask_too_many", Blame::Sandbox, "wait until some of them are answered")
+            }
+            AskError::ParkedOfShard => (503, "ask_busy", Blame::Gateway, "try again later"),
+            AskError::Unreachable => {
+                (503, "ask_unreachable", Blame::Gateway, "try again when control is reachable")
+            }
+        };
+        Self::new(status, code, blame, &error.to_string(), remedy).because(error)
+    }
+}
 
 impl From<&InjectError> for Refusal {
     fn from(error: &InjectError) -> Self {
