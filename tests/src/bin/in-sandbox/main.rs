@@ -112,7 +112,7 @@ fn run(options: Options) -> Result<u8, SandboxError> {
 fn ask(lender: &Lender) -> io::Result<()> {
     let lent = lender.borrow().ok_or(io::ErrorKind::NotFound)?;
     assert!(lender.borrow().is_none(), "it is lent once");
-    write!(lent.file(), "may it?\n")?;
+    writeln!(lent.file(), "may it?")?;
     let mut answer = String::new();
     io::BufReader::new(lent.file()).read_line(&mut answer)?;
     writeln!(lent.file(), "you said {}", answer.trim_end())
