@@ -267,6 +267,9 @@ fn obey(order: &Order, program: Pid) {
                 let _ended = kill_process(program, signal);
             }
         }
+        Order::Pause => {
+            let _ended = kill_process_group(program, Signal::STOP);
+        }
         Order::Resume { foreground } => {
             if *foreground && let Some(terminal) = Terminal::open() {
                 terminal.give(program);

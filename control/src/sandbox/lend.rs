@@ -2,13 +2,14 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rustix::process::Pid;
 use rustix::termios::{
     InputModes, LocalModes, OptionalActions, OutputModes, Termios, tcgetattr, tcgetpgrp, tcsetattr,
 };
 
+use super::limits::PAUSE_TIME;
 use super::terminal::Terminal;
 use super::word::{Order, say};
 
@@ -17,6 +18,8 @@ use super::word::{Order, say};
 pub(super) struct Desk {
     socket: Arc<OwnedFd>,
     state: Mutex<State>,
+    /// The program was stopped while the terminal is lent.
+    stop: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -30,7 +33,7 @@ struct State {
 
 impl Desk {
     pub fn new(socket: Arc<OwnedFd>) -> Self {
-        Self { socket, state: Mutex::default() }
+        Self { socket, state: Mutex::default(), stop: Condvar::new() }
     }
 
     pub fn is_given(&self) -> bool {
@@ -45,7 +48,17 @@ impl Desk {
     pub fn is_awaited(&self) -> bool {
         let mut state = self.state();
         state.stopped |= state.lent;
+        self.stop.notify_all();
         state.lent
+    }
+
+    /// Whoever waits in a read keeps what comes next, though the terminal is no longer its own. Stopped and continued,
+    /// it begins that read anew, and is stopped for it until the terminal comes back.
+    fn interrupt_reads(&self) {
+        let _gone = say(&*self.socket, &Order::Pause, &[]);
+        // One that does not stop in time has ended, or is stopped already.
+        drop(self.stop.wait_timeout_while(self.state(), PAUSE_TIME, |state| !state.stopped));
+        let _gone = say(&*self.socket, &Order::Resume { foreground: false }, &[]);
     }
 
     /// Nothing here can be half done.
@@ -72,6 +85,7 @@ impl Lender {
         state.lent = true;
         drop(state);
         terminal.take();
+        self.0.interrupt_reads();
         let mut lines = modes.clone();
         lines.input_modes |= InputModes::ICRNL;
         lines.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;

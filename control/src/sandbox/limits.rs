@@ -14,6 +14,9 @@ pub const PACKET_BYTES_MAX: usize = 16 << 10;
 /// Reports that wait to be taken: a sandbox tells three in its life. Larger: nothing. Smaller: the thread that heeds
 /// the program's stops waits for whoever takes them.
 pub const REPORTS_MAX: usize = 4;
+/// Time for a program to stop when the terminal is taken from it. Larger: a question to the person waits for a program
+/// that hangs in the kernel. Smaller: one under load takes the answer for itself.
+pub const PAUSE_TIME: Duration = Duration::from_secs(2);
 /// Files that are looked at for sockets of other network namespaces. Larger: a folder of many files delays every start.
 /// Smaller: a socket among many files is missed.
 pub const ENTRIES_MAX: usize = 20_000;

@@ -21,6 +21,8 @@ pub(super) enum Order {
     Start,
     /// Send a signal to the program.
     Signal(i32),
+    /// Stop the program's group.
+    Pause,
     /// Let the program go on that was stopped.
     Resume {
         /// It gets the terminal.
