@@ -90,6 +90,11 @@ impl Gateway {
         Ok(Self { processes, client, attach, runtime })
     }
 
+    /// What speaks to its API, for another thread.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     /// One call of the API whose refusal is an error.
     ///
     /// # Errors

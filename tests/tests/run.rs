@@ -146,6 +146,52 @@ fn least_policy_of_what_was_observed_is_printed() {
     assert!(yard.origin.seen().is_empty(), "the origin was never dialled");
 }
 
+/// Runs a command at a terminal of its own, types an answer whenever it is asked, and says all that was shown.
+const AT_A_TERMINAL: &str = r#"
+import os, pty, sys
+answers = sys.argv[1].split(',')
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[2], sys.argv[2:])
+shown = b''
+while True:
+    try:
+        piece = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not piece:
+        break
+    shown += piece
+    if shown.count(b'[d]eny: ') > shown.count(b'typed') and answers:
+        shown += b'typed'
+        os.write(terminal, answers.pop(0).encode() + b'\n')
+sys.stdout.buffer.write(shown)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+#[test]
+fn a_request_that_nothing_allows_waits_until_the_terminal_has_said_yes_or_no() {
+    let yard = Yard::new();
+    let url = yard.url("origin.test");
+    let script = "curl --silent \"$1\"; echo; curl --silent \"$1\"; echo; curl --silent \"$1\"";
+    for (answers, allowed) in [("nonsense,once,host", true), ("deny", false)] {
+        let run = yard.run(&["--ask"], &["sh", "-c", script, "sh", &url]);
+        let mut command = yard.ground.command("python3", &["-c", AT_A_TERMINAL, answers]);
+        command.arg(run.get_program()).args(run.get_args());
+        command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let before = yard.origin.seen().len();
+        let (out, err) = said(&command.output().expect("it runs"));
+        let question = format!("may the program send GET {}?", url.split('?').next().unwrap());
+        assert!(out.contains(&question), "{out}{err}");
+        // Nonsense is asked about again; the answer for the host covers what follows.
+        let asked = out.matches(&question).count();
+        let seen = yard.origin.seen().len() - before;
+        assert_eq!((asked, seen), if allowed { (3, 3) } else { (1, 0) }, "{out}");
+        assert_eq!(out.matches("\"code\":\"ask_denied\"").count(), if allowed { 0 } else { 3 }, "{out}");
+    }
+    assert_eq!((yard.left(), yard.processes()), (vec![], 0));
+}
+
 #[test]
 fn records_are_appended_to_a_file_that_the_program_does_not_see() {
     let yard = Yard::new();

@@ -2,6 +2,7 @@
 
 mod options;
 mod policy;
+mod ask;
 mod tally;
 mod summary;
 mod weak;
@@ -207,7 +208,11 @@ fn apart(
         hidden,
     };
     sandbox::close_to_others()?;
-    Ok(sandbox.start(world)?.wait()?)
+    let running = sandbox.start(world)?;
+    if args.ask {
+        ask::start(gateway.client(), running.lender());
+    }
+    Ok(running.wait()?)
 }
 
 /// The program beside everything else, with the proxy in its variables.

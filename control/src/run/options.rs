@@ -33,6 +33,9 @@ pub struct RunArgs {
     /// Let everything through that is safe to dial, and print the least policy that would have done
     #[arg(long, conflicts_with = "policy")]
     pub observe: bool,
+    /// Ask at the terminal whenever nothing allows a request, which waits for the answer
+    #[arg(long, conflicts_with = "observe")]
+    pub ask: bool,
     /// Append the records to this file too, which the program cannot see
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,

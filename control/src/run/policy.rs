@@ -17,6 +17,9 @@ pub fn document(args: &RunArgs, file: Value) -> Value {
         // Set, even empty, it is a gate.
         extend(&mut document, "allowedHosts", args.allow.iter().map(|host| json!(host.0)));
     }
+    if args.ask {
+        document.insert("ask".into(), json!({ "hosts": ["*"] }));
+    }
     if !args.deny.is_empty() {
         extend(&mut document, "deniedHosts", args.deny.iter().map(|host| json!(host.0)));
     }
@@ -85,6 +88,7 @@ mod tests {
     fn nothing_is_allowed_unless_it_is_said() {
         assert_eq!(made(&[], Value::Null), json!({ "allowedHosts": [] }));
         assert_eq!(made(&["--observe"], Value::Null), json!({ "enableInternet": true }));
+        assert_eq!(made(&["--ask"], Value::Null), json!({ "allowedHosts": [], "ask": { "hosts": ["*"] } }));
         // A file that says what happens to hosts outside of lists is not overruled.
         assert_eq!(made(&[], json!({ "enableInternet": true })), json!({ "enableInternet": true }));
     }
