@@ -4,6 +4,7 @@ pub mod limits;
 pub mod causes;
 pub mod files;
 pub mod tell;
+pub mod fold;
 pub mod seal;
 pub mod pki;
 pub mod tables;

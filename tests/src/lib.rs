@@ -6,6 +6,7 @@ pub mod client;
 pub mod counting;
 pub mod gateway;
 pub mod guests;
+pub mod netns;
 pub mod no_ring;
 pub mod origin;
 pub mod process;

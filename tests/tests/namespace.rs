@@ -1,14 +1,9 @@
 //! A program in a network namespace of its own, without privileges: everything that it dials is captured by sockets
 //! that were made in there and passed out, and a stand-in address means the name that it was given for.
 
-use std::{
-    path::Path,
-    process::{Command, Output},
-    sync::Arc,
-};
-
 use tests::{
     gateway::{Gateway, SECRET, both_ways},
+    netns::said_inside,
     origin::{Origin, respond},
 };
 
@@ -62,35 +57,15 @@ except OSError as error:
 print(json.dumps(said))
 "#;
 
-fn run_inside(program: &Path, arguments: &[&str]) -> Output {
-    let inside = "ip link set lo up && ip route add local 0.0.0.0/0 dev lo && exec python3 \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net", "sh", "-c", inside, "sh"]).arg(program);
-    command.args(arguments).output().expect("`unshare` of util-linux is needed")
-}
+/// How its network is made.
+const SET_UP: &str = "ip route add local 0.0.0.0/0 dev lo";
 
 #[test]
 fn program_in_a_namespace_reaches_what_is_allowed_and_learns_why_the_rest_is_not() {
     both_ways(|shards| {
         let origin = Origin::tls(&["origin.test"], |_, out| respond(out, b"from outside"));
         let gateway = Gateway::start(shards, &origin);
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str| folder.path().join(name);
-        let text = |name: &str| file(name).to_str().unwrap().to_owned();
-        let _server = dataplane::attach::start(&file("attach"), Arc::clone(&gateway.shards), None).unwrap();
-        std::fs::write(file("program.py"), PROGRAM).unwrap();
-        let pem = dataplane::admin::to_pem(gateway.authority("box"));
-        std::fs::write(file("authority.pem"), pem).unwrap();
-
-        let port = origin.address.port().to_string();
-        let ran = run_inside(&file("program.py"), &[&text("attach"), &text("authority.pem"), &port]);
-        let told = String::from_utf8_lossy(&ran.stderr);
-        assert!(
-            ran.status.success(),
-            "needs unprivileged user namespaces, iproute2 and python3: {} {told}",
-            ran.status
-        );
-        let said: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+        let said = said_inside(&gateway, &origin, SET_UP, PROGRAM);
         assert_eq!(said["attached"]["ok"], true, "{said:#}");
         assert_eq!((&said["origin.test"][0], &said["origin.test"][1]), (&200.into(), &"from outside".into()));
         assert_eq!(said["other.test"][0], 403, "{said:#}");
@@ -104,7 +79,7 @@ fn program_in_a_namespace_reaches_what_is_allowed_and_learns_why_the_rest_is_not
         let seen = origin.seen();
         assert_eq!(seen.len(), 1, "only the allowed request left");
         assert_eq!(seen[0].fields("authorization").collect::<Vec<_>>(), [format!("Bearer {SECRET}")]);
-        assert!(!String::from_utf8_lossy(&ran.stdout).contains(SECRET));
+        assert!(!said.to_string().contains(SECRET));
         gateway.records(4);
     });
 }

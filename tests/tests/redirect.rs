@@ -1,14 +1,9 @@
 //! Listeners behind REDIRECT rules of netfilter, in a network namespace of an ordinary user: the destination from before
 //! the rewrite counts, and the listener's own address is none.
 
-use std::{
-    path::Path,
-    process::{Command, Output},
-    sync::Arc,
-};
-
 use tests::{
     gateway::{Gateway, SECRET, both_ways},
+    netns::said_inside,
     origin::{Origin, respond},
 };
 
@@ -63,37 +58,16 @@ said["own"] = [f"127.0.0.1 {own}", f"::1 {own}", f"127.0.0.1 {own_four}"]
 print(json.dumps(said))
 "#;
 
-fn run_inside(program: &Path, arguments: &[&str]) -> Output {
-    // Debian keeps nft where only root's search path leads.
-    let inside = "PATH=$PATH:/usr/sbin && ip link set lo up && ip route add local 192.0.2.0/24 dev lo && \
-        ip route add local 198.51.100.0/24 dev lo && ip route add local 2001:db8::/32 dev lo && exec python3 \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--net", "sh", "-c", inside, "sh"]).arg(program);
-    command.args(arguments).output().expect("`unshare` of util-linux is needed")
-}
+/// How its network is made.
+const SET_UP: &str = "ip route add local 192.0.2.0/24 dev lo && ip route add local 198.51.100.0/24 dev lo && ip route add local \
+                      2001:db8::/32 dev lo";
 
 #[test]
 fn redirected_connections_go_where_they_were_dialled_and_direct_ones_nowhere() {
     both_ways(|shards| {
         let origin = Origin::tls(&["origin.test"], |_, out| respond(out, b"from outside"));
         let gateway = Gateway::start(shards, &origin);
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str| folder.path().join(name);
-        let text = |name: &str| file(name).to_str().unwrap().to_owned();
-        let _server = dataplane::attach::start(&file("attach"), Arc::clone(&gateway.shards), None).unwrap();
-        std::fs::write(file("program.py"), PROGRAM).unwrap();
-        let pem = dataplane::admin::to_pem(gateway.authority("box"));
-        std::fs::write(file("authority.pem"), pem).unwrap();
-
-        let port = origin.address.port().to_string();
-        let ran = run_inside(&file("program.py"), &[&text("attach"), &text("authority.pem"), &port]);
-        let told = String::from_utf8_lossy(&ran.stderr);
-        assert!(
-            ran.status.success(),
-            "needs unprivileged user namespaces, iproute2, nftables and python3: {} {told}",
-            ran.status
-        );
-        let said: serde_json::Value = serde_json::from_slice(&ran.stdout).unwrap();
+        let said = said_inside(&gateway, &origin, SET_UP, PROGRAM);
         let answer =
             |what: &str| said[what].as_str().unwrap_or_else(|| panic!("{what}: {said:#}")).to_owned();
         assert_eq!(said["attached"]["ok"], true, "{said:#}");

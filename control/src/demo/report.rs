@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 
+use crate::fold::fold;
+
 /// Column at which facts begin. Wide enough for the longest heading.
 const FACT_COLUMN: usize = 17;
 /// Columns of a line, as terminals have them.
@@ -62,22 +64,6 @@ fn lines(heading: &str, fact: &str) -> String {
         first = "";
     }
     text
-}
-
-/// Breaks a text at spaces; a word that is too long stays whole.
-fn fold(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 /// A time, with as many digits as it has meaning: `840 µs`, `4.3 ms`, `38 ms`, `1.2 s`.

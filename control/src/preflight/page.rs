@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 
+use crate::fold::fold;
+
 /// Columns of a line, as terminals have them.
 const WIDTH: usize = 100;
 /// Column at which things begin.
@@ -112,22 +114,6 @@ fn sum(lines: &[Line]) -> String {
             format!("This machine will do when {} above {} mended; then look again.", things(fix), are(fix))
         }
     }
-}
-
-/// Breaks a text at spaces; a word that is too long stays whole.
-fn fold(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split(' ') {
-        match lines.last_mut() {
-            Some(line) if line.is_empty() => line.push_str(word),
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
-        }
-    }
-    lines
 }
 
 #[cfg(test)]
