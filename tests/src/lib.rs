@@ -15,6 +15,7 @@ pub mod questions;
 pub mod rows;
 pub mod sandboxed;
 pub mod stage;
+pub mod yard;
 
 /// The root of the checkout.
 ///

@@ -2,89 +2,14 @@
 //! what is left.
 
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::Stdio;
 
 use rustix::process::Signal;
 use tests::{
     gateway::PATIENCE,
-    origin::{Origin, respond},
-    process::{Process, outgate, shipped_plane},
-    sandboxed::Ground,
+    process::Process,
+    yard::{SECRET, Yard, said},
 };
-
-const SECRET: &str = "ghp_4f0c7b1e9d2a48658a3b";
-
-/// A folder of an ordinary user with the gateway's programs, and an origin that they may dial.
-struct Yard {
-    ground: Ground,
-    outgate: PathBuf,
-    origin: Origin,
-}
-
-impl Yard {
-    fn new() -> Self {
-        let origin = Origin::tls(&["origin.test"], |seen, out| {
-            respond(out, seen.fields("authorization").collect::<Vec<_>>().join(" ").as_bytes())
-        });
-        let outgate = outgate();
-        let ground = Ground::new(outgate.to_str().expect("a path that is text"));
-        let outgate = ground.bring(&outgate, "outgate");
-        ground.bring(&shipped_plane(), "outgate-dataplane");
-        ground.write("hosts", "127.0.0.1 origin.test denied.test\n");
-        ground.write("roots.pem", &origin.root_pem);
-        let at = |name: &str| ground.path(name);
-        ground.write(
-            "plane.toml",
-            &format!(
-                "[dns]\nhostsFile = {:?}\n[upstream]\nsystemRoots = false\nrootsFile = {:?}\n",
-                at("hosts"),
-                at("roots.pem")
-            ),
-        );
-        ground.write(
-            "policy.toml",
-            "allowedAddresses = [{ host = \"origin.test\", cidrs = [\"127.0.0.0/8\"] }]\nallowedHosts = []\n",
-        );
-        Self { ground, outgate, origin }
-    }
-
-    fn url(&self, host: &str) -> String {
-        format!("https://{host}:{}/path?token=in-the-query", self.origin.address.port())
-    }
-
-    /// `outgate run` with the yard's settings and these options, up to `--`.
-    fn run(&self, options: &[&str], program: &[&str]) -> Command {
-        let mut command = self.ground.command(&self.outgate, &["run", "--policy", "policy.toml"]);
-        command.args(["--plane-config", "plane.toml"]).args(options).arg("--").args(program);
-        // What it makes for itself, to see what it leaves.
-        let own = self.ground.path("tmp");
-        if !own.exists() {
-            fs::create_dir(&own).expect("a folder takes folders");
-            fs::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).expect("mode");
-        }
-        command.env("TMPDIR", own).env("TOKEN", SECRET);
-        command
-    }
-
-    fn left(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.ground.path("tmp")).expect("folder");
-        entries.map(|entry| entry.expect("entry").file_name().to_string_lossy().into_owned()).collect()
-    }
-
-    /// Processes whose command line names the yard.
-    fn processes(&self) -> usize {
-        let wanted = self.ground.path("").to_string_lossy().into_owned();
-        let entries = fs::read_dir("/proc").expect("/proc").flatten();
-        let lines = entries.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-        lines.filter(|line| String::from_utf8_lossy(line).contains(&wanted)).count()
-    }
-}
-
-fn said(output: &Output) -> (String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (text(&output.stdout), text(&output.stderr))
-}
 
 #[test]
 fn allowed_is_answered_refused_explains_itself_and_the_secret_is_attached_but_never_held() {
