@@ -5,9 +5,13 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A user and group that no file belongs to, for tests that root runs.
-const ORDINARY: u32 = 61_234;
+/// Users and groups that no file belongs to, for tests that root runs: below those that systemd gives away.
+const ORDINARY: std::ops::Range<u32> = 20_000..60_000;
+
+/// Where an ordinary user's programs are looked for.
+pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin";
 
 /// Where programs are run: a folder of an ordinary user, with the program that makes sandboxes.
 pub struct Ground {
@@ -21,8 +25,11 @@ impl Ground {
     /// # Panics
     /// When the folder cannot be made.
     pub fn new(program: &str) -> Self {
-        let user = rustix::process::geteuid().is_root().then_some(ORDINARY);
-        Self::of(program, user)
+        // Each its own: what the kernel allows a user, locked memory above all, is not for all tests together.
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = std::process::id().wrapping_mul(64).wrapping_add(MADE.fetch_add(1, Ordering::Relaxed));
+        let user = ORDINARY.start + number % (ORDINARY.end - ORDINARY.start);
+        Self::of(program, rustix::process::geteuid().is_root().then_some(user))
     }
 
     /// Prepares one where root stays root.
@@ -73,9 +80,9 @@ impl Ground {
     ///
     /// # Panics
     /// When it cannot be written.
-    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
-        fs::write(&path, text).expect("a temporary folder takes files");
+        fs::write(&path, content).expect("a temporary folder takes files");
         self.own(&path);
         path
     }
@@ -90,10 +97,7 @@ impl Ground {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
-        command
-            .env_clear()
-            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
-            .env("HOME", self.folder.path());
+        command.env_clear().env("PATH", PATH).env("HOME", self.folder.path());
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }

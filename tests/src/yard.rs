@@ -49,7 +49,7 @@ impl Yard {
         let at = |name: &str| ground.path(name);
         ground.write(
             "plane.toml",
-            &format!(
+            format!(
                 "[dns]\nhostsFile = {:?}\n[upstream]\nsystemRoots = false\nrootsFile = {:?}\n",
                 at("hosts"),
                 at("roots.pem")
