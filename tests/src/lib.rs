@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+pub mod cgi;
 pub mod client;
 pub mod counting;
 pub mod gateway;

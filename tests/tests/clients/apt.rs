@@ -1,0 +1,64 @@
+//! apt-get against a flat repository, with folders of an ordinary user's own.
+
+use tests::yard::{SECRET, Yard};
+
+use super::{allowed, basic, needs, refused, shelf, with_a_secret_never_held};
+
+/// A repository of one package.
+const REPOSITORY: &str = r#"
+mkdir -p seedling/DEBIAN seedling/usr/share/seedling shelf/debian
+echo 'it grew' >seedling/usr/share/seedling/said
+cat >seedling/DEBIAN/control <<END
+Package: seedling
+Version: 1.0
+Architecture: all
+Maintainer: Nobody <nobody@origin.test>
+Description: grows
+END
+dpkg-deb --root-owner-group --build seedling shelf/debian/seedling_1.0_all.deb >/dev/null
+cd shelf/debian
+sum() { set -- $(sha256sum "$1") $(stat -c %s "$1"); echo "$1 $3"; }
+set -- $(sum seedling_1.0_all.deb)
+{ cat ../../seedling/DEBIAN/control; echo "Filename: ./seedling_1.0_all.deb"; echo "SHA256: $1"; echo "Size: $2"; } >Packages
+printf 'Date: %s\nSHA256:\n %s Packages\n' "$(date -Ru)" "$(sum Packages)" >Release
+"#;
+
+fn yard(demanded: Option<String>) -> Yard {
+    needs(&["apt-get", "--version"], "apt");
+    shelf::yard(REPOSITORY, demanded)
+}
+
+/// Everything that apt-get writes, and everything that it is told, lies in the user's folder.
+fn download(yard: &Yard, host: &str) -> String {
+    let port = yard.origin.address.port();
+    format!(
+        "mkdir -p apt/etc/apt/apt.conf.d apt/etc/apt/preferences.d apt/var/lib/apt/lists apt/var/lib/dpkg\n\
+         mkdir -p apt/var/cache/apt/archives apt/var/log/apt; : >apt/var/lib/dpkg/status\n\
+         echo 'deb [trusted=yes] https://{host}:{port}/debian ./' >apt/etc/apt/sources.list\n\
+         echo \"Dir \\\"$PWD/apt\\\"; Dir::State::status \\\"$PWD/apt/var/lib/dpkg/status\\\";\" >apt.conf\n\
+         export APT_CONFIG=$PWD/apt.conf\n\
+         apt-get update --error-on=any\n\
+         apt-get download seedling\n\
+         dpkg-deb --fsys-tarfile seedling_1.0_all.deb | tar -xO ./usr/share/seedling/said"
+    )
+}
+
+#[test]
+fn list_and_package_are_downloaded() {
+    let yard = yard(None);
+    assert!(allowed(&yard, &download(&yard, "origin.test")).ends_with("it grew\n"));
+}
+
+#[test]
+fn refused_repository_is_explained_and_sees_nothing() {
+    let yard = yard(None);
+    assert!(refused(&yard, &download(&yard, "denied.test")).contains(" 403 "));
+}
+
+#[test]
+fn private_repository_is_used_with_a_secret_that_apt_never_holds() {
+    let credential = format!("apt:{SECRET}");
+    let yard = yard(Some(basic(&credential)));
+    let out = with_a_secret_never_held(&yard, ":basic", &credential, &download(&yard, "origin.test"));
+    assert!(out.contains("it grew\n"), "{out}");
+}
