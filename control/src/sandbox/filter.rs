@@ -1,8 +1,10 @@
 //! The filter of system calls that a program inside runs under, made of classic BPF (seccomp(2)).
 //!
 //! Namespaces do not hold everything. A socket of some families (`AF_VSOCK`: the hypervisor) belongs to the machine and
-//! not to a network namespace; a ring of io_uring makes sockets past any filter; and `TIOCSTI` types into the terminal
-//! that the program shares with the shell that started it.
+//! not to a network namespace; a ring of io_uring makes sockets past any filter; `TIOCSTI` types into the terminal
+//! that the program shares with the shell that started it; the keys of a user are found by their number from every
+//! namespace, and `/proc/keys` lists the numbers; a counter of a processor's events sees the stack of whoever runs on
+//! it; and the control group in which the gateway itself is can be mounted, and ended, by whoever leaves its namespace.
 
 use std::io;
 
@@ -16,6 +18,11 @@ const FAMILIES: [libc::c_int; 6] =
 const TYPING: [u32; 2] = [0x5412, 0x541c];
 /// `io_uring_setup`, `io_uring_enter`, `io_uring_register`: the same on every architecture.
 const RINGS: [u32; 3] = [425, 426, 427];
+/// `clone3`, which says in memory what `clone` says in an argument; C libraries go back to that one. The same on every
+/// architecture.
+const CLONE3: u32 = 435;
+/// The flag of `unshare` and `clone` that leaves the namespace of control groups (clone(2)).
+const NEW_CONTROL_GROUPS: u32 = 0x0200_0000;
 
 /// Where a word of struct seccomp_data stands: the call's number, the architecture, and the lower half of an argument.
 const NUMBER: u32 = 0;
@@ -30,22 +37,53 @@ struct Numbers {
     architecture: u32,
     socket: u32,
     ioctl: u32,
-    /// Calls that cannot be judged, because their arguments lie in memory.
-    blind: &'static [u32],
+    /// `unshare` and `clone`, whose first argument is flags.
+    leaving: [u32; 2],
+    /// `add_key`, `request_key`, `keyctl`, `perf_event_open`; and calls that cannot be judged, because their arguments
+    /// lie in memory.
+    absent: &'static [u32],
     /// Numbers from here on are of another calling convention.
     others: Option<u32>,
 }
 
 #[cfg(target_arch = "x86_64")]
 const TABLES: [Numbers; 2] = [
-    Numbers { architecture: 0xc000_003e, socket: 41, ioctl: 16, blind: &[], others: Some(0x4000_0000) },
-    // `socketcall` of 32-bit programs; newer libraries call `socket` by its own number.
-    Numbers { architecture: 0x4000_0003, socket: 359, ioctl: 54, blind: &[102], others: None },
+    Numbers {
+        architecture: 0xc000_003e,
+        socket: 41,
+        ioctl: 16,
+        leaving: [272, 56],
+        absent: &[248, 249, 250, 298],
+        others: Some(0x4000_0000),
+    },
+    Numbers {
+        architecture: 0x4000_0003,
+        socket: 359,
+        ioctl: 54,
+        leaving: [310, 120],
+        // The last is `socketcall` of 32-bit programs; newer libraries call `socket` by its own number.
+        absent: &[286, 287, 288, 336, 102],
+        others: None,
+    },
 ];
 #[cfg(target_arch = "aarch64")]
 const TABLES: [Numbers; 2] = [
-    Numbers { architecture: 0xc000_00b7, socket: 198, ioctl: 29, blind: &[], others: None },
-    Numbers { architecture: 0x4000_0028, socket: 281, ioctl: 54, blind: &[], others: None },
+    Numbers {
+        architecture: 0xc000_00b7,
+        socket: 198,
+        ioctl: 29,
+        leaving: [97, 220],
+        absent: &[217, 218, 219, 241],
+        others: None,
+    },
+    Numbers {
+        architecture: 0x4000_0028,
+        socket: 281,
+        ioctl: 54,
+        leaving: [337, 120],
+        absent: &[309, 310, 311, 364],
+        others: None,
+    },
 ];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const TABLES: [Numbers; 0] = [];
@@ -81,8 +119,14 @@ fn judged(table: &Numbers) -> Vec<libc::sock_filter> {
         part.push(instruction(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, others, 0, 1));
         part.push(refuse(libc::ENOSYS));
     }
-    for number in RINGS.iter().chain(table.blind) {
+    for number in RINGS.iter().chain(&[CLONE3]).chain(table.absent) {
         part.extend([unless(*number, 1), refuse(libc::ENOSYS)]);
+    }
+    for number in table.leaving {
+        let flag = instruction(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, NEW_CONTROL_GROUPS, 1, 0);
+        let judged = [load(argument(0)), flag, allow(), refuse(libc::EPERM)];
+        part.push(unless(number, judged.len()));
+        part.extend(judged);
     }
     let families = FAMILIES.map(libc::c_int::unsigned_abs);
     let socket = listed(argument(0), &families, allow(), refuse(libc::EAFNOSUPPORT));
@@ -167,6 +211,7 @@ mod tests {
             let holds = match code ^ (libc::BPF_JMP | libc::BPF_K) {
                 libc::BPF_JEQ => word == step.k,
                 libc::BPF_JGE => word >= step.k,
+                libc::BPF_JSET => word & step.k != 0,
                 other => panic!("instruction {other}"),
             };
             at += usize::from(if holds { step.jt } else { step.jf });
@@ -198,14 +243,14 @@ mod tests {
     }
 
     #[test]
-    fn typing_into_the_terminal_and_rings_are_refused_and_the_rest_is_not() {
+    fn typing_into_the_terminal_rings_and_keys_are_refused_and_the_rest_is_not() {
         for table in &TABLES {
             let ioctl = |request| judge(table.architecture, table.ioctl, [0, request]);
             assert_eq!(ioctl(0x5412), refused(libc::EPERM));
             assert_eq!(ioctl(0x5412 | 7 << 32), refused(libc::EPERM));
             assert_eq!(ioctl(0x541c), refused(libc::EPERM));
             assert_eq!(ioctl(0x5413), libc::SECCOMP_RET_ALLOW);
-            for number in RINGS.iter().chain(table.blind) {
+            for number in RINGS.iter().chain(&[CLONE3]).chain(table.absent) {
                 assert_eq!(judge(table.architecture, *number, [2, 2]), refused(libc::ENOSYS));
             }
             assert_eq!(judge(table.architecture, 0, [0, 0]), libc::SECCOMP_RET_ALLOW);
@@ -213,6 +258,32 @@ mod tests {
                 assert_eq!(judge(table.architecture, others | table.socket, [2, 1]), refused(libc::ENOSYS));
             }
         }
+    }
+
+    #[test]
+    fn control_groups_are_not_left_and_the_other_namespaces_are() {
+        for table in &TABLES {
+            for number in table.leaving {
+                let flags = |flags| judge(table.architecture, number, [flags, 0]);
+                // Users, mounts and processes; a thread.
+                for others in [0x3002_0000, 0x003d_0f00] {
+                    assert_eq!(flags(others), libc::SECCOMP_RET_ALLOW);
+                    assert_eq!(flags(others | 0x0200_0000), refused(libc::EPERM));
+                    assert_eq!(flags(others | 0x0200_0000 | 1 << 32), refused(libc::EPERM));
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    fn the_native_table_has_the_numbers_of_this_machine() {
+        let table = &TABLES[0];
+        let number = |number: libc::c_long| u32::try_from(number).unwrap();
+        let keys = [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl, libc::SYS_perf_event_open];
+        assert_eq!(table.absent, keys.map(number));
+        assert_eq!(table.leaving, [libc::SYS_unshare, libc::SYS_clone].map(number));
+        assert_eq!((table.socket, CLONE3), (number(libc::SYS_socket), number(libc::SYS_clone3)));
     }
 
     #[test]

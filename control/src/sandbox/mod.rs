@@ -37,6 +37,7 @@ mod filter;
 mod privileges;
 mod lend;
 mod init;
+mod streams;
 mod supervise;
 
 use std::ffi::OsString;
@@ -108,9 +109,16 @@ pub enum SandboxError {
         #[source]
         source: io::Error,
     },
-    /// A standard stream is a folder, through which everything that is covered could be reached.
-    #[error("standard {0} is a folder; a program inside could leave through it")]
-    Stream(&'static str),
+    /// A standard stream belongs to the machine's mounts or networks, and leads on into them.
+    #[error(
+        "standard {name} is {kind}, and a program inside could leave through it; give it a pipe: … | cat"
+    )]
+    Stream {
+        /// Which.
+        name: &'static str,
+        /// What it is.
+        kind: &'static str,
+    },
     /// A file that is to be hidden cannot be.
     #[error("cannot hide {}", path.display())]
     Hide {
@@ -240,7 +248,7 @@ impl Sandbox {
             step: "tell what to start".into(),
             error: error.to_string(),
         };
-        check_streams()?;
+        streams::check()?;
         let (program, directory) = (world.program.clone(), world.directory.clone());
         let furniture = furniture(world)?.write().map_err(step)?;
         let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(step)?;
@@ -295,18 +303,6 @@ impl Ender {
         // One that is gone needs none.
         let _gone = rustix::net::shutdown(&*self.0, rustix::net::Shutdown::Both);
     }
-}
-
-/// A folder's descriptor belongs to the machine's mounts, where nothing is covered.
-fn check_streams() -> Result<(), SandboxError> {
-    let (stdin, stdout, stderr) = (io::stdin(), io::stdout(), io::stderr());
-    for (name, stream) in [("input", stdin.as_fd()), ("output", stdout.as_fd()), ("error", stderr.as_fd())] {
-        let kind = rustix::fs::fstat(stream).map(|found| rustix::fs::FileType::from_raw_mode(found.st_mode));
-        if kind.is_ok_and(|kind| kind.is_dir()) {
-            return Err(SandboxError::Stream(name));
-        }
-    }
-    Ok(())
 }
 
 fn furniture(world: World) -> Result<Furniture, SandboxError> {
