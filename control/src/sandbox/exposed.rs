@@ -2,13 +2,14 @@
 //!
 //! Abstract sockets need no look: they belong to a network namespace. The kernel lists the sockets that were bound in
 //! this one; those of others (an engine's, in a container that it was given to) are looked for where they usually are.
-//! A socket that appears later in a folder that is shared is not seen here.
+//! What is mounted at several places is covered at each. A socket that appears later in a folder that is shared is not
+//! seen here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::limits::ENTRIES_MAX;
@@ -58,37 +59,99 @@ impl Exposed {
             .map(|(path, mode)| (PathBuf::from(path.replace("{uid}", &uid.to_string())), *mode));
         let folders: Vec<_> = folders.filter(|(path, _)| path.is_dir()).collect();
         let within = |path: &PathBuf| folders.iter().any(|(folder, _)| path.starts_with(folder));
-        let mut sockets = paths(&String::from_utf8_lossy(&listed));
-        sockets.extend(mount_points()?.into_iter().filter(|point| point.is_part).map(|point| point.path));
+        let points = mount_points()?;
+        let listed = String::from_utf8_lossy(&listed);
+        let mut sockets = paths(&listed);
+        sockets.extend(beside_their_owners(&listed));
+        sockets.extend(points.iter().filter(|point| point.is_part()).map(|point| point.path.clone()));
         let mut left = ENTRIES_MAX;
         for (folder, levels) in SEARCHED {
             search(Path::new(folder), levels, &mut left, &mut sockets);
         }
-        let sockets = sockets.into_iter().filter(|path| !within(path) && is_socket(path)).collect();
-        Ok(Self { folders, sockets })
+        sockets.retain(|path| !within(path) && is_socket(path));
+        let elsewhere: Vec<_> = sockets.iter().flat_map(|path| elsewhere(path, &points)).collect();
+        sockets.extend(elsewhere);
+        Ok(Self { folders, sockets: sockets.into_iter().collect() })
     }
 }
 
-/// Paths of a list: seven columns, then the path where there is one. `@` begins an abstract name.
-fn paths(list: &str) -> BTreeSet<PathBuf> {
-    let path = |line: &str| {
-        let mut rest = line;
+/// Number and name of each socket of a list that has a name: the number is the last of seven columns, the rest of the
+/// line is the name. `@` begins an abstract one.
+fn named(list: &str) -> impl Iterator<Item = (&str, &str)> {
+    let split = |line| {
+        let (mut rest, mut number) = (line, "");
         for _ in 0..7 {
-            rest = rest.trim_start();
-            rest = &rest[rest.find(' ')?..];
+            rest = str::trim_start(rest);
+            (number, rest) = rest.split_at(rest.find(' ')?);
         }
-        let path = rest.strip_prefix(' ')?;
-        path.starts_with('/').then(|| PathBuf::from(path))
+        Some((number, rest.strip_prefix(' ')?)).filter(|(_, name)| !name.starts_with('@'))
     };
-    list.lines().skip(1).filter_map(path).collect()
+    list.lines().skip(1).filter_map(split)
+}
+
+fn paths(list: &str) -> BTreeSet<PathBuf> {
+    named(list).filter(|(_, name)| name.starts_with('/')).map(|(_, name)| name.into()).collect()
+}
+
+/// A name that is no whole path counts from the folder in which the socket's owner was, and as a rule is. The owners of
+/// this user are asked; the kernel tells nobody those of another.
+fn beside_their_owners(list: &str) -> Vec<PathBuf> {
+    let names: BTreeMap<String, &str> = named(list)
+        .filter(|(_, name)| !name.starts_with('/'))
+        .map(|(number, name)| (format!("socket:[{number}]"), name))
+        .collect();
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let Ok(folder) = fs::read_link(process.join("cwd")) else { continue };
+        for descriptor in fs::read_dir(process.join("fd")).into_iter().flatten().flatten() {
+            let link = fs::read_link(descriptor.path()).unwrap_or_default();
+            found.extend(link.to_str().and_then(|link| names.get(link)).map(|name| folder.join(name)));
+        }
+    }
+    found
 }
 
 /// Where something is mounted.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct MountPoint {
+    /// Which file system.
+    device: String,
+    /// Which folder or file of it.
+    root: PathBuf,
     pub path: PathBuf,
+}
+
+impl MountPoint {
     /// It is a part of another mount, so it may be a socket by itself. What is whole may be far away, and is not asked.
-    is_part: bool,
+    fn is_part(&self) -> bool {
+        self.root != Path::new("/")
+    }
+}
+
+/// Other paths of the same file, by which a file system that is mounted at several places shows it.
+pub(super) fn elsewhere(path: &Path, points: &[MountPoint]) -> Vec<PathBuf> {
+    let identity = |path: &Path| fs::symlink_metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    let Some(same) = identity(path) else { return Vec::new() };
+    // Where it lies in its file system. Of two mounts over each other the later one counts.
+    let depth = |point: &&MountPoint| point.path.components().count();
+    let Some(own) = points.iter().filter(|point| path.starts_with(&point.path)).max_by_key(depth) else {
+        return Vec::new();
+    };
+    let Ok(below) = path.strip_prefix(&own.path) else { return Vec::new() };
+    let place = joined(&own.root, below);
+    let others = points.iter().filter(|point| point.device == own.device).filter_map(|point| {
+        let below = place.strip_prefix(&point.root).ok()?;
+        Some(joined(&point.path, below)).filter(|other| other != path && identity(other) == Some(same))
+    });
+    others.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Without a slash at the end where there is nothing below.
+fn joined(folder: &Path, below: &Path) -> PathBuf {
+    if below.as_os_str().is_empty() { folder.to_owned() } else { folder.join(below) }
 }
 
 /// All that this process has.
@@ -96,11 +159,12 @@ pub(super) fn mount_points() -> std::io::Result<Vec<MountPoint>> {
     Ok(points(&fs::read_to_string("/proc/self/mountinfo")?))
 }
 
-/// The fourth and fifth column (proc_pid_mountinfo(5)).
+/// The third, fourth and fifth column (proc_pid_mountinfo(5)).
 fn points(list: &str) -> Vec<MountPoint> {
     let point = |line: &str| {
-        let mut columns = line.split(' ').skip(3);
-        Some(MountPoint { is_part: columns.next()? != "/", path: unescaped(columns.next()?) })
+        let mut columns = line.split(' ').skip(2);
+        let device = columns.next()?.to_owned();
+        Some(MountPoint { device, root: unescaped(columns.next()?), path: unescaped(columns.next()?) })
     };
     list.lines().filter_map(point).collect()
 }
@@ -152,6 +216,7 @@ mod tests {
                     000000001e4bd274: 00000002 00000000 00010000 0001 01 99647 @/tmp/.X11-unix/X0\n\
                     000000001e4bd276: 00000002 00000000 00010000 0001 01 99647 relative\n\
                     000000001e4bd275: 00000002 00000000 00010000 0002 01 99648 /tmp/a b c\n";
+        assert_eq!(named(list).nth(1), Some(("99647", "relative")));
         let found: Vec<_> = paths(list).into_iter().collect();
         assert_eq!(found, [PathBuf::from("/run/docker.sock"), PathBuf::from("/tmp/a b c")]);
     }
@@ -160,8 +225,37 @@ mod tests {
     fn mount_points_are_read_as_they_are_called() {
         let list = "36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue\n\
                     37 35 0:5 / /with\\040space\\134\\011 ro - tmpfs tmpfs rw\n";
-        let point = |path: &str, is_part| MountPoint { path: path.into(), is_part };
-        assert_eq!(points(list), [point("/mnt2", true), point("/with space\\\t", false)]);
+        let point = |device: &str, root: &str, path: &str| MountPoint {
+            device: device.into(),
+            root: root.into(),
+            path: path.into(),
+        };
+        let found = points(list);
+        assert_eq!(found, [point("98:0", "/mnt1", "/mnt2"), point("0:5", "/", "/with space\\\t")]);
+        assert!(found[0].is_part() && !found[1].is_part());
+    }
+
+    #[test]
+    fn a_file_that_is_mounted_twice_is_found_by_its_other_path_only_where_it_is_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        fs::create_dir(&one).unwrap();
+        fs::write(one.join("f"), "").unwrap();
+        // A link stands in for the second mount: the same file by another path.
+        std::os::unix::fs::symlink(&one, &other).unwrap();
+        let point = |device: &str, root: &str, path: &Path| MountPoint {
+            device: device.into(),
+            root: root.into(),
+            path: path.to_owned(),
+        };
+        let whole = point("8:1", "/", Path::new("/"));
+        let mounted = |device: &str, root: &Path| point(device, root.to_str().unwrap(), &other);
+        let file = one.join("f");
+        assert_eq!(elsewhere(&file, &[whole, mounted("8:1", &one)]), [other.join("f")]);
+        let whole = point("8:1", "/", Path::new("/"));
+        assert_eq!(elsewhere(&file, &[whole, mounted("8:2", &one)]), [""; 0].map(PathBuf::from));
+        let whole = point("8:1", "/", Path::new("/"));
+        assert_eq!(elsewhere(&file, &[whole, mounted("8:1", Path::new("/x"))]), [""; 0].map(PathBuf::from));
     }
 
     #[test]

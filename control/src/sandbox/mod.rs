@@ -316,10 +316,7 @@ fn furniture(world: World) -> Result<Furniture, SandboxError> {
     let folders = world.trust.folders.into_iter().map(|(path, files)| {
         (path.into(), files.into_iter().map(|(name, bytes)| (name, Bytes(bytes))).collect())
     });
-    let mut hidden = Vec::new();
-    for path in &world.hidden {
-        hidden.extend(hideable(path)?.map(OsString::from));
-    }
+    let hidden = hidden(&world.hidden)?;
     Ok(Furniture {
         files,
         covers,
@@ -331,6 +328,20 @@ fn furniture(world: World) -> Result<Furniture, SandboxError> {
         directory: world.directory.into(),
         foreground: terminal::Terminal::open().is_some_and(|terminal| terminal.is_ours()),
     })
+}
+
+/// All paths by which the files could be seen that are to be hidden.
+fn hidden(wanted: &[PathBuf]) -> Result<Vec<OsString>, SandboxError> {
+    let points = exposed::mount_points()
+        .map_err(|error| SandboxError::Step { step: "read the mounts".into(), error: error.to_string() })?;
+    let mut paths = Vec::new();
+    for path in wanted {
+        if let Some(path) = hideable(path)? {
+            paths.extend(exposed::elsewhere(&path, &points));
+            paths.push(path);
+        }
+    }
+    Ok(paths.into_iter().map(OsString::from).collect())
 }
 
 /// Where a file is that is to be hidden; it must have no other name. A pipe, as of a shell's `<(…)`, was read and holds

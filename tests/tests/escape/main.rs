@@ -2,6 +2,7 @@
 //! user, and as root of a user namespace of its own. Each is first taken without the sandbox where a machine allows it.
 
 mod kernel;
+mod mounts;
 
 use std::process::Command;
 
