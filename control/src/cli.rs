@@ -114,7 +114,9 @@ pub fn main() -> ExitCode {
     // Each of these has threads and runtimes of its own, or none.
     match cli.command {
         Command::Demo => return crate::demo::main(),
-        Command::Run(args) => return crate::run::main(&args),
+        Command::Run(args) => {
+            return crate::run::main(&args, &cli.state.unwrap_or_else(|| STATE_DEFAULT.into()));
+        }
         Command::Preflight { dataplane } => return crate::preflight::main(dataplane),
         _ => {}
     }

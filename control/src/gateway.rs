@@ -8,7 +8,8 @@
 //! the folder. Should the keeper die first, the kernel ends `serve`.
 
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -16,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use control_wire::attach::{Attach, Client as AttachClient, Done, ListenerKind, ListenerSpec, Request};
-use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
+use rustix::process::{Pid, Signal, getppid, getuid, kill_process, set_parent_process_death_signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -136,6 +137,12 @@ impl Gateway {
         &self.processes.folder
     }
 
+    /// Where it lies, with all other gateways of this user that have the same folder for temporary files, also those
+    /// that come later: who can reach one could have it let everything through.
+    pub fn shared_folder(&self) -> &Path {
+        self.folder().parent().unwrap_or(self.folder())
+    }
+
     /// What control and plane have told their operator.
     ///
     /// # Errors
@@ -166,7 +173,7 @@ impl Processes {
         program: &Path,
         furnish: impl FnOnce(&Path) -> Result<toml::Table, Fault>,
     ) -> Result<Self, Fault> {
-        let folder = TempDir::with_prefix("outgate-")?;
+        let folder = make_folder(&std::env::temp_dir(), getuid().as_raw())?;
         let at = |name: &str| folder.path().join(name);
         fs::write(at("plane.toml"), furnish(folder.path())?.to_string())?;
         let log = fs::File::create(at("log"))?;
@@ -212,8 +219,42 @@ impl Drop for Processes {
         drop(self.keeper.stdin.take());
         let _ended = self.keeper.wait();
         // A keeper whose `serve` ended by itself has left it.
-        let _gone = fs::remove_dir_all(&self.folder);
+        remove(&self.folder);
     }
+}
+
+/// Makes a folder for one gateway, in one that is shared by all of this user's.
+fn make_folder(temporary: &Path, user: u32) -> Result<TempDir, Fault> {
+    let shared = temporary.join(format!("outgate-{user}"));
+    let told = |error: std::io::Error| {
+        format!("cannot make a folder in {} (TMPDIR names another place): {error}", temporary.display())
+    };
+    loop {
+        match fs::DirBuilder::new().mode(0o700).create(&shared) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(told(error).into()),
+            _ => {}
+        }
+        match fs::symlink_metadata(&shared) {
+            Ok(found) if found.is_dir() && found.uid() == user && found.mode() & 0o077 == 0 => {}
+            Ok(_) => {
+                let why = "is not a folder of yours alone; remove it, or set TMPDIR to another place";
+                return Err(format!("{} {why}", shared.display()).into());
+            }
+            // The last gateway before this one has just removed it.
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(told(error).into()),
+        }
+        match TempDir::with_prefix_in("run-", &shared) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            made => return Ok(made.map_err(told)?),
+        }
+    }
+}
+
+/// Removes a gateway's folder, and the shared one with the last.
+fn remove(folder: &Path) {
+    let _gone = fs::remove_dir_all(folder);
+    let _others = folder.parent().map(fs::remove_dir);
 }
 
 /// The keeper: starts `serve`, ends it when standard input ends, and removes the folder.
@@ -244,7 +285,7 @@ fn keep(folder: &Path, serve: &[String]) -> ExitCode {
         // By itself. Whoever started this reads why, and removes the folder.
         return ExitCode::FAILURE;
     }
-    let _gone = fs::remove_dir_all(folder);
+    remove(folder);
     ExitCode::SUCCESS
 }
 
@@ -294,6 +335,35 @@ fn processes_of(folder: &Path) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gateways_of_one_user_lie_in_one_folder_that_goes_with_the_last() {
+        let temporary = tempfile::tempdir().unwrap();
+        let user = getuid().as_raw();
+        let make = || make_folder(temporary.path(), user).unwrap().keep();
+        let (one, other) = (make(), make());
+        let shared = one.parent().unwrap().to_owned();
+        assert_eq!((other.parent(), shared.parent()), (Some(&*shared), Some(temporary.path())));
+        remove(&one);
+        assert!(other.exists());
+        remove(&other);
+        assert!(!shared.exists());
+    }
+
+    #[test]
+    fn a_folder_that_others_could_have_prepared_is_refused_with_what_to_do() {
+        let temporary = tempfile::tempdir().unwrap();
+        let user = getuid().as_raw();
+        let refused = || make_folder(temporary.path(), user).unwrap_err().to_string();
+        let shared = temporary.path().join(format!("outgate-{user}"));
+        std::os::unix::fs::symlink("/tmp", &shared).unwrap();
+        assert!(refused().contains("set TMPDIR"), "{}", refused());
+        fs::remove_file(&shared).unwrap();
+        fs::DirBuilder::new().mode(0o755).create(&shared).unwrap();
+        assert!(refused().contains("set TMPDIR"), "{}", refused());
+        let missing = make_folder(&temporary.path().join("missing"), user).unwrap_err().to_string();
+        assert!(missing.contains("TMPDIR"), "{missing}");
+    }
 
     #[test]
     fn the_reason_is_the_planes_own_sentence_where_there_is_one() {

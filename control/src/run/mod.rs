@@ -41,9 +41,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(1);
 /// How the plane says where its proxy listens.
 const PROXY_MARK: &str = "explicit proxy on ";
 
-/// Runs a program to its end and exits as it did.
-pub fn main(args: &RunArgs) -> ExitCode {
-    match run(args) {
+/// Runs a program to its end and exits as it did. `state` is where a gateway of `outgate serve` would keep its own.
+pub fn main(args: &RunArgs, state: &Path) -> ExitCode {
+    match run(args, state) {
         Ok(end) => ExitCode::from(end.status()),
         Err(error) => {
             eprintln!("outgate run: {}", chain(&*error));
@@ -53,7 +53,7 @@ pub fn main(args: &RunArgs) -> ExitCode {
     }
 }
 
-fn run(args: &RunArgs) -> Result<End, Fault> {
+fn run(args: &RunArgs, state: &Path) -> Result<End, Fault> {
     let begun = Instant::now();
     let program = local_plane::find(args.dataplane.clone())?;
     let secrets = Secrets::read(args)?;
@@ -64,7 +64,7 @@ fn run(args: &RunArgs) -> Result<End, Fault> {
     let trail = Trail::begin(&gateway, records);
     // Everything from here on is told at the end, also where the program cannot be started.
     let ended = match room {
-        Room::Apart(sandbox) => apart(args, &mut gateway, *sandbox, secrets, &trail),
+        Room::Apart(sandbox) => apart(args, &mut gateway, *sandbox, secrets, &trail, state),
         Room::Together => together(args, &mut gateway, &secrets),
     };
     let _left = gateway.end();
@@ -187,6 +187,7 @@ fn apart(
     mut sandbox: Sandbox,
     secrets: Secrets,
     trail: &Trail,
+    state: &Path,
 ) -> Result<End, Fault> {
     let listeners = sandbox.take_listeners();
     gateway.attach(NAME, &listeners)?;
@@ -196,8 +197,10 @@ fn apart(
     let environment = sandbox::environment(std::env::vars_os(), &variables, &trust);
     drop(variables);
     tell_of_credentials(&hidden);
-    hidden.push(gateway.folder().to_owned());
+    hidden.push(gateway.shared_folder().to_owned());
     hidden.extend(trail.places().map(Path::to_owned));
+    // That of a gateway which the caller runs otherwise.
+    hidden.extend(state.is_dir().then(|| state.to_owned()));
     let (program, arguments) = args.command.split_first().ok_or("there is no program to run")?;
     let world = World {
         program: program.clone(),
@@ -301,7 +304,7 @@ struct Trail {
     /// Read while the gateway's folder is there, since it goes with the gateway.
     own: io::Result<fs::File>,
     /// For `outgate why`.
-    refusals: Option<PathBuf>,
+    refusals: Option<(PathBuf, fs::File)>,
 }
 
 impl Trail {
@@ -310,24 +313,25 @@ impl Trail {
         // Open before the folder goes: the plane's last words are written when it ends.
         let own = fs::File::open(path);
         // Where it cannot be written there is no `why`; the run is not worse for it.
-        let refusals = why::place().filter(|path| why::clear(path).is_ok());
+        let refusals = why::place().and_then(|path| why::open(&path).ok().map(|file| (path, file)));
         Self { records, own, refusals }
     }
 
     /// Files that the program must not see.
     fn places(&self) -> impl Iterator<Item = &Path> {
-        self.records.path.iter().chain(&self.refusals).map(PathBuf::as_path)
+        let refusals = self.refusals.iter().map(|(path, _)| path);
+        self.records.path.iter().chain(refusals).map(PathBuf::as_path)
     }
 
     /// Prints the summary, after the gateway has ended and all records are written.
-    fn tell(self, args: &RunArgs, took: Duration) -> Result<(), Fault> {
+    fn tell(mut self, args: &RunArgs, took: Duration) -> Result<(), Fault> {
         let mut text = String::new();
         let mut file = self.own?;
         file.seek(SeekFrom::Start(self.records.before))?;
         file.read_to_string(&mut text)?;
-        if let Some(path) = &self.refusals {
+        if let Some((_, kept)) = &mut self.refusals {
             // As above.
-            let _kept = why::keep(path, &text);
+            let _kept = why::keep(kept, &text);
         }
         if args.no_tty_summary {
             return Ok(());

@@ -58,29 +58,27 @@ pub fn place() -> Option<PathBuf> {
     Some(state.or_else(home)?.join("outgate/last-run.jsonl"))
 }
 
-/// Makes the file where the refusals will be, empty, so that it can be hidden from the program.
+/// Opens the file where the refusals will be, empty, so that it can be hidden from the program. It is held open: a
+/// program that renames a folder above it could otherwise put another file, or a pipe that nobody reads, in its place.
 ///
 /// # Errors
-/// Those of the file system.
-pub fn clear(path: &Path) -> std::io::Result<()> {
+/// Those of the file system; where there is a link or a pipe instead of a file.
+pub fn open(path: &Path) -> std::io::Result<fs::File> {
     if let Some(folder) = path.parent() {
         files::make_folder(folder)?;
     }
-    write(path, "")
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600);
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
 }
 
 /// Keeps the lines of refusals among the records.
 ///
 /// # Errors
 /// Those of the file system.
-pub fn keep(path: &Path, records: &str) -> std::io::Result<()> {
+pub fn keep(file: &mut fs::File, records: &str) -> std::io::Result<()> {
     let refused = |line: &&str| Tally::of(line).refusals.len() == 1;
     let lines: Vec<&str> = records.lines().filter(refused).collect();
     let newest = &lines[lines.len().saturating_sub(KEPT_MAX)..];
-    write(path, &newest.iter().map(|line| format!("{line}\n")).collect::<String>())
-}
-
-fn write(path: &Path, text: &str) -> std::io::Result<()> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+    file.write_all(newest.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes())
 }
