@@ -5,7 +5,7 @@ use std::{hint::black_box, time::SystemTime};
 use criterion::BatchSize;
 use dataplane::{
     limits::LEAVES_PER_SANDBOX_MAX,
-    tls::{Authority, CertName, PoolMaster, SandboxSalt, Terminator},
+    tls::{Authority, CertName, PoolMaster, Protocol, SandboxSalt, Terminator},
 };
 
 /// Sandboxes of a pool, as its planes derive them.
@@ -50,19 +50,21 @@ fn leaf(criterion: &mut benches::Criterion) {
     group.bench_function("mint", |bencher| {
         bencher.iter_batched(
             &mut fresh,
-            |name| terminator.settings(&name, true, now).expect("settings"),
+            |name| terminator.settings(&name, Some(Protocol::Http11), now).expect("settings"),
             BatchSize::SmallInput,
         );
     });
     assert!(terminator.leaves() <= LEAVES_PER_SANDBOX_MAX);
     let known: Vec<CertName> = (1..=LEAVES_PER_SANDBOX_MAX).map(name).collect();
     for name in &known {
-        terminator.settings(name, true, now).expect("settings");
+        terminator.settings(name, Some(Protocol::Http11), now).expect("settings");
     }
     let mut names = known.iter().cycle();
     group.bench_function("cache_hit", |bencher| {
         bencher.iter(|| {
-            terminator.settings(black_box(names.next().expect("endless")), true, now).expect("settings")
+            terminator
+                .settings(black_box(names.next().expect("endless")), Some(Protocol::Http11), now)
+                .expect("settings")
         });
     });
     group.finish();

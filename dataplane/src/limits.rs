@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+mod http2;
+
+pub use http2::*;
+
 /// Bytes of a plane's name. Larger: records and certificates swell. Smaller: host names do not fit.
 pub const PLANE_NAME_BYTES_MAX: usize = 128;
 /// Shards of one plane. Larger: locked memory for their rings runs out. Smaller: big machines idle.

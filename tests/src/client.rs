@@ -47,6 +47,15 @@ pub fn tunnel(proxy: SocketAddr, credentials: &str, host: &str, port: u16) -> Tc
 /// # Panics
 /// When the authority cannot be a root or the name is none.
 pub fn trusting(authority: &[u8], host: &str, alpn: &[&[u8]]) -> ClientConnection {
+    let name = ServerName::try_from(host.to_owned()).expect("a name");
+    ClientConnection::new(Arc::new(settings(authority, alpn)), name).expect("a client")
+}
+
+/// Settings of a client that trusts one authority (DER) alone.
+///
+/// # Panics
+/// When the authority cannot be a root.
+pub fn settings(authority: &[u8], alpn: &[&[u8]]) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(authority.to_vec())).expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -56,6 +65,5 @@ pub fn trusting(authority: &[u8], host: &str, alpn: &[&[u8]]) -> ClientConnectio
         .with_root_certificates(roots)
         .with_no_client_auth();
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
-    let name = ServerName::try_from(host.to_owned()).expect("a name");
-    ClientConnection::new(Arc::new(config), name).expect("a client")
+    config
 }

@@ -7,6 +7,7 @@ pub mod client;
 pub mod counting;
 pub mod gateway;
 pub mod guests;
+pub mod http2;
 pub mod netns;
 pub mod no_ring;
 pub mod origin;

@@ -6,9 +6,10 @@ use super::{
     core::{Admission, Core, HandOver},
     request::Proof,
     requests::{begin, client_error, detached, requests, slow},
+    streams::streams,
 };
 use crate::{
-    http::{ConnectionFacts, Host, Parsed, Scheme, TargetForm, connect_target, parse_request},
+    http::{ConnectionFacts, Host, Parsed, Scheme, TargetForm, Version, connect_target, parse_request},
     identity::{IdentityError, ListenerId, SandboxId},
     limits::{HANDSHAKE_TIME, HEAD_BYTES_MAX, HEAD_TIME, LINGER_TIME},
     listen::sniff::{Opening, sniff},
@@ -46,6 +47,7 @@ pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
     // Apart: opening needs room for a moment, and the rest of a connection's life is mostly idle.
     let opened = Box::pin(arrive(core, stream, way)).await;
     match opened {
+        Ok(Some(opened)) if opened.version == Version::Http2 => streams(core, opened).await,
         Ok(Some(opened)) => requests(core, opened).await,
         Ok(None) => {}
         Err((sandbox, refusal)) => record(core, sandbox.as_ref(), &refusal),
@@ -69,6 +71,8 @@ pub(super) struct Opened {
     pub(super) wire: Rc<Wire>,
     pub(super) facts: ConnectionFacts,
     pub(super) proof: Proof,
+    /// HTTP/2, or whichever version of HTTP/1 each head says.
+    pub(super) version: Version,
 }
 
 /// Opens a connection; nothing where it went on to another shard.
@@ -159,7 +163,8 @@ async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Resu
     };
     if facts.connect_target.is_none() {
         stream.unread(bytes);
-        return Ok(Some(Opened { admission, wire: Rc::new(Wire::Plain(stream)), facts, proof }));
+        let wire = Rc::new(Wire::Plain(stream));
+        return Ok(Some(Opened { admission, wire, facts, proof, version: Version::Http11 }));
     }
     stream.unread(bytes.split_off(consumed));
     // A refused name gets its 200 too, and is refused inside: clients hide the body of a failed CONNECT.
@@ -249,13 +254,14 @@ async fn open(
             return Err((id(), detached()));
         }
     };
-    let (wire, facts) = match opening {
+    let (wire, facts, version) = match opening {
         Opening::Tls => {
             terminate(core, &admission, stream, &first, facts).await.map_err(|refusal| (id(), refusal))?
         }
         Opening::Http1 | Opening::Http2 => {
             stream.unread(first);
-            (Rc::new(Wire::Plain(stream)), facts)
+            let version = if opening == Opening::Http2 { Version::Http2 } else { Version::Http11 };
+            (Rc::new(Wire::Plain(stream)), facts, version)
         }
         Opening::Other => {
             stream.reset();
@@ -265,7 +271,7 @@ async fn open(
             return Err((id(), Refusal::new(400, "protocol_unknown", Blame::Sandbox, &detail, remedy)));
         }
     };
-    Ok(Opened { admission, wire, facts, proof: Proof::Connection })
+    Ok(Opened { admission, wire, facts, proof: Proof::Connection, version })
 }
 
 /// Where a connection was going, as far as it has said so.
@@ -296,7 +302,7 @@ async fn terminate(
     stream: Stream,
     first: &[u8],
     mut facts: ConnectionFacts,
-) -> Result<(Rc<Wire>, ConnectionFacts), Refusal> {
+) -> Result<(Rc<Wire>, ConnectionFacts, Version), Refusal> {
     let refused = |error: &tls::TlsError| {
         let remedy = "let the client trust http://outgate.internal/ca.pem and offer TLS 1.2 or 1.3";
         Refusal::new(400, "tls_failed", Blame::Sandbox, &error.to_string(), remedy).because(error)
@@ -318,7 +324,8 @@ async fn terminate(
         })?;
         let stream =
             tls::accept(stream, &hello, replay, &name, &terminator).await.map_err(|error| refused(&error))?;
-        Ok((Rc::new(Wire::Tls(Box::new(stream))), facts))
+        let version = if stream.speaks_http2() { Version::Http2 } else { Version::Http11 };
+        Ok((Rc::new(Wire::Tls(Box::new(stream))), facts, version))
     };
     match admission.tie().hold(timeout(HANDSHAKE_TIME, opened)).await {
         Some(in_time) => in_time.unwrap_or_else(|_| Err(slow("the TLS handshake did not end in time"))),

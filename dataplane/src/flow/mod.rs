@@ -10,6 +10,7 @@ pub mod request;
 pub mod ask;
 pub mod send;
 mod requests;
+mod streams;
 pub mod connection;
 
 use ask::settle;

@@ -29,7 +29,7 @@ use crate::{
 
 /// Serves requests in their order, until the connection ends.
 pub(super) async fn requests(core: &Rc<Core>, opened: Opened) {
-    let Opened { admission, wire, facts, proof } = opened;
+    let Opened { admission, wire, facts, proof, .. } = opened;
     let leg: Rc<dyn Leg> = Rc::clone(&wire) as Rc<dyn Leg>;
     let arrived = Arrived { core, resident: admission.resident(), facts: &facts, proof };
     let (mut inbound, mut served) = (Inbound::default(), false);
@@ -104,7 +104,7 @@ async fn next_head(
 }
 
 /// Completes the record by what became of the answer. Gives whether another request may follow.
-fn conclude(record: &mut Record, served: &Served) -> bool {
+pub(super) fn conclude(record: &mut Record, served: &Served) -> bool {
     if record.verdict != "refused" {
         record.bytes_down = served.payload_bytes;
     }
@@ -129,7 +129,7 @@ fn conclude(record: &mut Record, served: &Served) -> bool {
 
 /// Says that we are done and reads what still comes for a while: closing over unread bytes would reset the
 /// connection, and the client could lose the answer (RFC 9112 §9.6).
-async fn end(wire: &Wire) {
+pub(super) async fn end(wire: &Wire) {
     if wire.close().await.is_ok() {
         let drained = async { while let Ok(Some(_)) = wire.receive_body().await {} };
         let _in_time = timeout(LINGER_TIME, drained).await;

@@ -50,6 +50,19 @@ impl Trailers {
         self.fields.iter(&self.block)
     }
 
+    /// Fields that arrived apart from a body. Those that no trailer may be are left out.
+    pub fn from_fields<'a>(fields: impl Iterator<Item = (&'a str, &'a [u8])>) -> Self {
+        let (mut block, mut spans) = (Vec::new(), Vec::new());
+        for (name, value) in fields.filter(|(name, _)| may_be_trailer(name.as_bytes())) {
+            let start = block.len();
+            block.extend_from_slice(name.as_bytes());
+            let middle = block.len();
+            block.extend_from_slice(value);
+            spans.push((Span::new(start..middle), Span::new(middle..block.len())));
+        }
+        Trailers { block, fields: FieldSpans(spans) }
+    }
+
     /// Reads the lines behind the last chunk, the empty line included. Fields about framing, routing, connection or
     /// credentials are left out: a recipient that merged them would be misled.
     fn parse(block: Vec<u8>) -> Result<Self, BodyError> {

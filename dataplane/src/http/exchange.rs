@@ -312,6 +312,11 @@ impl<D, R> ReplyReader<D, R> {
         wake(&self.place.writer);
     }
 
+    /// The guard of what is taken, to be held by who queues it.
+    pub fn gate(&self) -> Option<Rc<dyn Gate>> {
+        self.place.gate.borrow().clone()
+    }
+
     /// Whether what was taken may go on. To be asked in the turn in which it does.
     pub fn is_open(&self) -> bool {
         self.place.gate.borrow().as_ref().is_none_or(|gate| gate.is_open())

@@ -7,6 +7,8 @@ use std::{
     rc::Rc,
 };
 
+use bytes::Bytes;
+
 use super::{
     body::{BodyDecoder, BodyError, Piece},
     exchange::{BodyPiece, Leg},
@@ -87,6 +89,8 @@ pub enum Block<C> {
     Shared(Rc<C>),
     /// Bytes of our own: a head from several chunks, or what sniffing gathered.
     Gathered(Rc<Vec<u8>>),
+    /// Payload of a frame of HTTP/2.
+    Framed(Bytes),
 }
 
 impl<C: Deref<Target = [u8]>> Deref for Block<C> {
@@ -97,6 +101,7 @@ impl<C: Deref<Target = [u8]>> Deref for Block<C> {
             Block::Sole(chunk) => chunk,
             Block::Shared(chunk) => chunk,
             Block::Gathered(bytes) => bytes,
+            Block::Framed(bytes) => bytes,
         }
     }
 }
@@ -108,6 +113,7 @@ impl<C> Block<C> {
             Block::Sole(chunk) => Rc::new(chunk),
             Block::Shared(chunk) => chunk,
             Block::Gathered(bytes) => return (Block::Gathered(Rc::clone(&bytes)), Block::Gathered(bytes)),
+            Block::Framed(bytes) => return (Block::Framed(bytes.clone()), Block::Framed(bytes)),
         };
         (Block::Shared(Rc::clone(&shared)), Block::Shared(shared))
     }
@@ -117,6 +123,39 @@ impl<C> Block<C> {
 pub struct Slice<C> {
     block: Block<C>,
     range: Range<usize>,
+}
+
+impl<C: Deref<Target = [u8]>> Slice<C> {
+    /// Forgets the first `count` bytes; all of them where there are fewer.
+    pub fn advance(&mut self, count: usize) {
+        self.range.start = self.range.end.min(self.range.start.saturating_add(count));
+    }
+
+    /// Takes the first `count` bytes off; all of them where there are fewer.
+    pub fn split_to(&mut self, count: usize) -> Self {
+        let Slice { block, range } = std::mem::take(self);
+        if count >= range.len() {
+            return Slice { block, range };
+        }
+        let (one, other) = block.split();
+        let middle = range.start + count;
+        *self = Slice { block: other, range: middle..range.end };
+        Slice { block: one, range: range.start..middle }
+    }
+}
+
+impl<C> Default for Slice<C> {
+    fn default() -> Self {
+        Bytes::new().into()
+    }
+}
+
+impl<C> From<Bytes> for Slice<C> {
+    /// Payload of a frame.
+    fn from(bytes: Bytes) -> Self {
+        let range = 0..bytes.len();
+        Slice { block: Block::Framed(bytes), range }
+    }
 }
 
 impl<C: Deref<Target = [u8]>> Deref for Slice<C> {

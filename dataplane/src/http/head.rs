@@ -141,6 +141,11 @@ pub struct RequestLayout {
 }
 
 impl RequestLayout {
+    /// The same, of a head that arrived in this version and was written as HTTP/1.1.
+    pub(super) fn arrived_in(self, version: Version) -> Self {
+        Self { version, ..self }
+    }
+
     /// Joins the layout with the block from which it was parsed, or a copy of it.
     ///
     /// # Panics

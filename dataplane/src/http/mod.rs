@@ -6,6 +6,7 @@ pub mod edit;
 pub mod exchange;
 pub mod fault;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod host;
 pub mod outgoing;

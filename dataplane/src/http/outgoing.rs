@@ -298,7 +298,7 @@ impl<'a> OutgoingResponse<'a> {
         fields.remove(b"alt-svc");
         let framing = match (head.framing(), to) {
             (Framing::Chunked, Version::Http10) => Framing::UntilClose,
-            (Framing::UntilClose, Version::Http11) => Framing::Chunked,
+            (Framing::UntilClose, Version::Http11 | Version::Http2) => Framing::Chunked,
             (framing, _) => framing,
         };
         let status = head.status();

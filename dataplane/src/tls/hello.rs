@@ -7,7 +7,7 @@ use rustls::server::Acceptor;
 
 use super::fault::TlsError;
 use super::socket::Socket;
-use super::terminator::HTTP11;
+use super::terminator::Protocol;
 use crate::limits::HELLO_BYTES_MAX;
 
 /// What a ClientHello says that matters before the handshake.
@@ -20,9 +20,11 @@ pub struct Hello {
 }
 
 impl Hello {
-    /// Whether HTTP/1.1 is among the protocols offered. A client that offers none speaks it by custom.
-    pub fn offers_http11(&self) -> bool {
-        self.alpn.iter().any(|protocol| protocol == HTTP11)
+    /// The best protocol among those offered. Nothing where none is known, or none offered: such a client speaks
+    /// HTTP/1.1 by custom.
+    pub fn protocol(&self) -> Option<Protocol> {
+        let offered = |protocol: &Protocol| self.alpn.iter().any(|offered| offered == protocol.id());
+        [Protocol::Http2, Protocol::Http11].into_iter().find(offered)
     }
 }
 

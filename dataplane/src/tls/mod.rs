@@ -22,7 +22,7 @@ pub use leaf::{CertName, MintError};
 pub use master::{MasterError, PoolMaster, SandboxSalt};
 pub use socket::{Script, Socket};
 pub use stream::{TlsStream, accept, connect};
-pub use terminator::Terminator;
+pub use terminator::{Protocol, Terminator};
 pub use upstream::{RootsError, UpstreamTls};
 pub use wire::{Chunk, Wire};
 

@@ -14,7 +14,7 @@ use super::leaf::CertName;
 use super::outbox::Outbox;
 use super::session::Session;
 use super::socket::Socket;
-use super::terminator::Terminator;
+use super::terminator::{Protocol, Terminator};
 use crate::limits::{TLS_JOINED_BYTES_MAX, TLS_SEND_STEP_BYTES};
 use crate::ring::Stream;
 
@@ -38,7 +38,7 @@ pub async fn accept<S: Socket>(
     name: &CertName,
     terminator: &Terminator,
 ) -> Result<TlsStream<S>, TlsError> {
-    let settings = terminator.settings(name, hello.offers_http11(), SystemTime::now())?;
+    let settings = terminator.settings(name, hello.protocol(), SystemTime::now())?;
     let session = Session::server(settings).map_err(TlsError::Setup)?;
     let stream = TlsStream::new(socket, session);
     let taken = stream.take(&mut replay);
@@ -235,6 +235,11 @@ impl<S: Socket> TlsStream<S> {
     /// The protocol that was chosen (RFC 7301).
     pub fn protocol(&self) -> Option<Vec<u8>> {
         self.session.borrow().common().alpn_protocol().map(<[u8]>::to_vec)
+    }
+
+    /// Whether both sides chose HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        self.session.borrow().common().alpn_protocol() == Some(Protocol::Http2.id())
     }
 
     /// TLS 1.2 or 1.3.

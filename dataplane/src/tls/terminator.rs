@@ -16,8 +16,24 @@ use super::fault::TlsError;
 use super::leaf::{CertName, Mint, MintError, Recent};
 use crate::limits::LEAVES_PER_SANDBOX_MAX;
 
-/// The one protocol that both legs speak after TLS (RFC 7301).
-pub(super) const HTTP11: &[u8] = b"http/1.1";
+/// What is spoken after TLS, where both sides say so (RFC 7301).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Protocol {
+    /// Its identifier.
+    pub fn id(self) -> &'static [u8] {
+        match self {
+            Self::Http11 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+}
 
 /// The suites of both legs, best first. SHA-384 has no help from hardware, so AES-128 with SHA-256 leads whatever
 /// the client's order: 25 µs less per full handshake.
@@ -59,9 +75,10 @@ pub struct Terminator {
     leaves: RefCell<Recent<Settings>>,
 }
 
-/// The settings for one name, with and without a protocol to choose.
+/// The settings for one name, by the protocol that is chosen, made when first needed.
 struct Settings {
     leaf: Arc<CertifiedKey>,
+    http2: Option<Arc<ServerConfig>>,
     http11: Option<Arc<ServerConfig>>,
     no_protocol: Option<Arc<ServerConfig>>,
 }
@@ -92,30 +109,35 @@ impl Terminator {
         self.leaves.borrow().len()
     }
 
-    /// The settings that answer for `name`. `offers_http11` is what the hello says: without it no protocol is
-    /// chosen, where rustls alone would end the handshake (RFC 7301 §3.2). The leaf is minted where none is kept.
+    /// The settings that answer for `name` and choose this protocol, from [`super::Hello::protocol`]. Where that is
+    /// none, none is chosen, where rustls alone would end the handshake (RFC 7301 §3.2). The leaf is minted where none
+    /// is kept.
     ///
     /// # Errors
     /// The authority is not valid at `now`, or the machine gave no random bytes.
     pub fn settings(
         &self,
         name: &CertName,
-        offers_http11: bool,
+        protocol: Option<Protocol>,
         now: SystemTime,
     ) -> Result<Arc<ServerConfig>, TlsError> {
         let mut leaves = self.leaves.borrow_mut();
         if leaves.find(name, now).is_none() {
             let leaf = self.mint.leaf(name, now)?;
-            let settings = Settings { leaf: leaf.key, http11: None, no_protocol: None };
+            let settings = Settings { leaf: leaf.key, http2: None, http11: None, no_protocol: None };
             leaves.keep(name.clone(), leaf.fresh_until, settings);
         }
         // Just kept with a time in the future, unless the authority ends this very moment.
         let settings = leaves.find(name, now).ok_or(MintError::AuthorityNotValid)?;
-        let slot = if offers_http11 { &mut settings.http11 } else { &mut settings.no_protocol };
+        let slot = match protocol {
+            Some(Protocol::Http2) => &mut settings.http2,
+            Some(Protocol::Http11) => &mut settings.http11,
+            None => &mut settings.no_protocol,
+        };
         if let Some(config) = slot {
             return Ok(config.clone());
         }
-        let protocols = if offers_http11 { vec![HTTP11.to_vec()] } else { Vec::new() };
+        let protocols = protocol.map(|protocol| protocol.id().to_vec()).into_iter().collect();
         let config = Arc::new(self.config(settings.leaf.clone(), protocols)?);
         *slot = Some(config.clone());
         Ok(config)

@@ -1,0 +1,128 @@
+//! The sending half of a stream, shared by who writes the answer and by who may break it.
+
+use std::{
+    cell::{Cell, RefCell},
+    task::{Context, Poll},
+};
+
+use ::h2::{Reason, SendStream, server::SendResponse};
+use ::http::{HeaderMap, Response};
+
+use super::{Payload, Pump, head::response};
+use crate::http::{
+    exchange::Leg,
+    serve::{Answer, OwnAnswer},
+};
+
+/// What can be sent on a stream next.
+enum Sender {
+    /// Heads.
+    Heads(SendResponse<Payload>),
+    /// Payload and trailers.
+    Body(SendStream<Payload>),
+}
+
+/// The client's leg of one exchange: a stream.
+pub struct StreamLeg {
+    sender: RefCell<Sender>,
+    pump: Pump,
+    broken: Cell<bool>,
+}
+
+impl StreamLeg {
+    /// Of a stream that was just opened.
+    pub fn new(sender: SendResponse<Payload>, pump: Pump) -> Self {
+        Self { sender: RefCell::new(Sender::Heads(sender)), pump, broken: Cell::new(false) }
+    }
+
+    pub(super) fn inform(&self, head: Response<()>) -> Result<(), ::h2::Error> {
+        match &mut *self.sender.borrow_mut() {
+            Sender::Heads(sender) => sender.send_informational(head),
+            Sender::Body(_) => Ok(()),
+        }
+    }
+
+    /// Sends the head of the answer, with `ended` also its end.
+    pub(super) fn answer(&self, head: Response<()>, ended: bool) -> Result<(), ::h2::Error> {
+        let mut sender = self.sender.borrow_mut();
+        if let Sender::Heads(heads) = &mut *sender {
+            *sender = Sender::Body(heads.send_response(head, ended)?);
+        }
+        Ok(())
+    }
+
+    /// As many bytes as may be sent now, of so many that are wanted. Nothing is ready where the stream ended.
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, ::h2::Error>> {
+        let Sender::Body(sender) = &mut *self.sender.borrow_mut() else { return Poll::Pending };
+        sender.reserve_capacity(wanted);
+        match sender.capacity() {
+            0 => {}
+            room => return Poll::Ready(Ok(room.min(wanted))),
+        }
+        match sender.poll_capacity(cx) {
+            Poll::Ready(Some(Ok(0))) | Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(room))) => Poll::Ready(Ok(room.min(wanted))),
+            Poll::Ready(Some(Err(error))) => Poll::Ready(Err(error)),
+            Poll::Ready(None) => Poll::Ready(Err(Reason::CANCEL.into())),
+        }
+    }
+
+    pub(super) fn send(&self, data: Payload, ended: bool) -> Result<(), ::h2::Error> {
+        match &mut *self.sender.borrow_mut() {
+            Sender::Body(sender) => sender.send_data(data, ended),
+            Sender::Heads(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn send_trailers(&self, trailers: HeaderMap) -> Result<(), ::h2::Error> {
+        match &mut *self.sender.borrow_mut() {
+            Sender::Body(sender) => sender.send_trailers(trailers),
+            Sender::Heads(_) => Ok(()),
+        }
+    }
+
+    /// Gives an answer that is made here, where there is no exchange.
+    ///
+    /// # Errors
+    /// The stream is broken.
+    pub fn tell(&self, head: OwnAnswer, body: Vec<u8>) -> Result<(), ::h2::Error> {
+        let (head, _) = response(&Answer::Own(head), false).map_err(|_| Reason::INTERNAL_ERROR)?;
+        self.answer(head, false)?;
+        self.send(Payload::new(body.into(), None), true)
+    }
+
+    /// Ready when the client broke the stream or the connection ended.
+    pub(super) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let reset = match &mut *self.sender.borrow_mut() {
+            Sender::Heads(sender) => sender.poll_reset(cx),
+            Sender::Body(sender) => sender.poll_reset(cx),
+        };
+        reset.map(|_| ())
+    }
+
+    /// Breaks the stream for this reason.
+    pub(super) fn break_off(&self, reason: Reason) {
+        if self.broken.replace(true) {
+            return;
+        }
+        match &mut *self.sender.borrow_mut() {
+            Sender::Heads(sender) => sender.send_reset(reason),
+            Sender::Body(sender) => sender.send_reset(reason),
+        }
+    }
+}
+
+impl Leg for StreamLeg {
+    /// What h2 has queued of the stream is thrown away. Where the wire is blocked, frames of it may lie among those of
+    /// others that are written and not sent, and then the whole connection is broken.
+    fn reset(&self) {
+        self.break_off(Reason::CANCEL);
+        if self.pump.is_blocked() {
+            self.pump.wire().reset();
+        }
+    }
+
+    fn is_left(&self) -> bool {
+        self.pump.wire().is_left()
+    }
+}

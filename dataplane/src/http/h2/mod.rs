@@ -1,0 +1,50 @@
+//! HTTP/2 (RFC 9113) by the crate h2 over our own wires, one exchange for each stream.
+//!
+//! A head becomes text of HTTP/1.1 and goes through the same parser, so every check of that holds for both versions and
+//! everything behind the seam knows one kind of head.
+
+mod head;
+mod leg;
+mod pipe;
+mod serve;
+
+pub use head::{request_head, response};
+pub use leg::StreamLeg;
+pub use pipe::{Pipe, Pump};
+pub use serve::{StreamOf, serve};
+
+use std::rc::Rc;
+
+use bytes::Buf;
+
+use super::{exchange::Gate, h1::Slice};
+use crate::tls::Chunk;
+
+/// Payload as h2 sends it: where it was received. It holds the gate of its exchange, so that a change of policy meets
+/// the exchange for as long as h2 has any of it queued.
+#[derive(Default)]
+pub struct Payload {
+    bytes: Slice<Chunk>,
+    _gate: Option<Rc<dyn Gate>>,
+}
+
+impl Payload {
+    /// Payload of the exchange with this gate.
+    pub fn new(bytes: Slice<Chunk>, gate: Option<Rc<dyn Gate>>) -> Self {
+        Self { bytes, _gate: gate }
+    }
+}
+
+impl Buf for Payload {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}

@@ -1,0 +1,173 @@
+//! A wire as the crate h2 wants it, and the pump that hands to the kernel what h2 wrote.
+//!
+//! h2 flushes after each large frame. Here its flushes do nothing: what it writes in one turn is gathered, and the pump
+//! sends all of it at once.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    limits::H2_GATHERED_BYTES,
+    tls::{Chunk, Wire},
+};
+
+type Waiting<T> = RefCell<Option<Pin<Box<dyn Future<Output = T>>>>>;
+
+/// What pipe and pump share.
+struct Ends {
+    wire: Rc<Wire>,
+    receiving: Waiting<io::Result<Option<Chunk>>>,
+    /// Received and not read yet.
+    received: RefCell<Option<Chunk>>,
+    /// The last piece was that of a busy sender, for whom larger buffers are worth it.
+    busy: Cell<bool>,
+    /// Written and not being sent yet.
+    gathered: RefCell<Vec<u8>>,
+    sending: Waiting<(io::Result<()>, Vec<u8>)>,
+    writer: RefCell<Option<Waker>>,
+}
+
+/// The side of h2.
+pub struct Pipe(Rc<Ends>);
+
+/// The side of who drives the connection.
+#[derive(Clone)]
+pub struct Pump(Rc<Ends>);
+
+impl Pipe {
+    /// Both sides of a wire.
+    pub fn new(wire: Rc<Wire>) -> (Self, Pump) {
+        let ends = Rc::new(Ends {
+            wire,
+            receiving: RefCell::default(),
+            received: RefCell::default(),
+            busy: Cell::new(false),
+            gathered: RefCell::default(),
+            sending: RefCell::default(),
+            writer: RefCell::default(),
+        });
+        (Self(Rc::clone(&ends)), Pump(ends))
+    }
+}
+
+impl Pump {
+    /// Sends what is gathered, for as long as it is awaited. To be polled after h2 in each turn. Ends only by an error.
+    pub async fn run(&self) -> io::Error {
+        let sent = poll_fn(|cx| match self.poll_send(cx) {
+            Poll::Ready(Err(error)) => Poll::Ready(error),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+        });
+        sent.await
+    }
+
+    /// Sends all that is gathered.
+    ///
+    /// # Errors
+    /// Those of the wire.
+    pub async fn flush(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_send(cx)).await
+    }
+
+    /// Whether the wire takes nothing more at the moment: what h2 wrote, of whichever stream, is not with the kernel.
+    pub fn is_blocked(&self) -> bool {
+        self.0.sending.borrow().is_some() || !self.0.gathered.borrow().is_empty()
+    }
+
+    /// The wire below.
+    pub fn wire(&self) -> &Rc<Wire> {
+        &self.0.wire
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let ends = &self.0;
+        loop {
+            let mut sending = ends.sending.borrow_mut();
+            if let Some(future) = &mut *sending {
+                let (sent, mut buffer) = ready!(future.as_mut().poll(cx));
+                *sending = None;
+                sent?;
+                buffer.clear();
+                let mut gathered = ends.gathered.borrow_mut();
+                if gathered.is_empty() && buffer.capacity() <= H2_GATHERED_BYTES * 2 {
+                    *gathered = buffer;
+                }
+                drop(gathered);
+                // Taken out first: a waker may poll at once.
+                let writer = ends.writer.borrow_mut().take();
+                if let Some(writer) = writer {
+                    writer.wake();
+                }
+                continue;
+            }
+            if ends.gathered.borrow().is_empty() {
+                // An idle connection holds no buffer.
+                ends.gathered.take();
+                return Poll::Ready(Ok(()));
+            }
+            let (wire, bytes) = (Rc::clone(&ends.wire), ends.gathered.take());
+            *sending = Some(Box::pin(async move { (wire.send(&bytes).await, bytes) }));
+        }
+    }
+}
+
+impl AsyncRead for Pipe {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let ends = &self.0;
+        let mut received = ends.received.borrow_mut();
+        if received.is_none() {
+            let mut receiving = ends.receiving.borrow_mut();
+            let future = receiving.get_or_insert_with(|| {
+                let (wire, busy) = (Rc::clone(&ends.wire), ends.busy.get());
+                Box::pin(async move { if busy { wire.receive_body().await } else { wire.receive().await } })
+            });
+            let found = ready!(future.as_mut().poll(cx));
+            *receiving = None;
+            let Some(chunk) = found? else { return Poll::Ready(Ok(())) };
+            ends.busy.set(chunk.len() >= BUSY_BYTES);
+            *received = Some(chunk);
+        }
+        if let Some(chunk) = &mut *received {
+            let count = chunk.len().min(into.remaining());
+            into.put_slice(&chunk[..count]);
+            chunk.advance(count);
+            if chunk.is_empty() {
+                *received = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Bytes of a piece behind which more is expected at once.
+const BUSY_BYTES: usize = 2 << 10;
+
+impl AsyncWrite for Pipe {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut gathered = self.0.gathered.borrow_mut();
+        let room = H2_GATHERED_BYTES.saturating_sub(gathered.len());
+        if room == 0 {
+            *self.0.writer.borrow_mut() = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let count = bytes.len().min(room);
+        gathered.extend_from_slice(&bytes[..count]);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Who drives the connection ends the wire when all is sent.
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,145 @@
+//! A stream's side of one exchange: feeds the request's body as it is wanted, writes the answer.
+
+use std::{
+    cell::Cell,
+    future::{pending, poll_fn},
+    rc::Rc,
+};
+
+use ::h2::{Reason, RecvStream};
+use futures_lite::future::or;
+
+use super::{
+    Payload, StreamLeg,
+    head::{fields, response},
+};
+use crate::{
+    http::{
+        body::Trailers,
+        exchange::{BodyPiece, BodyWriter, Driver, ReplyPiece, ReplyReader},
+        h1::Slice,
+        head::Framing,
+        serve::{Answer, ServeError, Served},
+    },
+    tls::Chunk,
+};
+
+type Replies = ReplyReader<Slice<Chunk>, Answer<Chunk>>;
+
+/// What a stream's side of an exchange works on.
+pub struct StreamOf {
+    /// The request's body.
+    pub body: RecvStream,
+    /// The way back.
+    pub leg: Rc<StreamLeg>,
+    /// The answer is to a HEAD, and has no body.
+    pub head_only: bool,
+}
+
+/// Serves an exchange to the end of its answer. Body and answer go at once. A stream whose answer does not become whole
+/// is broken.
+pub async fn serve(mut stream: StreamOf, driver: Driver<Slice<Chunk>, Answer<Chunk>>) -> Served {
+    let payload = Cell::new(0);
+    let Driver { body, reply } = driver;
+    let leg = Rc::clone(&stream.leg);
+    let writer = Writer { leg: &leg, head_only: stream.head_only, payload: &payload };
+    let feeding = async {
+        or(feed(&mut stream.body, &body), poll_fn(|cx| leg.poll_left(cx))).await;
+        Err(ServeError::ClientGone(None))
+    };
+    let outcome = or(writer.write(&reply), feeding).await;
+    match &outcome {
+        Ok(()) => {}
+        Err(ServeError::Revoked | ServeError::ClientGone(_)) => leg.break_off(Reason::CANCEL),
+        Err(_) => leg.break_off(Reason::INTERNAL_ERROR),
+    }
+    Served { outcome: outcome.map(|()| true), payload_bytes: payload.get() }
+}
+
+/// Feeds the body as it is wanted. Ends only when the client is gone.
+async fn feed(stream: &mut RecvStream, body: &BodyWriter<Slice<Chunk>>) {
+    loop {
+        let Ok(released) = body.ready().await else {
+            // Nobody wants the rest; when the answer is whole, h2 tells the client so (RFC 9113 §8.1).
+            return pending().await;
+        };
+        // What was sent on may come again: the windows of both legs are tied. An error says that the stream ended.
+        let _ended = stream.flow_control().release_capacity(released);
+        let piece = loop {
+            match poll_fn(|cx| stream.poll_data(cx)).await {
+                // Padding and empty frames are not payload.
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => break BodyPiece::Data(data.into()),
+                Some(Err(_)) => return,
+                None => break BodyPiece::End(trailers(stream).await),
+            }
+        };
+        let ended = matches!(piece, BodyPiece::End(_));
+        // Cancelled between question and answer: the next turn of the loop finds out.
+        let _cancelled = body.put(piece);
+        if ended {
+            return pending().await;
+        }
+    }
+}
+
+async fn trailers(stream: &mut RecvStream) -> Option<Trailers> {
+    let found = poll_fn(|cx| stream.poll_trailers(cx)).await.ok().flatten()?;
+    Some(Trailers::from_fields(found.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))))
+}
+
+struct Writer<'a> {
+    leg: &'a StreamLeg,
+    head_only: bool,
+    payload: &'a Cell<u64>,
+}
+
+impl Writer<'_> {
+    async fn write(&self, reply: &Replies) -> Result<(), ServeError> {
+        let mut ended = false;
+        loop {
+            let piece = reply.next().await.map_err(|_| ServeError::Cut)?;
+            if !reply.is_open() {
+                return Err(ServeError::Revoked);
+            }
+            match piece {
+                ReplyPiece::Interim(head) => {
+                    let (head, _) = response(&head, self.head_only)?;
+                    self.leg.inform(head).map_err(gone)?;
+                }
+                ReplyPiece::Head(head) => {
+                    let (head, framing) = response(&head, self.head_only)?;
+                    ended = matches!(framing, Framing::None | Framing::Length(0));
+                    self.leg.answer(head, ended).map_err(gone)?;
+                }
+                // The answer to HEAD has the length of a body that is not sent (RFC 9110 §9.3.2).
+                ReplyPiece::Data(_) if ended => {}
+                ReplyPiece::Data(data) => self.send(reply, data).await?,
+                ReplyPiece::End(_) if ended => return Ok(()),
+                ReplyPiece::End(None) => return self.leg.send(Payload::default(), true).map_err(gone),
+                ReplyPiece::End(Some(trailers)) => {
+                    let trailers = fields(trailers.fields())?;
+                    return self.leg.send_trailers(trailers).map_err(gone);
+                }
+            }
+        }
+    }
+
+    /// Hands over as much at a time as the client's windows take.
+    async fn send(&self, reply: &Replies, mut data: Slice<Chunk>) -> Result<(), ServeError> {
+        while !data.is_empty() {
+            let room = poll_fn(|cx| self.leg.poll_room(cx, data.len())).await.map_err(gone)?;
+            if !reply.is_open() {
+                return Err(ServeError::Revoked);
+            }
+            let part = data.split_to(room);
+            self.payload.set(self.payload.get() + part.len() as u64);
+            self.leg.send(Payload::new(part, reply.gate()), false).map_err(gone)?;
+        }
+        Ok(())
+    }
+}
+
+fn gone(error: ::h2::Error) -> ServeError {
+    ServeError::ClientGone(Some(std::io::Error::other(error)))
+}

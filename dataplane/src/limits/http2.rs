@@ -1,0 +1,19 @@
+//! Bounds of HTTP/2.
+
+/// Bytes that are gathered of what HTTP/2 writes before they are handed to the kernel. Larger: a slow reader holds more
+/// memory. Smaller: more system calls.
+pub const H2_GATHERED_BYTES: usize = 64 << 10;
+/// Requests that one connection carries at a time. Larger: one client holds more memory. Smaller: pages with many
+/// parts wait.
+pub const H2_STREAMS_MAX: u32 = 128;
+/// Bytes that a peer may send of one stream before we have sent them on. Larger: a slow reader holds more memory.
+/// Smaller: long fat links are not filled.
+pub const H2_STREAM_WINDOW: u32 = 1 << 20;
+/// Bytes that a peer may send of all streams of a connection before we have sent them on. Larger: slow readers hold
+/// more memory. Smaller: one stalled stream stalls the others.
+pub const H2_CONNECTION_WINDOW: u32 = 2 << 20;
+/// Bytes of one stream that wait for the kernel. Larger: slow readers hold more memory. Smaller: more turns.
+pub const H2_SEND_BYTES_MAX: usize = 64 << 10;
+/// Streams that a client may break before it was answered, at a time. Larger: floods of broken requests cost more.
+/// Smaller: clients that cancel much are cut off.
+pub const H2_RESETS_MAX: usize = 32;

@@ -1,0 +1,153 @@
+//! A sandbox's program that speaks HTTP/2, in a tunnel through the explicit proxy.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, Request, Response};
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    client,
+    gateway::{Gateway, PATIENCE},
+};
+
+/// A connection on which requests can be sent.
+pub struct Client {
+    /// Opens streams.
+    pub requests: SendRequest<Bytes>,
+    /// Scheme, host and port of what is asked for.
+    pub origin: String,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Whole {
+    /// Head.
+    pub head: Response<()>,
+    /// Payload.
+    pub body: Vec<u8>,
+    /// Fields behind it.
+    pub trailers: Option<HeaderMap>,
+}
+
+impl Whole {
+    /// The payload as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Runs a test's futures, for at most the harness's patience.
+///
+/// # Panics
+/// When the time is over.
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(
+        tokio::task::LocalSet::new()
+            .run_until(async { tokio::time::timeout(PATIENCE, test).await.expect("the test ends in time") }),
+    )
+}
+
+impl Client {
+    /// Asks for a tunnel to `host:port` and speaks HTTP/2 over TLS in it.
+    ///
+    /// # Panics
+    /// When the gateway does not.
+    pub async fn connect(gateway: &Gateway, host: &str, port: u16) -> Self {
+        Self::with(h2::client::Builder::new(), gateway, host, port).await
+    }
+
+    /// The same with settings of the test's own.
+    ///
+    /// # Panics
+    /// When the gateway does not.
+    pub async fn with(settings: h2::client::Builder, gateway: &Gateway, host: &str, port: u16) -> Self {
+        let connector = TlsConnector::from(Arc::new(client::settings(gateway.authority("box"), &[b"h2"])));
+        let name = ServerName::try_from(host.to_owned()).expect("a name");
+        let tunnel = connector.connect(name, tunnel(gateway, host, port)).await.expect("TLS");
+        assert_eq!(tunnel.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+        Self::over(settings, tunnel, format!("https://{host}:{port}")).await
+    }
+
+    /// The same without TLS, as one who knows already that HTTP/2 is spoken (RFC 9113 §3.3).
+    ///
+    /// # Panics
+    /// When the gateway does not.
+    pub async fn plain(gateway: &Gateway, host: &str, port: u16) -> Self {
+        let settings = h2::client::Builder::new();
+        Self::over(settings, tunnel(gateway, host, port), format!("http://{host}:{port}")).await
+    }
+
+    async fn over(
+        settings: h2::client::Builder,
+        wire: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        origin: String,
+    ) -> Self {
+        let (requests, connection) = settings.handshake(wire).await.expect("settings");
+        // It ends with the test; what breaks it is seen on its streams.
+        tokio::task::spawn_local(async move { drop(connection.await) });
+        Self { requests, origin }
+    }
+
+    /// A request to a path of the origin.
+    ///
+    /// # Panics
+    /// When the path is none.
+    pub fn request(&self, method: &str, path: &str) -> Request<()> {
+        Request::builder().method(method).uri(format!("{}{path}", self.origin)).body(()).expect("a request")
+    }
+
+    /// Opens a stream.
+    ///
+    /// # Panics
+    /// When the connection takes none.
+    pub async fn send(&mut self, request: Request<()>, ended: bool) -> (ResponseFuture, SendStream<Bytes>) {
+        let mut ready = self.requests.clone().ready().await.expect("room for a stream");
+        ready.send_request(request, ended).expect("a stream")
+    }
+
+    /// Asks for a path without a body, and takes the whole answer.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn get(&mut self, path: &str) -> Whole {
+        let (answer, _) = self.send(self.request("GET", path), true).await;
+        whole(answer).await.expect("a whole answer")
+    }
+}
+
+fn tunnel(gateway: &Gateway, host: &str, port: u16) -> TcpStream {
+    let tunnel = gateway.tunnel(host, port);
+    tunnel.set_nonblocking(true).expect("an option");
+    TcpStream::from_std(tunnel).expect("a socket")
+}
+
+/// Takes an answer to its end.
+///
+/// # Errors
+/// The stream or connection broke.
+pub async fn whole(answer: ResponseFuture) -> Result<Whole, h2::Error> {
+    let (head, mut stream) = answer.await?.into_parts();
+    let mut body = Vec::new();
+    while let Some(data) = next(&mut stream).await {
+        body.extend_from_slice(&data?);
+    }
+    Ok(Whole { head: Response::from_parts(head, ()), body, trailers: stream.trailers().await? })
+}
+
+/// The next payload, whose room is given back at once.
+pub async fn next(stream: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
+    let data = stream.data().await?;
+    if let Ok(data) = &data {
+        let _ended = stream.flow_control().release_capacity(data.len());
+    }
+    Some(data)
+}
