@@ -55,7 +55,7 @@ async fn run(
         Ok(Step::Answer { status, fields, body }) => {
             record.verdict = "answered";
             record.status = Some(status);
-            let head = OwnAnswer { status, reason: "", fields, length: body.len() };
+            let head = OwnAnswer { status, reason: "".into(), fields, length: body.len() };
             // Where the client is gone, what serves it says so.
             let _told = answer(&reply, head, body).await;
         }

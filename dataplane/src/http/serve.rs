@@ -1,6 +1,6 @@
 //! The connection's side of one exchange in HTTP/1.1: feeds the request's body as it is wanted, writes the answer.
 
-use std::{cell::Cell, future::pending, io, io::Write as _, ops::Deref, pin::pin};
+use std::{borrow::Cow, cell::Cell, future::pending, io, io::Write as _, ops::Deref, pin::pin};
 
 use futures_lite::future::{or, poll_once, yield_now};
 
@@ -27,7 +27,7 @@ pub struct OwnAnswer {
     /// Status.
     pub status: u16,
     /// Reason phrase; empty where there is none (RFC 9112 §4).
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// Fields beside those of framing and connection.
     pub fields: Vec<(FieldName, FieldValue)>,
     /// Bytes of the body.

@@ -21,8 +21,17 @@ impl Refusal {
         let ours = |name: &[u8]| fields.iter().any(|(own, _)| own.bytes().eq_ignore_ascii_case(name));
         let more: Vec<_> = self.fields.iter().filter(|(name, _)| !ours(name.bytes())).cloned().collect();
         fields.extend(more);
-        let reason = reason_phrase(self.status);
-        (OwnAnswer { status: self.status, reason, fields, length: body.len() }, body)
+        // Many clients show their people nothing else of a refusal.
+        let reason = format!("{} (outgate: {})", reason_phrase(self.status), self.code);
+        (
+            OwnAnswer {
+                status: self.status,
+                reason: reason.trim_start().to_owned().into(),
+                fields,
+                length: body.len(),
+            },
+            body,
+        )
     }
 
     /// The same in HTTP/1.1. `head_only` is for HEAD, whose answer has the length but no body (RFC 9110 §9.3.2).
@@ -37,7 +46,7 @@ impl Refusal {
     }
 }
 
-/// For statuses of refusals; empty where there is none, which RFC 9112 §4 permits.
+/// For statuses of refusals; empty where there is none.
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
@@ -81,7 +90,9 @@ mod tests {
         let refusal = Refusal::new(520, "code", Blame::Policy, "a\r\nSet-Cookie: x\r\n\r\n", "b");
         let answer = text(&refusal, true, false);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        assert!(head.starts_with("HTTP/1.1 520 \r\n") && head.ends_with("Connection: keep-alive"));
+        assert!(
+            head.starts_with("HTTP/1.1 520 (outgate: code)\r\n") && head.ends_with("Connection: keep-alive")
+        );
         assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())));
         assert!(!head.contains("Set-Cookie") && !body.contains('\n'));
         let problem: serde_json::Value = serde_json::from_str(body).unwrap();
@@ -94,7 +105,9 @@ mod tests {
     #[test]
     fn a_proxy_asks_for_credentials_by_name() {
         let answer = text(&Refusal::from(&IdentityError::NoCredentials), false, false);
-        assert!(answer.starts_with("HTTP/1.1 407 Proxy Authentication Required\r\n"));
+        assert!(
+            answer.starts_with("HTTP/1.1 407 Proxy Authentication Required (outgate: proxy_credentials)\r\n")
+        );
         assert!(answer.contains("\r\nProxy-Authenticate: Basic realm=\"outgate\"\r\n"));
     }
 }

@@ -52,7 +52,10 @@ fn list_and_package_are_downloaded() {
 #[test]
 fn refused_repository_is_explained_and_sees_nothing() {
     let yard = yard(None);
-    assert!(refused(&yard, &download(&yard, "denied.test")).contains(" 403 "));
+    assert!(
+        refused(&yard, &download(&yard, "denied.test"))
+            .contains("403  Forbidden (outgate: host_not_allowed)")
+    );
 }
 
 #[test]

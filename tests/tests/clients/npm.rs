@@ -41,7 +41,9 @@ fn package_is_installed_and_runs() {
 #[test]
 fn refused_registry_is_explained_and_sees_nothing() {
     let yard = yard(None);
-    assert!(refused(&yard, &install(&yard, "denied.test")).contains(" 403 "));
+    assert!(
+        refused(&yard, &install(&yard, "denied.test")).contains("403 Forbidden (outgate: host_not_allowed)")
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! pip against a package index of its simple API.
 
+use std::fs;
+
 use tests::yard::{SECRET, Yard};
 
 use super::{allowed, basic, needs, refused, shelf, with_a_secret_never_held};
@@ -42,6 +44,9 @@ fn package_is_installed_and_runs() {
 fn refused_index_is_explained_and_sees_nothing() {
     let yard = yard(None);
     refused(&yard, &install(&yard, "denied.test"));
+    // pip itself says only that there is no such package; what it was told is in its log.
+    let log = fs::read_to_string(yard.ground.path("pip.log")).expect("a log");
+    assert!(log.contains("403 Client Error: Forbidden (outgate: host_not_allowed)"), "{log}");
 }
 
 #[test]
