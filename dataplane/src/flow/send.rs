@@ -22,7 +22,7 @@ use crate::{
 pub(super) async fn refuse(reply: &ReplyTo, refusal: &Refusal, record: &mut Record) {
     note(refusal, record);
     reply.unguard();
-    let (head, body) = refusal.answer();
+    let (head, body) = refusal.answer_to(record.path.as_deref().unwrap_or_default());
     // The client may be gone; the record says what it would have been told.
     let _told = answer(reply, head, body).await;
 }

@@ -6,10 +6,21 @@ use crate::http::{FieldName, FieldValue, OwnAnswer};
 impl Refusal {
     /// Head and body, whatever version carries them.
     pub fn answer(&self) -> (OwnAnswer, Vec<u8>) {
-        let body = self.body();
+        self.holding("application/problem+json", self.body())
+    }
+
+    /// The same for the client that asks for this path. git shows its person what answers the first request of a clone,
+    /// a fetch or a push (gitprotocol-http(5)) only as plain text, and else nothing but the status.
+    pub fn answer_to(&self, path: &str) -> (OwnAnswer, Vec<u8>) {
+        match path.ends_with("/info/refs") {
+            true => self.holding("text/plain", self.words().into_bytes()),
+            false => self.answer(),
+        }
+    }
+
+    fn holding(&self, kind: &'static str, body: Vec<u8>) -> (OwnAnswer, Vec<u8>) {
         let own = |name, value| (FieldName::own(name), FieldValue::own(value));
-        let mut fields =
-            vec![own("Content-Type", "application/problem+json"), own("Cache-Control", "no-store")];
+        let mut fields = vec![own("Content-Type", kind), own("Cache-Control", "no-store")];
         // RFC 9110 §15.5.8: 407 names a challenge.
         if self.status == 407 {
             fields.push(own("Proxy-Authenticate", "Basic realm=\"outgate\""));
@@ -100,6 +111,25 @@ mod tests {
         let only = text(&refusal, false, true);
         assert!(only.ends_with("Connection: close\r\n\r\n"));
         assert!(only.contains(&format!("Content-Length: {}\r\n", body.len())));
+    }
+
+    #[test]
+    fn git_is_told_in_plain_text_and_everything_else_in_json() {
+        let refusal =
+            Refusal::new(403, "code", Blame::Policy, "a.test: \x1b[2J\nno", "ask").by_rule("rule 1");
+        let told = |path| {
+            let (head, body) = refusal.answer_to(path);
+            (head.fields[0].1.bytes().to_vec(), String::from_utf8(body).unwrap(), head.length)
+        };
+        let (kind, words, length) = told("/a.git/info/refs");
+        assert_eq!((&kind[..], length), (&b"text/plain"[..], words.len()));
+        assert_eq!(words, "Refused by policy: a.test:  [2J no\ncode, by rule 1\nTo mend it: ask\n");
+        for path in ["/a.git/git-upload-pack", "/info/refs/", "/"] {
+            assert_eq!(
+                (&told(path).0[..], told(path).1),
+                (&b"application/problem+json"[..], String::from_utf8(refusal.body()).unwrap())
+            );
+        }
     }
 
     #[test]

@@ -120,14 +120,8 @@ impl Refusal {
 
     /// The body; never markup, never more than one line.
     pub fn body(&self) -> Vec<u8> {
-        let title = match self.blame {
-            Blame::Sandbox => "The request was refused",
-            Blame::Policy => "Refused by policy",
-            Blame::Upstream => "The other end failed",
-            Blame::Gateway => "The gateway failed",
-        };
         let problem = Problem {
-            title,
+            title: self.title(),
             status: self.status,
             code: self.code,
             blame: self.blame,
@@ -137,6 +131,26 @@ impl Refusal {
         };
         // Numbers and text always serialise.
         serde_json::to_vec(&problem).unwrap_or_default()
+    }
+
+    /// The same in lines for a person, which move no cursor of a terminal.
+    pub(super) fn words(&self) -> String {
+        let rule = self.rule.as_ref().map(|rule| format!(", by {rule}")).unwrap_or_default();
+        let lines = [
+            format!("{}: {}", self.title(), self.detail),
+            format!("{}{rule}", self.code),
+            format!("To mend it: {}", self.remedy),
+        ];
+        lines.map(|line| line.replace(char::is_control, " ") + "\n").concat()
+    }
+
+    fn title(&self) -> &'static str {
+        match self.blame {
+            Blame::Sandbox => "The request was refused",
+            Blame::Policy => "Refused by policy",
+            Blame::Upstream => "The other end failed",
+            Blame::Gateway => "The gateway failed",
+        }
     }
 }
 

@@ -123,10 +123,11 @@ fn clone_fetch_and_a_push_of_twenty_mebibytes_work_and_the_server_has_every_byte
 fn refused_clone_fetch_and_push_are_explained_and_the_server_sees_nothing() {
     let forge = Forge::new(None);
     let url = forge.url("denied.test");
-    assert!(refused(&forge.yard, &format!("git clone {url} mine")).contains("returned error: 403"));
+    let told = "remote: Refused by policy: denied.test: is not on the allow list";
+    assert!(refused(&forge.yard, &format!("git clone {url} mine")).contains(told));
     let prepared = format!("git init -q -b main mine; cd mine; git remote add origin {url}; echo >grown");
-    assert!(refused(&forge.yard, &format!("{prepared}; git fetch")).contains("returned error: 403"));
-    assert!(refused(&forge.yard, &format!("cd mine; {PUSH}")).contains("returned error: 403"));
+    assert!(refused(&forge.yard, &format!("{prepared}; git fetch")).contains(told));
+    assert!(refused(&forge.yard, &format!("cd mine; {PUSH}")).contains(told));
 }
 
 #[test]
