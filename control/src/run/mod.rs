@@ -197,7 +197,6 @@ fn apart(
     let environment = sandbox::environment(std::env::vars_os(), &variables, &trust);
     drop(variables);
     tell_of_credentials(&hidden);
-    hidden.push(gateway.shared_folder().to_owned());
     hidden.extend(trail.places().map(Path::to_owned));
     // That of a gateway which the caller runs otherwise.
     hidden.extend(state.is_dir().then(|| state.to_owned()));
@@ -209,6 +208,7 @@ fn apart(
         environment: environment.variables,
         trust,
         hidden,
+        kept: Some(gateway.shared_folder().to_owned()),
     };
     sandbox::close_to_others()?;
     let running = sandbox.start(world)?;

@@ -190,6 +190,9 @@ pub struct World {
     /// Files and folders that must not be seen, links followed. A file that is replaced while the program runs is seen
     /// again.
     pub hidden: Vec<PathBuf>,
+    /// Hidden too, and in use by whoever runs the sandbox: no folder above it can be renamed, and another put in its
+    /// place. What is moved from one of those to another is copied, as between two file systems.
+    pub kept: Option<PathBuf>,
 }
 
 /// The folder that only a sandbox has, for [`Trust::new`].
@@ -316,11 +319,14 @@ fn furniture(world: World) -> Result<Furniture, SandboxError> {
     let folders = world.trust.folders.into_iter().map(|(path, files)| {
         (path.into(), files.into_iter().map(|(name, bytes)| (name, Bytes(bytes))).collect())
     });
-    let hidden = hidden(&world.hidden)?;
+    let kept = world.kept.map(|path| hideable(&path)).transpose()?.flatten();
+    let hidden = world.hidden.into_iter().chain(kept.clone()).collect::<Vec<_>>();
+    let hidden = hidden_everywhere(&hidden)?;
     Ok(Furniture {
         files,
         covers,
         folders: folders.collect(),
+        kept: kept.map(|path| renamable(&path)).unwrap_or_default(),
         hidden,
         program: world.program,
         arguments: world.arguments,
@@ -331,7 +337,7 @@ fn furniture(world: World) -> Result<Furniture, SandboxError> {
 }
 
 /// All paths by which the files could be seen that are to be hidden.
-fn hidden(wanted: &[PathBuf]) -> Result<Vec<OsString>, SandboxError> {
+fn hidden_everywhere(wanted: &[PathBuf]) -> Result<Vec<OsString>, SandboxError> {
     let points = exposed::mount_points()
         .map_err(|error| SandboxError::Step { step: "read the mounts".into(), error: error.to_string() })?;
     let mut paths = Vec::new();
@@ -342,6 +348,16 @@ fn hidden(wanted: &[PathBuf]) -> Result<Vec<OsString>, SandboxError> {
         }
     }
     Ok(paths.into_iter().map(OsString::from).collect())
+}
+
+/// Folders above this path that the user may rename, from the top: those that lie in a folder which it may write.
+fn renamable(path: &Path) -> Vec<OsString> {
+    let above = path.ancestors().skip(1).filter(|folder| {
+        folder.parent().is_some_and(|parent| rustix::fs::access(parent, rustix::fs::Access::WRITE_OK).is_ok())
+    });
+    let mut above: Vec<_> = above.map(OsString::from).collect();
+    above.reverse();
+    above
 }
 
 /// Where a file is that is to be hidden; it must have no other name. A pipe, as of a shell's `<(…)`, was read and holds

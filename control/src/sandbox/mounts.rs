@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_move, mount_remount,
+    MountFlags, MountPropagationFlags, mount, mount_bind, mount_bind_recursive, mount_change, mount_move,
+    mount_remount,
 };
 
 use super::exposed::{Exposed, mount_points};
@@ -110,6 +111,11 @@ pub(super) fn furnish(furniture: &Furniture) -> Result<(), Fault> {
     }
     for (path, files) in &furniture.folders {
         own_folder(Path::new(path), files)?;
+    }
+    // Whatever is mounted cannot be renamed.
+    for path in furniture.kept.iter().map(Path::new) {
+        mount_bind_recursive(path, path)
+            .map_err(|error| Fault::step(format!("keep {} in its place", path.display()), &error.into()))?;
     }
     for path in &furniture.hidden {
         hide(&folder, Path::new(path))?;

@@ -96,6 +96,8 @@ pub(super) struct Furniture {
     pub covers: Vec<(String, OsString)>,
     /// Folders that take the place of others, with files by their path within.
     pub folders: Vec<(OsString, Vec<(String, Bytes)>)>,
+    /// Folders that must not be renamed, each after those above it.
+    pub kept: Vec<OsString>,
     /// Files that must not be seen.
     pub hidden: Vec<OsString>,
     pub program: OsString,
@@ -181,6 +183,7 @@ mod tests {
             files: vec![("bundle.pem".into(), Bytes(vec![0, 255, 7]))],
             covers: vec![("bundle.pem".into(), "/etc/x".into())],
             folders: vec![(odd.clone(), vec![("a/b".into(), Bytes(vec![1]))])],
+            kept: vec![],
             hidden: vec![odd.clone()],
             program: odd.clone(),
             arguments: vec![odd.clone()],

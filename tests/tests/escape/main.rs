@@ -3,6 +3,9 @@
 
 mod kernel;
 mod mounts;
+mod neighbours;
+mod network;
+mod processes;
 
 use std::process::Command;
 

@@ -90,6 +90,7 @@ fn run(options: Options) -> Result<u8, SandboxError> {
         environment: environment.variables,
         trust,
         hidden: options.hidden_files.iter().map(Into::into).collect(),
+        kept: None,
     })?;
     let furnished = before.elapsed();
     if options.end_after_start {
