@@ -24,7 +24,7 @@ const EXAMPLES: &[(&str, &str)] = &[
          Examples:\n  \
          outgate run --allow github.com -- git clone https://github.com/acme/site\n  \
          outgate run --allow api.github.com --secret token=env:GITHUB_TOKEN@api.github.com -- ./report.py\n  \
-         outgate run --secret git=file:token@github.com:basic --allow github.com -- git push\n  \
+         outgate run --secret git=file:token@github.com:basic=me --allow github.com -- git push\n  \
          outgate run --handler get_only.wasm --allow '*.pypi.org' -- pip download requests\n  \
          outgate run --ask -- claude              asks you about each host that nothing allows yet\n  \
          outgate run --observe -- npm install     lets through what is safe to dial; prints the least policy",

@@ -229,8 +229,7 @@ fn together(args: &RunArgs, gateway: &mut Gateway, secrets: &Secrets) -> Result<
     let folder = gateway.folder().join("trust");
     let trust = Trust::new(&authority(gateway)?, &folder, None)?;
     weak::write(&trust, &folder)?;
-    let values = secrets.0.iter().map(|(_, value)| value.as_bytes().to_vec().into()).collect();
-    let hidden = Hidden { variables: named(args), values };
+    let hidden = Hidden { variables: named(args), values: values(args, secrets) };
     let mut environment: Environment = sandbox::environment(std::env::vars_os(), &hidden, &trust);
     weak::point(&mut environment, proxy, NAME, &password);
     let name = PathBuf::from(args.command.first().cloned().unwrap_or_default());
@@ -247,6 +246,15 @@ fn named(args: &RunArgs) -> Vec<OsString> {
     args.secret.iter().filter_map(variable).collect()
 }
 
+/// Values that no variable may hold: those of the secrets, and the password alone of one that names a user.
+fn values(args: &RunArgs, secrets: &Secrets) -> Vec<zeroize::Zeroizing<Vec<u8>>> {
+    let each = args.secret.iter().zip(&secrets.0).flat_map(|(wish, (_, value))| {
+        let password = value.split_once(':').filter(|_| wish.kind == options::Kind::Basic);
+        [Some(value.as_str()), password.map(|(_, password)| password)]
+    });
+    each.flatten().map(|value| value.as_bytes().to_vec().into()).collect()
+}
+
 /// What the program must not see: variables and values, and files.
 fn hidden(args: &RunArgs, secrets: Secrets) -> (Hidden, Vec<PathBuf>) {
     let files = args.secret.iter().filter_map(|wish| match &wish.source {
@@ -254,8 +262,7 @@ fn hidden(args: &RunArgs, secrets: Secrets) -> (Hidden, Vec<PathBuf>) {
         Source::Variable(_) => None,
     });
     let files = files.collect();
-    let values = secrets.0.into_iter().map(|(_, value)| value.as_bytes().to_vec().into()).collect();
-    (Hidden { variables: named(args), values }, files)
+    (Hidden { variables: named(args), values: values(args, &secrets) }, files)
 }
 
 /// Names credentials of the caller that the program can read, so that nobody is surprised.

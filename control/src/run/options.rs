@@ -21,7 +21,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOST[:PORT]")]
     pub deny: Vec<HostText>,
     /// A credential that the gateway attaches and the program never holds; KIND is bearer (unless given),
-    /// basic (the value is user:password), header or query; the last two name their field: header=X-Api-Key
+    /// basic (the value is user:password), basic=USER (the value is the password), header=FIELD or query=PARAMETER
     #[arg(long, value_name = "NAME=env:VAR|file:PATH@HOST[:KIND]")]
     pub secret: Vec<SecretWish>,
     /// A handler for every request, or for those to one host, with parameters as JSON
@@ -85,6 +85,8 @@ pub enum Kind {
     Bearer,
     /// `Authorization: Basic`; the value is `user:password`.
     Basic,
+    /// The same for this user; the value is the password.
+    BasicOf(String),
     /// The value alone, in this field.
     Header(String),
     /// In this parameter of the query.
@@ -104,8 +106,8 @@ pub struct SecretWish {
     pub kind: Kind,
 }
 
-const SECRET_FORM: &str = "write NAME=env:VAR@HOST or NAME=file:PATH@HOST, then :basic, :header=FIELD or \
-                           :query=PARAMETER where it is not to be a bearer token";
+const SECRET_FORM: &str = "write NAME=env:VAR@HOST or NAME=file:PATH@HOST, then :basic, :basic=USER, :header=FIELD \
+                           or :query=PARAMETER where it is not to be a bearer token";
 
 impl FromStr for SecretWish {
     type Err = String;
@@ -125,6 +127,9 @@ impl FromStr for SecretWish {
         let (host, kind) = match host.rsplit_once(':') {
             Some((host, "bearer")) => (host, Kind::Bearer),
             Some((host, "basic")) => (host, Kind::Basic),
+            Some((host, kind)) if kind.starts_with("basic") => {
+                (host, Kind::BasicOf(field(kind, "basic", name)?))
+            }
             Some((host, kind)) if kind.starts_with("header") => {
                 (host, Kind::Header(field(kind, "header", name)?))
             }
@@ -243,6 +248,10 @@ mod tests {
         assert_eq!((&*wish.host, wish.kind), ("api.example:8443", Kind::Header("X-Api-Key".into())));
         assert_eq!(secret("key=env:K@a.example:query").kind, Kind::Query("key".into()));
         assert_eq!(secret("key=env:K@a.example:basic").kind, Kind::Basic);
+        assert_eq!(
+            secret("key=env:K@a.example:basic=x-access-token").kind,
+            Kind::BasicOf("x-access-token".into())
+        );
         assert_eq!(secret("key=env:K@a.example:8443").host, "a.example:8443");
     }
 
@@ -255,6 +264,7 @@ mod tests {
             "a=env:@h.example",
             "a=env:A",
             "a=env:A@h:header=",
+            "a=env:A@h:basic=",
         ] {
             let error = text.parse::<SecretWish>().unwrap_err();
             assert!(error.contains("NAME=env:VAR@HOST"), "{text}: {error}");

@@ -61,6 +61,7 @@ fn rule(wish: &SecretWish) -> Value {
     let action = match &wish.kind {
         Kind::Bearer => json!({ "bearer": { "secret": secret } }),
         Kind::Basic => json!({ "basic": { "secret": secret } }),
+        Kind::BasicOf(user) => json!({ "basic": { "secret": secret, "user": user } }),
         Kind::Header(field) => json!({ "header": { "name": field, "secret": secret } }),
         Kind::Query(parameter) => json!({ "query": { "name": parameter, "secret": secret } }),
     };
@@ -100,6 +101,7 @@ mod tests {
             "--deny=*.b.example",
             "--secret=t=env:T@a.example",
             "--secret=k=env:K@a.example:query=key",
+            "--secret=g=env:G@a.example:basic=x-access-token",
             "--handler=one.wasm",
             "--handler=two.wasm@a.example={\"x\":1}",
         ];
@@ -110,6 +112,7 @@ mod tests {
             "rules": [
                 { "host": "a.example", "actions": [{ "bearer": { "secret": "t" } }] },
                 { "host": "a.example", "actions": [{ "query": { "name": "key", "secret": "k" } }] },
+                { "host": "a.example", "actions": [{ "basic": { "secret": "g", "user": "x-access-token" } }] },
             ],
             "outbound": { "handler": "one" },
             "outboundByHost": [{ "host": "a.example", "handler": "two", "params": { "x": 1 } }],

@@ -78,9 +78,9 @@ fn surround(command: &mut Command, folder: PathBuf) {
     command.env("HOME", &folder).current_dir(folder);
 }
 
-/// Bytes that do not compress, as text; the same every time (xorshift64).
-fn noise(bytes: usize) -> String {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+/// Bytes that do not compress, as text; the same for every seed but 0 (xorshift64).
+fn noise(bytes: usize, seed: u64) -> String {
+    let mut state = seed;
     let words = std::iter::repeat_with(|| {
         state ^= state << 13;
         state ^= state >> 7;
@@ -103,9 +103,15 @@ fn clone_fetch_and_a_push_of_twenty_mebibytes_work_and_the_server_has_every_byte
     let second = forge.commit("second");
     let out = allowed(&forge.yard, "cd mine; git pull -q; git rev-parse HEAD; cat grown");
     assert_eq!(out, format!("{second}\nsecond\n"));
-    let noise = noise(PUSHED_BYTES);
-    forge.yard.ground.write("mine/noise", &noise);
-    let pushed = allowed(&forge.yard, &format!("cd mine; {PUSH}"));
+    for (seed, version) in [(1, "HTTP/2"), (2, "HTTP/1.1")] {
+        pushes(&forge, &noise(PUSHED_BYTES, seed), version);
+    }
+}
+
+/// The server has every byte of what is pushed in this version of HTTP.
+fn pushes(forge: &Forge, noise: &str, version: &str) {
+    forge.yard.ground.write("mine/noise", noise);
+    let pushed = allowed(&forge.yard, &format!("cd mine; git config http.version {version}; {PUSH}"));
     let seen = forge.yard.origin.seen().pop().expect("the push is the last request");
     assert!(
         seen.body.len() > PUSHED_BYTES && seen.fields("transfer-encoding").eq(["chunked"]),
@@ -132,14 +138,13 @@ fn refused_clone_fetch_and_push_are_explained_and_the_server_sees_nothing() {
 
 #[test]
 fn private_repository_is_cloned_and_pushed_to_with_a_secret_that_git_never_holds() {
-    let credential = format!("git:{SECRET}");
-    let forge = Forge::new(Some(basic(&credential)));
+    let forge = Forge::new(Some(basic(&format!("git:{SECRET}"))));
     // Nobody is there to be asked for a password.
     let url = forge.url("origin.test");
     let script = format!(
         "export GIT_TERMINAL_PROMPT=0; rm -rf mine; git clone {url} mine; cd mine; echo more >more; {PUSH}; cd .."
     );
-    let out = with_a_secret_never_held(&forge.yard, ":basic", &credential, &script);
+    let out = with_a_secret_never_held(&forge.yard, ":basic=git", SECRET, &script);
     let pushed = forge.serve("git -C seed.git rev-parse main");
     assert!(out.contains(&pushed), "{out}");
 }
