@@ -1,94 +1,93 @@
 //! A gateway for as long as this process lives: `outgate serve` with its plane, in a temporary folder.
 //!
 //! ```text
-//! this process ── keeper ── leash, which becomes `outgate serve` ── plane
+//! this process ── `outgate serve` ── plane
 //! ```
 //!
-//! However this process ends, its end of the keeper's standard input closes; the keeper then ends `serve` and removes
-//! the folder. Should the keeper die first, the kernel ends `serve`.
+//! The standard input of `serve` is a line to this process. However this process ends, the line is closed; `serve` then
+//! ends the plane and removes the folder. Should `serve` die first, the plane ends by itself, and this process removes
+//! the folder.
+//!
+//! The folder lies in memory where the system has room for it: nothing of it is worth the time of a disk, and no secret
+//! comes to lie on one.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use control_wire::attach::{Attach, Client as AttachClient, Done, ListenerKind, ListenerSpec, Request};
-use rustix::process::{Pid, Signal, getppid, getuid, kill_process, set_parent_process_death_signal};
-use serde_json::Value;
+use rustix::process::getuid;
 use tempfile::TempDir;
+use tokio::sync::oneshot;
 
+use crate::causes::chain;
 use crate::client::{Client, ClientError, Reply};
-use crate::limits::PLANE_END_TIME;
-use crate::serve::Fault;
+use crate::limits::{GATEWAY_MEMORY_MIN, PLANE_END_TIME};
+use crate::local_plane::Given;
+use crate::serve::{self, API_SERVES, Fault, Owner, PLANE_SERVES, PlaneSettings};
 
-/// First argument of the process that ends the gateway and removes its folder.
-const KEEPER_COMMAND: &str = "gateway-keeper";
-/// First argument of the process that ties `outgate serve` to the keeper's life.
-const LEASH_COMMAND: &str = "gateway-leash";
+/// First argument of the process that is `outgate serve` for another process.
+const SERVE_COMMAND: &str = "gateway-serve";
+/// Told on the line: it cannot serve, and the log says why.
+const FAILED: u8 = b'f';
 /// Time for control and plane to serve.
 const READY_TIME: Duration = Duration::from_secs(15);
-/// Time for control and plane to end when asked, before they are killed.
+/// Time for control and plane to end, before they are killed.
 const END_TIME: Duration = PLANE_END_TIME.saturating_add(Duration::from_secs(2));
-/// Pause between two looks whether something is there yet.
-const LOOK_PAUSE: Duration = Duration::from_millis(2);
+/// Time in which an interrupt is noticed.
+const INTERRUPT_TIME: Duration = Duration::from_millis(50);
 /// How the plane says that it cannot run.
 const PLANE_FAULT: &str = "outgate-dataplane: ";
-/// How `serve` says that the plane did not stay.
-const PLANE_ENDED: &str = "starting it again";
 
 /// Set by a signal: whoever waits for the gateway gives up.
 pub static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Control and a plane, and the ways to speak to them.
 pub struct Gateway {
-    processes: Processes,
+    serve: Serve,
     client: Client,
-    attach: AttachClient,
+    attach: Option<AttachClient>,
     runtime: tokio::runtime::Runtime,
 }
 
 /// Runs a process of the gateway where the first argument is its name.
 pub fn process(arguments: &[String]) -> Option<ExitCode> {
-    let (first, rest) = arguments.split_first()?;
-    match (first.as_str(), rest) {
-        (KEEPER_COMMAND, [folder, serve @ ..]) => Some(keep(Path::new(folder), serve)),
-        (LEASH_COMMAND, [keeper, serve @ ..]) => Some(tie(keeper, serve)),
+    match arguments {
+        [first, folder, program] if first == SERVE_COMMAND => Some(main(Path::new(folder), program.into())),
         _ => None,
     }
 }
 
 impl Gateway {
     /// Starts control, and the plane that is `program`, with the settings that `furnish` answers after it has put into
-    /// the folder whatever they speak of.
+    /// the folder whatever they speak of. Answers at once: each call waits for what it needs.
     ///
     /// # Errors
-    /// With the plane's own sentence where it cannot run; when interrupted; when it takes too long.
+    /// When nothing can be started.
     pub fn start(
         program: &Path,
         furnish: impl FnOnce(&Path) -> Result<toml::Table, Fault>,
     ) -> Result<Self, Fault> {
-        let started = Instant::now();
-        let mut processes = Processes::start(program, furnish)?;
-        let client = Client::new(&processes.folder.join("state/api.sock"));
+        let serve = Serve::start(program, furnish)?;
+        let client = Client::new(&serve.folder.join("state/api.sock"));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let socket = processes.folder.join("state/plane/attach.sock");
-        let attach = loop {
-            let linked = runtime.block_on(client.call("GET", "/v1/planes", ""));
-            let planes: Value =
-                linked.map(|reply| serde_json::from_slice(&reply.body)).unwrap_or(Ok(Value::Null))?;
-            if planes["planes"][0]["connected"] == true
-                && let Ok(attach) = AttachClient::connect(&socket, READY_TIME)
-            {
-                break attach;
-            }
-            processes.look(started)?;
-            std::thread::sleep(LOOK_PAUSE);
-        };
-        Ok(Self { processes, client, attach, runtime })
+        Ok(Self { serve, client, attach: None, runtime })
+    }
+
+    /// Waits until sandboxes can be attached.
+    ///
+    /// # Errors
+    /// With the plane's own sentence where it cannot run; when interrupted; when it takes too long.
+    pub fn wait_for_plane(&mut self) -> Result<(), Fault> {
+        self.serve.wait_for(PLANE_SERVES)
     }
 
     /// What speaks to its API, for another thread.
@@ -100,10 +99,8 @@ impl Gateway {
     ///
     /// # Errors
     /// When interrupted, when there is no answer or a refusal.
-    pub fn call(&self, method: &str, path: &str, body: impl Into<Vec<u8>>) -> Result<Reply, Fault> {
-        if INTERRUPTED.load(Ordering::Relaxed) {
-            return Err("interrupted".into());
-        }
+    pub fn call(&mut self, method: &str, path: &str, body: impl Into<Vec<u8>>) -> Result<Reply, Fault> {
+        self.serve.wait_for(API_SERVES)?;
         Ok(self.runtime.block_on(self.client.call(method, path, body.into()))?)
     }
 
@@ -116,25 +113,29 @@ impl Gateway {
     }
 
     /// Puts a sandbox behind its listeners, or where it has none behind the plane's proxy; the answer then holds the
-    /// password.
+    /// password. Its policy is enforced then.
     ///
     /// # Errors
-    /// What the plane says.
-    pub fn attach<D: std::os::fd::AsFd>(
-        &mut self,
-        sandbox: &str,
-        listeners: &[(ListenerKind, D)],
-    ) -> Result<Done, Fault> {
+    /// What the plane says, and as [`Self::wait_for_plane`].
+    pub fn attach<D: AsFd>(&mut self, sandbox: &str, listeners: &[(ListenerKind, D)]) -> Result<Done, Fault> {
+        self.wait_for_plane()?;
+        let client = match &mut self.attach {
+            Some(client) => client,
+            none => {
+                let socket = self.serve.folder.join("state/plane/attach.sock");
+                none.insert(AttachClient::connect(&socket, READY_TIME)?)
+            }
+        };
         let specs = listeners.iter().map(|(kind, _)| ListenerSpec { kind: *kind }).collect();
         let proxy = listeners.is_empty();
         let attach = Attach { sandbox: sandbox.to_owned(), listeners: specs, proxy, ..Attach::default() };
         let descriptors: Vec<_> = listeners.iter().map(|(_, socket)| socket.as_fd()).collect();
-        Ok(self.attach.call(&Request::Attach(attach), &descriptors)?)
+        Ok(client.call(&Request::Attach(attach), &descriptors)?)
     }
 
     /// Where everything of it lies.
     pub fn folder(&self) -> &Path {
-        &self.processes.folder
+        &self.serve.folder
     }
 
     /// Where it lies, with all other gateways of this user that have the same folder for temporary files, also those
@@ -148,7 +149,7 @@ impl Gateway {
     /// # Errors
     /// Those of the file.
     pub fn log(&self) -> Result<String, Fault> {
-        self.processes.log()
+        self.serve.log()
     }
 
     /// Ends it. Answers how many processes and files of it are left.
@@ -156,71 +157,101 @@ impl Gateway {
     /// # Errors
     /// None that leaves anything behind.
     pub fn end(self) -> (usize, usize) {
-        let folder = self.processes.folder.clone();
+        let folder = self.serve.folder.clone();
         drop(self);
         (processes_of(&folder), usize::from(folder.exists()))
     }
 }
 
-/// The keeper and all below it. Dropped, they are gone, and the folder too.
-struct Processes {
+/// `outgate serve` and all below it. Dropped, they are gone, and the folder too.
+struct Serve {
     folder: PathBuf,
-    keeper: Child,
+    process: Child,
+    line: Option<UnixStream>,
+    /// What was told on the line.
+    told: Vec<u8>,
 }
 
-impl Processes {
+impl Serve {
     fn start(
         program: &Path,
         furnish: impl FnOnce(&Path) -> Result<toml::Table, Fault>,
     ) -> Result<Self, Fault> {
-        let folder = make_folder(&std::env::temp_dir(), getuid().as_raw())?;
+        let folder = make_folder(&temporary(), getuid().as_raw())?;
         let at = |name: &str| folder.path().join(name);
         fs::write(at("plane.toml"), furnish(folder.path())?.to_string())?;
         let log = fs::File::create(at("log"))?;
-        let keeper = Command::new(std::env::current_exe()?)
-            .arg(KEEPER_COMMAND)
+        let (line, theirs) = UnixStream::pair()?;
+        line.set_read_timeout(Some(INTERRUPT_TIME))?;
+        let process = Command::new(std::env::current_exe()?)
+            .arg(SERVE_COMMAND)
             .arg(folder.path())
-            .arg("--state")
-            .arg(at("state"))
-            .args(["serve", "--listen", "127.0.0.1:0", "--plane-config"])
-            .arg(at("plane.toml"))
-            .arg("--dataplane")
             .arg(program)
-            .stdin(Stdio::piped())
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(log.try_clone()?)
             .stderr(log)
             // A terminal's interrupt is for this process, which then ends everything in order.
             .process_group(0)
             .spawn()?;
-        // From here on it is the keeper's.
-        Ok(Self { folder: folder.keep(), keeper })
+        // From here on it is that process's too.
+        Ok(Self { folder: folder.keep(), process, line: Some(line), told: Vec::new() })
     }
 
     fn log(&self) -> Result<String, Fault> {
         Ok(fs::read_to_string(self.folder.join("log"))?)
     }
 
-    /// Fails when nothing can become ready any more, with the reason that was given.
-    fn look(&mut self, started: Instant) -> Result<(), Fault> {
-        if INTERRUPTED.load(Ordering::Relaxed) {
-            return Err("interrupted".into());
+    /// Waits until this was told. Fails when it will not be, with the reason that was given.
+    fn wait_for(&mut self, wanted: u8) -> Result<(), Fault> {
+        let started = Instant::now();
+        loop {
+            if INTERRUPTED.load(Ordering::Relaxed) {
+                return Err("interrupted".into());
+            }
+            if self.told.contains(&wanted) {
+                return Ok(());
+            }
+            let mut told = [0];
+            let line = self.line.as_mut().ok_or("the gateway has ended")?;
+            match line.read(&mut told) {
+                Ok(1) if told != [FAILED] => self.told.extend(told),
+                Ok(_) => return Err(reason(&self.log()?).into()),
+                Err(_) if started.elapsed() > READY_TIME => return Err(reason(&self.log()?).into()),
+                Err(error) if is_pause(&error) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        let ended = self.keeper.try_wait()?.is_some();
-        let text = self.log()?;
-        if ended || text.contains(PLANE_ENDED) || started.elapsed() > READY_TIME {
-            return Err(reason(&text).into());
-        }
-        Ok(())
     }
 }
 
-impl Drop for Processes {
+fn is_pause(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::TimedOut | ErrorKind::WouldBlock)
+}
+
+impl Drop for Serve {
     fn drop(&mut self) {
-        drop(self.keeper.stdin.take());
-        let _ended = self.keeper.wait();
-        // A keeper whose `serve` ended by itself has left it.
+        drop(self.line.take());
+        let _ended = self.process.wait();
+        // One that was killed has left it.
         remove(&self.folder);
     }
+}
+
+/// Where gateways lie: in memory, where the system has some for that; where the caller says that temporary files go, it
+/// is there. What this looks at is the same for all gateways of a machine, so that they lie together.
+fn temporary() -> PathBuf {
+    const MEMORY: &str = "/dev/shm";
+    // statfs(2): `TMPFS_MAGIC`.
+    const TMPFS: u64 = 0x0102_1994;
+    let in_memory = || {
+        let found = rustix::fs::statfs(MEMORY).ok()?;
+        let bytes = found.f_blocks.saturating_mul(u64::try_from(found.f_bsize).ok()?);
+        Some(u64::try_from(found.f_type).ok()? == TMPFS && bytes >= GATEWAY_MEMORY_MIN)
+    };
+    if std::env::var_os("TMPDIR").is_none() && in_memory() == Some(true) {
+        return MEMORY.into();
+    }
+    std::env::temp_dir()
 }
 
 /// Makes a folder for one gateway, in one that is shared by all of this user's.
@@ -257,63 +288,53 @@ fn remove(folder: &Path) {
     let _others = folder.parent().map(fs::remove_dir);
 }
 
-/// The keeper: starts `serve`, ends it when standard input ends, and removes the folder.
-fn keep(folder: &Path, serve: &[String]) -> ExitCode {
-    let start = || {
-        let own = std::env::current_exe()?;
-        let keeper = std::process::id().to_string();
-        Command::new(own).args([LEASH_COMMAND, &keeper]).args(serve).stdin(Stdio::null()).spawn()
-    };
-    let mut serve = match start() {
-        Ok(serve) => serve,
+/// The process that serves.
+fn main(folder: &Path, program: PathBuf) -> ExitCode {
+    match serve_for_owner(folder, program) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("outgate: cannot start `outgate serve`: {error}");
-            return ExitCode::FAILURE;
+            eprintln!("outgate: {error}");
+            ExitCode::FAILURE
         }
-    };
-    let pid = i32::try_from(serve.id()).ok().and_then(Pid::from_raw);
-    std::thread::spawn(move || {
-        wait_for_end_of_input();
-        for signal in [Signal::TERM, Signal::KILL] {
-            // It is not waited for before this process ends, so its number is its own.
-            let _asked = pid.map(|pid| kill_process(pid, signal));
+    }
+}
+
+/// Serves until the other end of standard input is closed, then removes the folder.
+fn serve_for_owner(folder: &Path, program: PathBuf) -> io::Result<()> {
+    let line = Arc::new(UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?));
+    // The line is nothing for those that follow.
+    rustix::stdio::dup2_stdin(fs::File::open("/dev/null")?)?;
+    let (ended, gone) = oneshot::channel();
+    let (watched, left) = (Arc::clone(&line), folder.to_owned());
+    let watching = std::thread::spawn(move || {
+        let _none = io::copy(&mut &*watched, &mut io::sink());
+        // Who has failed meanwhile waits for this thread.
+        let waiting = ended.send(()).is_ok();
+        if waiting {
             std::thread::sleep(END_TIME);
+            remove(&left);
+            std::process::exit(1);
         }
     });
-    let _ended = serve.wait();
-    if !input_has_ended() {
-        // By itself. Whoever started this reads why, and removes the folder.
-        return ExitCode::FAILURE;
-    }
-    remove(folder);
-    ExitCode::SUCCESS
-}
-
-fn wait_for_end_of_input() {
-    let mut bytes = [0; 64];
-    while std::io::stdin().read(&mut bytes).is_ok_and(|count| count > 0) {}
-}
-
-fn input_has_ended() -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let stdin = std::io::stdin();
-    let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
-    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut polled, Some(&at_once)).is_ok_and(|ready| ready > 0)
-}
-
-/// The leash: becomes `outgate` with the given arguments, ended by the kernel when the keeper dies.
-fn tie(keeper: &str, serve: &[String]) -> ExitCode {
-    let tied = set_parent_process_death_signal(Some(Signal::TERM)).map_err(std::io::Error::from);
-    if getppid().map(|parent| parent.as_raw_nonzero().to_string()).as_deref() != Some(keeper) {
-        return ExitCode::FAILURE;
-    }
-    let failed = match tied.and_then(|()| std::env::current_exe()) {
-        Ok(own) => Command::new(own).args(serve).exec(),
-        Err(error) => error,
+    let plane = PlaneSettings { config: Given::File(folder.join("plane.toml")), program: Some(program) };
+    let state = folder.join("state");
+    let settings = serve::Settings {
+        socket: state.join("api.sock"),
+        state,
+        listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+        plane: Some(plane),
     };
-    eprintln!("outgate: cannot start `outgate serve`: {failed}");
-    ExitCode::FAILURE
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Err(error) = runtime.block_on(serve::run(settings, Some(Owner { line: Arc::clone(&line), gone })))
+    {
+        eprintln!("outgate: {}", chain(&*error));
+        // It reads why, and lets go.
+        let _gone = (&*line).write_all(&[FAILED]);
+        let _let_go = watching.join();
+    }
+    drop(runtime);
+    remove(folder);
+    Ok(())
 }
 
 /// The sentence of a log that says why nothing serves.

@@ -9,6 +9,7 @@ use std::{
 use control_wire::attach::{Kept, KeptPlaces, Share, receive, send};
 use control_wire::limits::ATTACH_BYTES_MAX;
 use rustix::net::{Shutdown, shutdown};
+use tokio::sync::watch;
 
 use crate::limits::KEPT_SANDBOXES_MAX;
 use crate::tell::tell;
@@ -19,7 +20,7 @@ pub struct Keeper {
     held: BTreeMap<String, (KeptPlaces, Vec<OwnedFd>)>,
     /// Listeners of many sandboxes, by name. The plane bounds their number.
     shared: BTreeMap<String, (Share, Vec<OwnedFd>)>,
-    has_served: bool,
+    serves: watch::Sender<bool>,
 }
 
 impl Keeper {
@@ -41,7 +42,12 @@ impl Keeper {
 
     /// A plane has said that it serves, at any time.
     pub fn has_served(&self) -> bool {
-        self.has_served
+        *self.serves.borrow()
+    }
+
+    /// Tells when a plane has said that it serves.
+    pub fn serving(&self) -> watch::Receiver<bool> {
+        self.serves.subscribe()
     }
 
     /// Number of sandboxes that are held.
@@ -80,7 +86,7 @@ impl Keeper {
                 Kept::Detach(detach) => drop(self.held.remove(&detach.sandbox)),
                 Kept::Share(share) => drop(self.shared.insert(share.name.clone(), (share, descriptors))),
                 Kept::Unshare(unshare) => drop(self.shared.remove(&unshare.name)),
-                Kept::Serves => self.has_served = true,
+                Kept::Serves => drop(self.serves.send_replace(true)),
                 Kept::Whole => return Err(io::Error::from(io::ErrorKind::InvalidData)),
             }
         }

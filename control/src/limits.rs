@@ -126,3 +126,8 @@ pub const DOCUMENT_DEPTH_MAX: usize = 64;
 /// Values of one file of policies, copies through YAML's anchors too. Larger: a few lines of anchors fill memory.
 /// Smaller: large fleets do not fit one file.
 pub const DOCUMENT_NODES_MAX: usize = 500_000;
+
+/// Bytes that a file system in memory must have in all for the gateways of single commands to lie there: store, handlers,
+/// records of half a million requests. Larger: small machines wait for their disks. Smaller: many records fill it, and
+/// then nothing is let through any more.
+pub const GATEWAY_MEMORY_MIN: u64 = 256 << 20;

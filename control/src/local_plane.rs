@@ -177,6 +177,14 @@ impl LocalPlane {
         Ok(settings)
     }
 
+    /// As what control knows it.
+    ///
+    /// # Errors
+    /// As [`Self::settings`].
+    pub fn name(&self) -> Result<String, PlaneError> {
+        Ok(self.settings()?.get("name").and_then(toml::Value::as_str).unwrap_or(LOCAL_PLANE).to_owned())
+    }
+
     /// Where everything of it is, a line each.
     ///
     /// # Errors
@@ -222,9 +230,13 @@ impl LocalPlane {
     /// # Errors
     /// When its settings cannot be written, or something keeps the first plane from serving: that is for an operator
     /// to mend. Once a plane has served, the cause may pass, and what is attached is worth another attempt.
-    pub async fn run(&self, core: &Core, mut stop: watch::Receiver<bool>) -> Result<(), PlaneError> {
+    pub async fn run(
+        &self,
+        core: &Core,
+        mut keeper: Keeper,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), PlaneError> {
         let mut pause = RESTART_PAUSE;
-        let mut keeper = Keeper::default();
         if let Err(error) = raise_descriptors() {
             tell(format_args!("few listeners can be kept for a restarted plane: {error}"));
         }

@@ -143,6 +143,11 @@ impl Planes {
         self.lock().get(name).is_some_and(|plane| plane.link == Some(link))
     }
 
+    /// Whether any plane but the one of this name is linked.
+    pub fn has_link_beside(&self, name: Option<&str>) -> bool {
+        self.lock().iter().any(|(other, plane)| plane.link.is_some() && Some(&**other) != name)
+    }
+
     /// Tells when any plane has changed.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
@@ -326,6 +331,16 @@ mod tests {
         assert!(planes.renew("a", link), "the rest was sent just now");
         assert!(!planes.acknowledged("a", 9), "it was never sent");
         assert!(planes.acknowledged("a", 8));
+    }
+
+    #[test]
+    fn a_plane_is_beside_another_while_it_is_linked() {
+        let (planes, link) = linked();
+        let name = planes.lock().keys().next().unwrap().clone();
+        assert!(planes.has_link_beside(None) && planes.has_link_beside(Some("other")));
+        assert!(!planes.has_link_beside(Some(&name)));
+        planes.closed(&name, link);
+        assert!(!planes.has_link_beside(None));
     }
 
     #[test]

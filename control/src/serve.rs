@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 use std::error::Error;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,11 +14,12 @@ use control_wire::row::SecretValue;
 use data_encoding::BASE64;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::causes::chain;
 use crate::compile::{Signer, publish, this_machine};
+use crate::keeper::Keeper;
 use crate::limits::FAREWELL_TIME;
 use crate::link::{Core, Handover, PLANE_KEYS, Publisher};
 use crate::local_plane::{Given, LocalPlane, PlaneError, find};
@@ -32,6 +35,26 @@ pub type Fault = Box<dyn Error + Send + Sync>;
 
 /// The key under which the signing key is kept, and the name that it is sealed for.
 const SIGNER_KEY: &str = "signer/handlers";
+
+/// Told to an [`Owner`]: calls of the API are taken.
+pub const API_SERVES: u8 = b'a';
+/// Told to an [`Owner`]: sandboxes can be attached to the plane.
+pub const PLANE_SERVES: u8 = b'p';
+
+/// The process that runs all this for itself alone.
+pub struct Owner {
+    /// On which it is told what serves, a byte each.
+    pub line: Arc<UnixStream>,
+    /// Sent when it is gone: then everything ends.
+    pub gone: oneshot::Receiver<()>,
+}
+
+impl Owner {
+    fn tell(&self, what: u8) {
+        // One that is gone needs no word.
+        let _gone = (&*self.line).write_all(&[what]);
+    }
+}
 
 /// What `serve` is told.
 #[derive(Clone, Debug)]
@@ -143,11 +166,19 @@ async fn plane_ended(plane: &mut Option<JoinHandle<Result<(), PlaneError>>>) -> 
     Ok(ended??)
 }
 
-/// Serves until SIGINT or SIGTERM.
+/// Waits until the owner is gone; for ever where there is none.
+async fn forsaken(owner: &mut Option<Owner>) {
+    match owner {
+        None => std::future::pending().await,
+        Some(owner) => drop((&mut owner.gone).await),
+    }
+}
+
+/// Serves until SIGINT or SIGTERM, or until an owner is gone.
 ///
 /// # Errors
 /// With the part that cannot be opened, bound or started, the plane included.
-pub async fn run(settings: Settings) -> Result<(), Fault> {
+pub async fn run(settings: Settings, mut owner: Option<Owner>) -> Result<(), Fault> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     // Before anything is bound: what is missing is said at once.
     let program = settings.plane.as_ref().map(|plane| find(plane.program.clone())).transpose()?;
@@ -165,7 +196,8 @@ pub async fn run(settings: Settings) -> Result<(), Fault> {
     );
 
     let (stop, stopped) = watch::channel(false);
-    let mut plane = None;
+    let (mut plane, keeper, mut own) = (None, Keeper::default(), None);
+    let mut serving = keeper.serving();
     if let (Some(program), Some(told)) = (program, settings.plane) {
         let local =
             LocalPlane { program, folder: settings.state.join("plane"), config: told.config, link: address };
@@ -173,22 +205,34 @@ pub async fn run(settings: Settings) -> Result<(), Fault> {
         if let Ok(places) = local.places() {
             println!("{places}");
         }
+        own = local.name().ok();
         let core = core.clone();
-        plane = Some(tokio::spawn(async move { local.run(&core, stopped).await }));
+        plane = Some(tokio::spawn(async move { local.run(&core, keeper, stopped).await }));
     }
     tokio::spawn(link::serve(core.clone(), endpoint.clone()));
     tokio::spawn(answers::forget_ended(core.clone()));
-    let served = tokio::select! {
-        ended = async { axum::serve(listener, api::router(core)).await } => ended.map_err(Fault::from),
-        _ = interrupt.recv() => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        ended = plane_ended(&mut plane) => ended,
+    let planes = core.clone();
+    let mut calls = std::pin::pin!(async { axum::serve(listener, api::router(core)).await });
+    if let Some(owner) = &owner {
+        owner.tell(API_SERVES);
+    }
+    let served = loop {
+        tokio::select! {
+            ended = &mut calls => break ended.map_err(Fault::from),
+            _ = interrupt.recv() => break Ok(()),
+            _ = terminate.recv() => break Ok(()),
+            () = forsaken(&mut owner) => break Ok(()),
+            ended = plane_ended(&mut plane) => break ended,
+            Ok(()) = serving.changed() => if let Some(owner) = &owner { owner.tell(PLANE_SERVES) },
+        }
     };
     stop.send_replace(true);
     let served = if plane.is_some() { served.and(plane_ended(&mut plane).await) } else { served };
     endpoint.close(CLOSE_DONE.into(), b"control ends");
-    // Planes that are told so come back at once; the others would wait out the silence.
-    let _ = tokio::time::timeout(FAREWELL_TIME, endpoint.wait_idle()).await;
+    // Planes elsewhere that are told so come back at once; they would wait out the silence.
+    if planes.planes.has_link_beside(own.as_deref()) {
+        let _ = tokio::time::timeout(FAREWELL_TIME, endpoint.wait_idle()).await;
+    }
     let _ = std::fs::remove_file(&settings.socket);
     served
 }

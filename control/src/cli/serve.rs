@@ -48,7 +48,7 @@ pub(super) async fn serve(
     socket: Option<PathBuf>,
     args: ServeArgs,
 ) -> Result<(), Fault> {
-    run(settings(state, socket, args)?).await
+    run(settings(state, socket, args)?, None).await
 }
 
 /// The command line, then the file, then the defaults.

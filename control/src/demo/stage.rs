@@ -31,12 +31,13 @@ impl Stage {
         // Taken and let go: the plane takes it in a moment.
         let proxy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let names: String = names.iter().map(|name| format!("{} {name}\n", origin.address.ip())).collect();
-        let gateway = Gateway::start(program, |folder| {
+        let mut gateway = Gateway::start(program, |folder| {
             let at = |name: &str| folder.join(name);
             fs::write(at("hosts"), names)?;
             fs::write(at("origin.pem"), &origin.root_pem)?;
             Ok(settings(&at("hosts"), &at("origin.pem"), &at("records.jsonl"), proxy))
         })?;
+        gateway.wait_for_plane()?;
         let ready_micros = u64::try_from(started.elapsed().as_micros())?;
         Ok(Self { gateway, proxy, answers: Vec::new(), ready_micros })
     }
