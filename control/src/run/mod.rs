@@ -56,18 +56,28 @@ pub fn main(args: &RunArgs, state: &Path) -> ExitCode {
 fn run(args: &RunArgs, state: &Path) -> Result<End, Fault> {
     let begun = Instant::now();
     let program = local_plane::find(args.dataplane.clone())?;
+    let file = args.policy.as_deref().map(documents::read_one).transpose()?.unwrap_or(Value::Null);
+    let policy = policy::document(args, file);
     let secrets = Secrets::read(args)?;
-    let room = Room::make(args)?;
     let records = Records::open(args)?;
-    let mut gateway = Gateway::start(&program, |folder| plane_settings(args, folder, &records, &room))?;
-    configure(&gateway, args, &secrets)?;
+    let mut gateway = Gateway::start(&program, |folder| plane_settings(args, folder, &records))?;
+    // Made while control and plane start.
+    let room = Room::make(args)?;
+    if let Room::Together = room {
+        gateway = Gateway::start(&program, |folder| {
+            let mut settings = plane_settings(args, folder, &records)?;
+            settings.insert("proxy".into(), toml::Value::Array(vec!["127.0.0.1:0".into()]));
+            Ok(settings)
+        })?;
+    }
+    configure(&mut gateway, args, &secrets, &policy)?;
     let trail = Trail::begin(&gateway, records);
     // Everything from here on is told at the end, also where the program cannot be started.
     let ended = match room {
         Room::Apart(sandbox) => apart(args, &mut gateway, *sandbox, secrets, &trail, state),
         Room::Together => together(args, &mut gateway, &secrets),
     };
-    let _left = gateway.end();
+    drop(gateway);
     let told = trail.tell(args, begun.elapsed());
     let end = ended?;
     told?;
@@ -117,12 +127,7 @@ impl Secrets {
 }
 
 /// The settings of the plane: the caller's, and ours where they say nothing.
-fn plane_settings(
-    args: &RunArgs,
-    folder: &Path,
-    records: &Records,
-    room: &Room,
-) -> Result<toml::Table, Fault> {
+fn plane_settings(args: &RunArgs, folder: &Path, records: &Records) -> Result<toml::Table, Fault> {
     let mut settings = match &args.plane_config {
         None => toml::Table::new(),
         Some(path) => {
@@ -135,14 +140,12 @@ fn plane_settings(
     settings.insert("records".into(), path.to_string_lossy().into_owned().into());
     // One program does not need a core of its own for each of the machine's.
     settings.entry("shards").or_insert(1.into());
-    if let Room::Together = room {
-        settings.insert("proxy".into(), toml::Value::Array(vec!["127.0.0.1:0".into()]));
-    }
     Ok(settings)
 }
 
-/// Writes the secrets, handlers and policy of the run; answers when the plane enforces them.
-fn configure(gateway: &Gateway, args: &RunArgs, secrets: &Secrets) -> Result<(), Fault> {
+/// Writes the secrets, handlers and policy of the run. The plane enforces them when the sandbox is attached, which waits
+/// for the last of them.
+fn configure(gateway: &mut Gateway, args: &RunArgs, secrets: &Secrets, policy: &Value) -> Result<(), Fault> {
     for (wish, (name, value)) in args.secret.iter().zip(&secrets.0) {
         let body =
             zeroize::Zeroizing::new(json!({ "value": value.as_str(), "hosts": [wish.host] }).to_string());
@@ -153,15 +156,9 @@ fn configure(gateway: &Gateway, args: &RunArgs, secrets: &Secrets) -> Result<(),
             fs::read(&wish.file).map_err(|error| format!("cannot read {}: {error}", wish.file.display()))?;
         gateway.call("PUT", &format!("/v1/handlers/{}", segment(&wish.name())), module)?;
     }
-    let file = args.policy.as_deref().map(documents::read_one).transpose()?.unwrap_or(Value::Null);
-    let template = policy::document(args, file).to_string();
-    gateway.call("PUT", &format!("/v1/templates/{NAME}"), template)?;
+    gateway.call("PUT", &format!("/v1/templates/{NAME}"), policy.to_string())?;
     let sandbox = json!({ "template": NAME }).to_string();
-    let reply = gateway.call("PUT", &format!("/v1/sandboxes/{NAME}?wait=applied"), sandbox)?;
-    let answer: Value = serde_json::from_slice(&reply.body)?;
-    if answer["applied"] == false {
-        return Err(format!("the plane did not take the policy: {}", gateway.log()?.trim()).into());
-    }
+    gateway.call("PUT", &format!("/v1/sandboxes/{NAME}"), sandbox)?;
     Ok(())
 }
 
@@ -317,8 +314,8 @@ struct Trail {
 impl Trail {
     fn begin(gateway: &Gateway, records: Records) -> Self {
         let path = records.path.clone().unwrap_or_else(|| gateway.folder().join(Records::NAME));
-        // Open before the folder goes: the plane's last words are written when it ends.
-        let own = fs::File::open(path);
+        // Open before the folder goes: the plane's last words are written when it ends. Its first ones come later.
+        let own = fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
         // Where it cannot be written there is no `why`; the run is not worse for it.
         let refusals = why::place().and_then(|path| why::open(&path).ok().map(|file| (path, file)));
         Self { records, own, refusals }
