@@ -1,7 +1,8 @@
 //! One record per request, as one JSON line, written by one thread.
 //!
 //! The queue is bounded. Where it is full the record is counted as lost and the caller is told, so that it refuses
-//! the request instead of letting it pass unrecorded; a shard never waits for a disk.
+//! the request instead of letting it pass unrecorded; a shard never waits for a disk. Where a disk took no record, what
+//! comes is refused until it takes one again: that of a refusal.
 
 use std::{
     fs::OpenOptions,
@@ -11,7 +12,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
@@ -155,6 +156,7 @@ pub struct NotRecorded;
 pub struct Audit {
     queue: SyncSender<Record>,
     lost: Arc<AtomicU64>,
+    failing: Arc<AtomicBool>,
 }
 
 impl Audit {
@@ -165,10 +167,12 @@ impl Audit {
     pub fn start(sink: Box<dyn Write + Send>) -> io::Result<(Self, JoinHandle<()>)> {
         let (queue, records) = sync_channel(RECORDS_QUEUED_MAX);
         let lost = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&lost);
-        let thread =
-            thread::Builder::new().name("audit".into()).spawn(move || write(&records, sink, &count))?;
-        Ok((Self { queue, lost }, thread))
+        let failing = Arc::<AtomicBool>::default();
+        let (count, fails) = (Arc::clone(&lost), Arc::clone(&failing));
+        let thread = thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || write(&records, sink, &count, &fails))?;
+        Ok((Self { queue, lost, failing }, thread))
     }
 
     /// Queues a record without waiting.
@@ -183,6 +187,11 @@ impl Audit {
         })
     }
 
+    /// Whether the last records were not taken, so that nothing more may pass.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(Ordering::Relaxed)
+    }
+
     /// Records that were lost, for metrics.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
@@ -191,7 +200,12 @@ impl Audit {
 
 /// Gathers for a moment and writes what is there in one go: shards wake this thread and it enters the kernel once per
 /// moment, not once per record.
-fn write(records: &Receiver<Record>, mut sink: Box<dyn Write + Send>, lost: &AtomicU64) {
+fn write(
+    records: &Receiver<Record>,
+    mut sink: Box<dyn Write + Send>,
+    lost: &AtomicU64,
+    failing: &AtomicBool,
+) {
     let mut lines = Vec::new();
     let (mut torn, mut full) = (false, false);
     while let Ok(first) = records.recv() {
@@ -215,6 +229,7 @@ fn write(records: &Receiver<Record>, mut sink: Box<dyn Write + Send>, lost: &Ato
             next = if full { None } else { records.try_recv().ok() };
         }
         torn = sink.write_all(&lines).and_then(|()| sink.flush()).is_err();
+        failing.store(torn, Ordering::Relaxed);
         if torn {
             lost.fetch_add(count, Ordering::Relaxed);
         }
@@ -281,7 +296,11 @@ mod tests {
         while audit.lost() == 0 {
             std::thread::yield_now();
         }
+        assert!(audit.is_failing());
         audit.record(record("second")).unwrap();
+        while audit.is_failing() {
+            std::thread::yield_now();
+        }
         let lost = Arc::clone(&audit.lost);
         drop(audit);
         thread.join().unwrap();
@@ -303,7 +322,7 @@ mod tests {
     #[test]
     fn a_record_without_a_writer_is_refused_and_counted() {
         let (queue, records) = sync_channel(1);
-        let audit = Audit { queue, lost: Arc::default() };
+        let audit = Audit { queue, lost: Arc::default(), failing: Arc::default() };
         assert_eq!(audit.record(record("a")), Ok(()));
         assert_eq!(audit.record(record("b")), Err(NotRecorded));
         drop(records);

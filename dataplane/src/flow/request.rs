@@ -134,6 +134,9 @@ pub fn prepare<B: Deref<Target = [u8]>>(
     record.scheme = Some(authority.scheme.as_str());
     record.host = Some(authority.host.to_string());
     record.port = Some(authority.port);
+    if arrived.core.common.audit.is_failing() {
+        return Err(unrecorded());
+    }
     let tables = arrived.core.tables();
     record.revision = tables.revision;
     let id = &arrived.resident.id;
@@ -342,6 +345,12 @@ fn unread() -> Refusal {
 fn lease_ended() -> Refusal {
     let detail = "control is out of reach and the policy says to refuse then";
     Refusal::new(503, "lease_ended", Blame::Gateway, detail, "try again when control is reachable")
+}
+
+fn unrecorded() -> Refusal {
+    let detail = "the records cannot be written, and nothing passes unrecorded";
+    let remedy = "ask the operator to make room on the disk of the records";
+    Refusal::new(503, "records_unwritten", Blame::Gateway, detail, remedy)
 }
 
 fn own_page<B: Deref<Target = [u8]>>(
