@@ -8,12 +8,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zeroize::Zeroizing;
 
+use crate::limits::DISK_FREE_MIN;
+
 /// Makes a folder with mode 0700, and its parents, where they are missing.
 ///
 /// # Errors
 /// When the system refuses it.
 pub fn make_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Whether a disk takes nothing more, by what it says about itself.
+pub fn is_full(disk: rustix::io::Result<rustix::fs::StatVfs>) -> bool {
+    disk.is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) < DISK_FREE_MIN)
 }
 
 /// Writes a file of mode 0600, so that after a crash the old or the new content is there.

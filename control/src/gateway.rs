@@ -11,10 +11,11 @@
 //! The folder lies in memory where the system has room for it: nothing of it is worth the time of a disk, and no secret
 //! comes to lie on one.
 
+mod folder;
+
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -30,8 +31,9 @@ use tokio::sync::oneshot;
 
 use crate::causes::chain;
 use crate::client::{Client, ClientError, Reply};
-use crate::limits::{GATEWAY_MEMORY_MIN, PLANE_END_TIME};
-use crate::local_plane::Given;
+use crate::files;
+use crate::limits::PLANE_END_TIME;
+use crate::local_plane::{BUILD_COMMAND, Given};
 use crate::serve::{self, API_SERVES, Fault, Owner, PLANE_SERVES, PlaneSettings};
 
 /// First argument of the process that is `outgate serve` for another process.
@@ -44,6 +46,8 @@ const READY_TIME: Duration = Duration::from_secs(15);
 const END_TIME: Duration = PLANE_END_TIME.saturating_add(Duration::from_secs(2));
 /// Time in which an interrupt is noticed.
 const INTERRUPT_TIME: Duration = Duration::from_millis(50);
+/// How `serve` says that the plane did not stay.
+const PLANE_ENDED: &str = "starting it again";
 /// How the plane says that it cannot run.
 const PLANE_FAULT: &str = "outgate-dataplane: ";
 
@@ -101,7 +105,11 @@ impl Gateway {
     /// When interrupted, when there is no answer or a refusal.
     pub fn call(&mut self, method: &str, path: &str, body: impl Into<Vec<u8>>) -> Result<Reply, Fault> {
         self.serve.wait_for(API_SERVES)?;
-        Ok(self.runtime.block_on(self.client.call(method, path, body.into()))?)
+        match self.runtime.block_on(self.client.call(method, path, body.into())) {
+            // It has ended meanwhile.
+            Err(ClientError::Connect { .. } | ClientError::Http(_)) => Err(self.serve.reason()?.into()),
+            done => Ok(done?),
+        }
     }
 
     /// The same, where a refusal is an answer too.
@@ -170,6 +178,8 @@ struct Serve {
     line: Option<UnixStream>,
     /// What was told on the line.
     told: Vec<u8>,
+    /// The plane's.
+    program: PathBuf,
 }
 
 impl Serve {
@@ -177,10 +187,23 @@ impl Serve {
         program: &Path,
         furnish: impl FnOnce(&Path) -> Result<toml::Table, Fault>,
     ) -> Result<Self, Fault> {
-        let folder = make_folder(&temporary(), getuid().as_raw())?;
+        let folder = folder::make(&folder::temporary(), getuid().as_raw())?;
+        let path = folder.path().to_owned();
+        Self::start_in(folder, program, furnish).inspect_err(|_| folder::remove(&path))
+    }
+
+    fn start_in(
+        folder: TempDir,
+        program: &Path,
+        furnish: impl FnOnce(&Path) -> Result<toml::Table, Fault>,
+    ) -> Result<Self, Fault> {
         let at = |name: &str| folder.path().join(name);
-        fs::write(at("plane.toml"), furnish(folder.path())?.to_string())?;
-        let log = fs::File::create(at("log"))?;
+        let settings = furnish(folder.path())?.to_string();
+        let told = |error: std::io::Error| {
+            format!("cannot write to {}: {error}; set TMPDIR to another place", folder.path().display())
+        };
+        fs::write(at("plane.toml"), settings).map_err(told)?;
+        let log = fs::File::create(at("log")).map_err(told)?;
         let (line, theirs) = UnixStream::pair()?;
         line.set_read_timeout(Some(INTERRUPT_TIME))?;
         let process = Command::new(std::env::current_exe()?)
@@ -194,11 +217,22 @@ impl Serve {
             .process_group(0)
             .spawn()?;
         // From here on it is that process's too.
-        Ok(Self { folder: folder.keep(), process, line: Some(line), told: Vec::new() })
+        let program = program.to_owned();
+        Ok(Self { folder: folder.keep(), process, line: Some(line), told: Vec::new(), program })
     }
 
     fn log(&self) -> Result<String, Fault> {
         Ok(fs::read_to_string(self.folder.join("log"))?)
+    }
+
+    /// Why it does not serve.
+    fn reason(&self) -> Result<String, Fault> {
+        let reason = reason(&self.log()?, &self.program);
+        if !files::is_full(rustix::fs::statvfs(&self.folder)) {
+            return Ok(reason);
+        }
+        let place = self.folder.ancestors().nth(2).unwrap_or(&self.folder).display();
+        Ok(format!("{reason}; the disk of {place} is full: make room, or set TMPDIR to another place"))
     }
 
     /// Waits until this was told. Fails when it will not be, with the reason that was given.
@@ -215,8 +249,17 @@ impl Serve {
             let line = self.line.as_mut().ok_or("the gateway has ended")?;
             match line.read(&mut told) {
                 Ok(1) if told != [FAILED] => self.told.extend(told),
-                Ok(_) => return Err(reason(&self.log()?).into()),
-                Err(_) if started.elapsed() > READY_TIME => return Err(reason(&self.log()?).into()),
+                Ok(_) => return Err(self.reason()?.into()),
+                Err(_) if started.elapsed() > READY_TIME => {
+                    let last = self.reason()?;
+                    return Err(
+                        format!("no gateway serves within {READY_TIME:?}; its last word: {last}").into()
+                    );
+                }
+                // A plane that ends is started again; here the first end is one too many.
+                Err(error) if is_pause(&error) && self.log()?.contains(PLANE_ENDED) => {
+                    return Err(self.reason()?.into());
+                }
                 Err(error) if is_pause(&error) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -233,59 +276,8 @@ impl Drop for Serve {
         drop(self.line.take());
         let _ended = self.process.wait();
         // One that was killed has left it.
-        remove(&self.folder);
+        folder::remove(&self.folder);
     }
-}
-
-/// Where gateways lie: in memory, where the system has some for that; where the caller says that temporary files go, it
-/// is there. What this looks at is the same for all gateways of a machine, so that they lie together.
-fn temporary() -> PathBuf {
-    const MEMORY: &str = "/dev/shm";
-    // statfs(2): `TMPFS_MAGIC`.
-    const TMPFS: u64 = 0x0102_1994;
-    let in_memory = || {
-        let found = rustix::fs::statfs(MEMORY).ok()?;
-        let bytes = found.f_blocks.saturating_mul(u64::try_from(found.f_bsize).ok()?);
-        Some(u64::try_from(found.f_type).ok()? == TMPFS && bytes >= GATEWAY_MEMORY_MIN)
-    };
-    if std::env::var_os("TMPDIR").is_none() && in_memory() == Some(true) {
-        return MEMORY.into();
-    }
-    std::env::temp_dir()
-}
-
-/// Makes a folder for one gateway, in one that is shared by all of this user's.
-fn make_folder(temporary: &Path, user: u32) -> Result<TempDir, Fault> {
-    let shared = temporary.join(format!("outgate-{user}"));
-    let told = |error: std::io::Error| {
-        format!("cannot make a folder in {} (TMPDIR names another place): {error}", temporary.display())
-    };
-    loop {
-        match fs::DirBuilder::new().mode(0o700).create(&shared) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(told(error).into()),
-            _ => {}
-        }
-        match fs::symlink_metadata(&shared) {
-            Ok(found) if found.is_dir() && found.uid() == user && found.mode() & 0o077 == 0 => {}
-            Ok(_) => {
-                let why = "is not a folder of yours alone; remove it, or set TMPDIR to another place";
-                return Err(format!("{} {why}", shared.display()).into());
-            }
-            // The last gateway before this one has just removed it.
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
-            Err(error) => return Err(told(error).into()),
-        }
-        match TempDir::with_prefix_in("run-", &shared) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            made => return Ok(made.map_err(told)?),
-        }
-    }
-}
-
-/// Removes a gateway's folder, and the shared one with the last.
-fn remove(folder: &Path) {
-    let _gone = fs::remove_dir_all(folder);
-    let _others = folder.parent().map(fs::remove_dir);
 }
 
 /// The process that serves.
@@ -312,7 +304,7 @@ fn serve_for_owner(folder: &Path, program: PathBuf) -> io::Result<()> {
         let waiting = ended.send(()).is_ok();
         if waiting {
             std::thread::sleep(END_TIME);
-            remove(&left);
+            folder::remove(&left);
             std::process::exit(1);
         }
     });
@@ -333,16 +325,27 @@ fn serve_for_owner(folder: &Path, program: PathBuf) -> io::Result<()> {
         let _let_go = watching.join();
     }
     drop(runtime);
-    remove(folder);
+    folder::remove(folder);
     Ok(())
 }
 
 /// The sentence of a log that says why nothing serves.
-fn reason(log: &str) -> String {
+fn reason(log: &str, program: &Path) -> String {
     let fault =
         log.lines().find_map(|line| line.strip_prefix(PLANE_FAULT).filter(|line| !line.ends_with(" serves")));
+    if let Some(fault) = fault {
+        return fault.to_owned();
+    }
+    // A plane says why it ends; what says nothing is none, or another version's.
+    let ended = log.lines().find_map(|line| line.strip_suffix(PLANE_ENDED)?.strip_suffix("; "));
+    if let Some(ended) = ended {
+        let program = program.display();
+        return format!(
+            "{ended} and said nothing; {program} must be the plane of this version: {BUILD_COMMAND}"
+        );
+    }
     let last = log.lines().last().unwrap_or("no word from `outgate serve`");
-    fault.unwrap_or(last).to_owned()
+    last.strip_prefix("outgate: ").unwrap_or(last).to_owned()
 }
 
 /// Processes whose command line names the folder.
@@ -358,40 +361,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gateways_of_one_user_lie_in_one_folder_that_goes_with_the_last() {
-        let temporary = tempfile::tempdir().unwrap();
-        let user = getuid().as_raw();
-        let make = || make_folder(temporary.path(), user).unwrap().keep();
-        let (one, other) = (make(), make());
-        let shared = one.parent().unwrap().to_owned();
-        assert_eq!((other.parent(), shared.parent()), (Some(&*shared), Some(temporary.path())));
-        remove(&one);
-        assert!(other.exists());
-        remove(&other);
-        assert!(!shared.exists());
-    }
-
-    #[test]
-    fn a_folder_that_others_could_have_prepared_is_refused_with_what_to_do() {
-        let temporary = tempfile::tempdir().unwrap();
-        let user = getuid().as_raw();
-        let refused = || make_folder(temporary.path(), user).unwrap_err().to_string();
-        let shared = temporary.path().join(format!("outgate-{user}"));
-        std::os::unix::fs::symlink("/tmp", &shared).unwrap();
-        assert!(refused().contains("set TMPDIR"), "{}", refused());
-        fs::remove_file(&shared).unwrap();
-        fs::DirBuilder::new().mode(0o755).create(&shared).unwrap();
-        assert!(refused().contains("set TMPDIR"), "{}", refused());
-        let missing = make_folder(&temporary.path().join("missing"), user).unwrap_err().to_string();
-        assert!(missing.contains("TMPDIR"), "{missing}");
-    }
-
-    #[test]
     fn the_reason_is_the_planes_own_sentence_where_there_is_one() {
         let log = "api    /x\noutgate-dataplane: local with 2 shards serves\noutgate-dataplane: io_uring is off; set \
                    kernel.io_uring_disabled to 0\nthe plane ended by exit status: 1; starting it again\n";
+        let reason = |log| reason(log, Path::new("/p"));
         assert_eq!(reason(log), "io_uring is off; set kernel.io_uring_disabled to 0");
-        assert_eq!(reason("state /x\noutgate: cannot listen"), "outgate: cannot listen");
+        assert_eq!(reason("state /x\noutgate: cannot listen"), "cannot listen");
         assert_eq!(reason(""), "no word from `outgate serve`");
+        let silent = reason("link\nthe plane ended by exit status: 0; starting it again\n");
+        assert!(
+            silent.starts_with("the plane ended by exit status: 0 and said nothing; /p must be"),
+            "{silent}"
+        );
+        assert!(silent.ends_with(BUILD_COMMAND), "{silent}");
     }
 }

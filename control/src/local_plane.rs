@@ -58,7 +58,7 @@ pub enum PlaneError {
     #[error("cannot make the socket on which the plane tells what is attached to it")]
     Keeper(#[source] io::Error),
     /// The program cannot be executed.
-    #[error("cannot start {program}")]
+    #[error("cannot start {program} as the plane; this builds it: {BUILD_COMMAND}")]
     Start {
         /// The program.
         program: String,

@@ -282,9 +282,8 @@ impl Seed {
                 match made {
                     Ok(executor) => executor.run(self.run(ready)),
                     Err(error) => {
-                        let reason = error.to_string();
                         // The starter waits for exactly one message.
-                        let _told = ready.send(Err(StartError::Executor { index, reason }));
+                        let _told = ready.send(Err(no_executor(index, error.to_string())));
                     }
                 }
             })
@@ -372,4 +371,13 @@ async fn end(ring: &Ring, core: &Core, connections: &Scope) {
         yield_now().await;
     }
     connections.end().await;
+}
+
+/// Why an executor was refused. Its own check of locked memory tells no error of the kernel's.
+fn no_executor(index: usize, reason: String) -> StartError {
+    if reason.contains("MemLockLimit") {
+        return RingError::from(control_wire::machine::RingRefusal::LockedMemory(io::Error::other(reason)))
+            .into();
+    }
+    StartError::Executor { index, reason }
 }

@@ -26,7 +26,7 @@ use crate::client::segment;
 use crate::gateway::Gateway;
 use crate::sandbox::{self, End, Environment, Hidden, Sandbox, SandboxError, Trust, World};
 use crate::serve::Fault;
-use crate::{documents, local_plane};
+use crate::{documents, files, local_plane};
 use options::Source;
 use tally::Tally;
 
@@ -77,6 +77,7 @@ fn run(args: &RunArgs, state: &Path) -> Result<End, Fault> {
         Room::Apart(sandbox) => apart(args, &mut gateway, *sandbox, secrets, &trail, state),
         Room::Together => together(args, &mut gateway, &secrets),
     };
+    trail.look_at_disk();
     drop(gateway);
     let told = trail.tell(args, begun.elapsed());
     let end = ended?;
@@ -201,7 +202,8 @@ fn apart(
     let world = World {
         program: program.clone(),
         arguments: arguments.to_vec(),
-        directory: std::env::current_dir()?,
+        directory: std::env::current_dir()
+            .map_err(|error| format!("the current folder is gone: {error}; cd to another"))?,
         environment: environment.variables,
         trust,
         hidden,
@@ -295,10 +297,18 @@ impl Records {
     fn open(args: &RunArgs) -> Result<Self, Fault> {
         let Some(path) = &args.record else { return Ok(Self { path: None, before: 0 }) };
         let path = std::path::absolute(path)?;
-        let opened = fs::OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
-        let file =
-            opened.map_err(|error| format!("cannot write the records to {}: {error}", path.display()))?;
-        Ok(Self { before: file.metadata()?.len(), path: Some(path) })
+        let mut options = fs::OpenOptions::new();
+        // A pipe that nobody reads is not waited for.
+        options.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK);
+        let found = options.open(&path).and_then(|file| file.metadata());
+        let told =
+            |why: &dyn std::fmt::Display| format!("cannot write the records to {}: {why}", path.display());
+        let found = found.map_err(|error| told(&error))?;
+        // They are read at the end.
+        if !found.is_file() {
+            return Err(told(&"it is no file; name one with --record").into());
+        }
+        Ok(Self { before: found.len(), path: Some(path) })
     }
 }
 
@@ -307,8 +317,8 @@ struct Trail {
     records: Records,
     /// Read while the gateway's folder is there, since it goes with the gateway.
     own: io::Result<fs::File>,
-    /// For `outgate why`.
-    refusals: Option<(PathBuf, fs::File)>,
+    /// For `outgate why`, or why it cannot be kept.
+    refusals: Result<(PathBuf, fs::File), String>,
 }
 
 impl Trail {
@@ -317,7 +327,7 @@ impl Trail {
         // Open before the folder goes: the plane's last words are written when it ends. Its first ones come later.
         let own = fs::OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
         // Where it cannot be written there is no `why`; the run is not worse for it.
-        let refusals = why::place().and_then(|path| why::open(&path).ok().map(|file| (path, file)));
+        let refusals = why::open();
         Self { records, own, refusals }
     }
 
@@ -327,20 +337,30 @@ impl Trail {
         self.records.path.iter().chain(refusals).map(PathBuf::as_path)
     }
 
+    /// Tells of a full disk, while the gateway's folder is there: much is free again when that is gone.
+    fn look_at_disk(&self) {
+        if self.own.as_ref().is_ok_and(|file| files::is_full(rustix::fs::fstatvfs(file))) {
+            eprintln!(
+                "outgate run: the disk of the records is full, so nothing more was let through, and the table may \
+                 lack what was let through last: make room, or set TMPDIR or --record to another place"
+            );
+        }
+    }
+
     /// Prints the summary, after the gateway has ended and all records are written.
-    fn tell(mut self, args: &RunArgs, took: Duration) -> Result<(), Fault> {
+    fn tell(self, args: &RunArgs, took: Duration) -> Result<(), Fault> {
         let mut text = String::new();
         let mut file = self.own?;
         file.seek(SeekFrom::Start(self.records.before))?;
         file.read_to_string(&mut text)?;
-        if let Some((_, kept)) = &mut self.refusals {
-            // As above.
-            let _kept = why::keep(kept, &text);
+        let tally = Tally::of(&text);
+        let kept = self.refusals.and_then(|(path, file)| why::keep(&path, file, &text));
+        if let Some(problem) = kept.err().filter(|_| !tally.refusals.is_empty()) {
+            eprintln!("outgate run: `outgate why` will not know of this run: {problem}");
         }
         if args.no_tty_summary {
             return Ok(());
         }
-        let tally = Tally::of(&text);
         eprint!("\n{}{}", summary::table(&tally, took), summary::remedies(&tally));
         if args.observe {
             eprint!("{}", summary::least(&tally));

@@ -15,6 +15,8 @@ use crate::serve::Fault;
 /// Refusals that are kept of a run. Larger: nobody reads them. Smaller: the one that matters is gone.
 const KEPT_MAX: usize = 100;
 
+const NO_PLACE: &str = "neither XDG_STATE_HOME nor HOME is set";
+
 /// What `outgate why` is told.
 #[derive(Args)]
 pub struct WhyArgs {
@@ -33,7 +35,7 @@ pub struct WhyArgs {
 pub fn why(args: &WhyArgs) -> Result<(), Fault> {
     let path = match &args.records {
         Some(path) => path.clone(),
-        None => place().ok_or("neither XDG_STATE_HOME nor HOME is set; name a file with --records")?,
+        None => place().ok_or_else(|| format!("{NO_PLACE}; name a file with --records"))?,
     };
     let text = match fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && args.records.is_none() => {
@@ -62,23 +64,35 @@ pub fn place() -> Option<PathBuf> {
 /// program that renames a folder above it could otherwise put another file, or a pipe that nobody reads, in its place.
 ///
 /// # Errors
-/// Those of the file system; where there is a link or a pipe instead of a file.
-pub fn open(path: &Path) -> std::io::Result<fs::File> {
-    if let Some(folder) = path.parent() {
-        files::make_folder(folder)?;
+/// A sentence with the fix, also where there is a link or a pipe instead of a file.
+pub fn open() -> Result<(PathBuf, fs::File), String> {
+    let path = place().ok_or_else(|| NO_PLACE.to_owned())?;
+    let opened = || {
+        if let Some(folder) = path.parent() {
+            files::make_folder(folder)?;
+        }
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path)
+    };
+    match opened() {
+        Ok(file) => Ok((path, file)),
+        Err(error) => Err(unwritten(&path, &error)),
     }
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)
 }
 
 /// Keeps the lines of refusals among the records.
 ///
 /// # Errors
-/// Those of the file system.
-pub fn keep(file: &mut fs::File, records: &str) -> std::io::Result<()> {
+/// A sentence with the fix.
+pub fn keep(path: &Path, mut file: fs::File, records: &str) -> Result<(), String> {
     let refused = |line: &&str| Tally::of(line).refusals.len() == 1;
     let lines: Vec<&str> = records.lines().filter(refused).collect();
     let newest = &lines[lines.len().saturating_sub(KEPT_MAX)..];
-    file.write_all(newest.iter().map(|line| format!("{line}\n")).collect::<String>().as_bytes())
+    let text: String = newest.iter().map(|line| format!("{line}\n")).collect();
+    file.write_all(text.as_bytes()).map_err(|error| unwritten(path, &error))
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> String {
+    format!("cannot write {}: {error}; set XDG_STATE_HOME to a folder that you may write", path.display())
 }

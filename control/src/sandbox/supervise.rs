@@ -57,7 +57,7 @@ impl Supervised {
         let (spawned, done) = sync_channel(1);
         let desk = Arc::new(Desk::new(Arc::clone(&socket)));
         let (heard, minded) = (Arc::clone(&socket), Arc::clone(&desk));
-        let thread = thread::spawn(move || match spawn(theirs) {
+        let attending = move || match spawn(theirs) {
             Ok(child) => {
                 let _waited_for = spawned.send(Ok(()));
                 attend(&heard, child, &minded, &tell);
@@ -65,7 +65,9 @@ impl Supervised {
             Err(error) => {
                 let _waited_for = spawned.send(Err(error));
             }
-        });
+        };
+        // Who may have no more processes may have no more threads.
+        let thread = thread::Builder::new().spawn(attending).map_err(|error| step(error.to_string()))?;
         let supervised = Self { socket, desk, news, signals: None, thread: Some(thread) };
         match done.recv() {
             Ok(Ok(())) => Ok(supervised),
