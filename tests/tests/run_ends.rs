@@ -1,0 +1,132 @@
+//! How `outgate run` ends: as a shell tells it, and with everything that it started.
+
+use std::process::Command;
+
+use rustix::process::Signal;
+use tests::process::Process;
+use tests::yard::{Yard, said};
+
+/// Runs a command at a terminal of its own. For each two further words: waits for the first, then types the second.
+/// Says all that was shown, and ends as the command did.
+const AT_A_TERMINAL: &str = r"
+import os, pty, sys
+steps = [word.encode().decode('unicode_escape').encode() for word in sys.argv[1].split(',')]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[2], sys.argv[2:])
+shown, read = b'', b''
+while True:
+    try:
+        piece = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not piece:
+        break
+    shown, read = shown + piece, read + piece
+    while steps and steps[0] in read:
+        read = read.split(steps.pop(0), 1)[1]
+        os.write(terminal, steps.pop(0))
+sys.stdout.buffer.write(shown)
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+sys.exit(128 - status if status < 0 else status)
+";
+
+fn at_a_terminal(yard: &Yard, steps: &str, run: &Command) -> Command {
+    let mut command = yard.ground.command("python3", &["-c", AT_A_TERMINAL, steps]);
+    command.arg(run.get_program()).args(run.get_args());
+    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
+fn nothing_is_left(yard: &Yard) {
+    assert_eq!((yard.left(), yard.processes()), (vec![], 0));
+}
+
+#[test]
+fn keys_that_interrupt_are_the_programs_and_tell_as_a_shell_does() {
+    let yard = Yard::new();
+    let quiet = ["--no-tty-summary"];
+    for (key, script, status) in [
+        ("\\x03", "echo ins''ide; exec sleep 100", 130),
+        ("\\x1c", "ulimit -c 0; echo ins''ide; exec sleep 100", 131),
+        ("\\x03", "trap 'exit 9' INT; echo ins''ide; while :; do sleep 0.01; done", 9),
+        ("\\x04", "echo ins''ide; cat; exit 4", 4),
+    ] {
+        let run = yard.run(&quiet, &["sh", "-c", script]);
+        let output = at_a_terminal(&yard, &format!("inside,{key}"), &run).output().expect("it runs");
+        assert_eq!(output.status.code(), Some(status), "{script}: {:?}", said(&output));
+        nothing_is_left(&yard);
+    }
+    // Where nothing is typed.
+    let output =
+        at_a_terminal(&yard, "never,", &yard.run(&quiet, &["sh", "-c", "test -t 0 && exit 6"])).output();
+    assert_eq!(output.expect("it runs").status.code(), Some(6));
+}
+
+#[test]
+fn a_stopped_run_goes_on_where_it_was() {
+    let yard = Yard::new();
+    // The shell's own words are spelt otherwise where they are typed.
+    let script = format!(
+        "prompt>,{} run --policy policy.toml --plane-config plane.toml --no-tty-summary -- sh -c \
+         'echo ins''ide; read line; echo got $line; exit 5'\\n,inside,\\x1a,Stopped,\\n,prompt>,fg\\n,no-tty,\
+         word\\n,got word,echo status $?\\n,status 5,exit\\n",
+        yard.outgate.display()
+    );
+    let mut shell = yard.ground.command("bash", &["--norc", "-i"]);
+    shell
+        .env("PS1", "prompt>")
+        .envs(yard.run(&[], &[]).get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let (out, err) = said(&at_a_terminal(&yard, &script, &shell).output().expect("it runs"));
+    assert!(out.contains("status 5"), "{out}{err}");
+    nothing_is_left(&yard);
+}
+
+#[test]
+fn daemons_of_the_program_end_with_it() {
+    let yard = Yard::new();
+    let script = "
+import os, sys, signal
+read, write = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        for number in (0, 1, 2):
+            os.dup2(os.open('/dev/null', os.O_RDWR), number)
+        os.write(write, b'x')
+        os.execvp('sleep', ['sleep', sys.argv[1]])
+    os._exit(0)
+os.read(read, 1)
+sys.exit(11)
+";
+    let mark = format!("4000000.{}", std::process::id());
+    let mut run = yard.run(&["--no-tty-summary"], &["python3", "-c", script, &mark]);
+    let output = run.output().expect("it runs");
+    assert_eq!(output.status.code(), Some(11), "{:?}", said(&output));
+    assert_eq!(tests::sandboxed::processes_with(&mark), 0);
+    nothing_is_left(&yard);
+}
+
+#[test]
+fn a_signal_for_run_is_the_programs_and_so_is_the_end() {
+    let yard = Yard::new();
+    for (signal, status) in
+        [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131), (Signal::USR1, 138)]
+    {
+        let mut command =
+            yard.run(&["--no-tty-summary"], &["sh", "-c", "ulimit -c 0; echo inside; exec sleep 100"]);
+        let mut shell = yard.ground.command("sh", &["-c", "echo $$; \"$@\"; echo status $?", "sh"]);
+        // Between the two stands a process that tells the whole status.
+        shell.arg(command.get_program()).args(command.get_args());
+        shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let shell = Process::start(&mut shell);
+        shell.told("inside");
+        let run = tests::process::child_of(shell.pid()).expect("the shell has one child");
+        let run = rustix::process::Pid::from_raw(i32::try_from(run).expect("a pid")).expect("a pid");
+        rustix::process::kill_process(run, signal).expect("it lives");
+        assert_eq!(shell.told("status "), status.to_string());
+        nothing_is_left(&yard);
+    }
+}
