@@ -115,7 +115,7 @@ fn a_signal_for_run_is_the_programs_and_so_is_the_end() {
     for (signal, status) in
         [(Signal::TERM, 143), (Signal::HUP, 129), (Signal::QUIT, 131), (Signal::USR1, 138)]
     {
-        let mut command =
+        let command =
             yard.run(&["--no-tty-summary"], &["sh", "-c", "ulimit -c 0; echo inside; exec sleep 100"]);
         let mut shell = yard.ground.command("sh", &["-c", "echo $$; \"$@\"; echo status $?", "sh"]);
         // Between the two stands a process that tells the whole status.
