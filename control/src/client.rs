@@ -4,10 +4,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Request, StatusCode, header};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::SendRequest;
+use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
+use tokio::task::AbortHandle;
 
 use crate::limits::ANSWER_BYTES_MAX;
 
@@ -94,26 +96,45 @@ impl Client {
         headers: &[(&str, &str)],
         body: impl Into<Bytes>,
     ) -> Result<Reply, ClientError> {
+        self.begin(method, path, headers, body.into()).await?.whole().await
+    }
+
+    /// One call whose answer goes on for as long as both ends live.
+    ///
+    /// # Errors
+    /// When there is no answer, or it is a refusal.
+    pub async fn hold(&self, method: &str, path: &str) -> Result<Held, ClientError> {
+        let mut held = self.begin(method, path, &[], Bytes::new()).await?;
+        if !held.answer.status().is_success() {
+            return Err(refusal(&held.whole().await?));
+        }
+        // The other end has done what was asked.
+        match held.answer.frame().await {
+            Some(first) => drop(first?),
+            None => return Err(ClientError::Body("it ended at once".into())),
+        }
+        Ok(held)
+    }
+
+    async fn begin(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Held, ClientError> {
         let stream = UnixStream::connect(&self.socket)
             .await
             .map_err(|source| ClientError::Connect { socket: self.socket.display().to_string(), source })?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        // Ends with the sender below; a fault of it is the call's fault too and is told there.
-        let driver = tokio::spawn(connection);
+        // A fault of it is the call's fault too and is told there.
+        let driver = tokio::spawn(connection).abort_handle();
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "control");
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let answer = sender.send_request(request.body(Full::new(body.into()))?).await?;
-        let text =
-            |name| answer.headers().get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-        let etag = text(header::ETAG).map(str::to_owned);
-        let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_owned();
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(ClientError::Body)?.to_bytes();
-        driver.abort();
-        Ok(Reply { status, etag, content_type, body })
+        let answer = sender.send_request(request.body(Full::new(body))?).await?;
+        Ok(Held { answer, _sender: sender, driver })
     }
 
     /// One call whose refusal is an error.
@@ -122,13 +143,45 @@ impl Client {
     /// When there is no whole answer, or it is a refusal.
     pub async fn call(&self, method: &str, path: &str, body: impl Into<Bytes>) -> Result<Reply, ClientError> {
         let reply = self.send(method, path, &[], body).await?;
-        if reply.status.is_success() {
-            return Ok(reply);
-        }
-        let problem = serde_json::from_slice::<serde_json::Value>(&reply.body).ok();
-        let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str()).map(str::to_owned);
-        let detail = detail.unwrap_or_else(|| String::from_utf8_lossy(&reply.body).trim().to_owned());
-        let detail = if detail.is_empty() { reply.status.to_string() } else { detail };
-        Err(ClientError::Refused { status: reply.status, detail })
+        if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply)) }
+    }
+}
+
+/// What control refused with.
+fn refusal(reply: &Reply) -> ClientError {
+    let problem = serde_json::from_slice::<serde_json::Value>(&reply.body).ok();
+    let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str()).map(str::to_owned);
+    let detail = detail.unwrap_or_else(|| String::from_utf8_lossy(&reply.body).trim().to_owned());
+    let detail = if detail.is_empty() { reply.status.to_string() } else { detail };
+    ClientError::Refused { status: reply.status, detail }
+}
+
+/// An answer that has begun. Dropped, its connection is closed.
+pub struct Held {
+    answer: Response<Incoming>,
+    _sender: SendRequest<Full<Bytes>>,
+    driver: AbortHandle,
+}
+
+impl Held {
+    /// Waits until the other end is gone.
+    pub async fn ended(mut self) {
+        while let Some(Ok(_more)) = self.answer.frame().await {}
+    }
+
+    async fn whole(mut self) -> Result<Reply, ClientError> {
+        let text = |name| self.answer.headers().get(name).and_then(|value| value.to_str().ok());
+        let etag = text(header::ETAG).map(str::to_owned);
+        let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+        let status = self.answer.status();
+        let body = Limited::new(self.answer.body_mut(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(ClientError::Body)?.to_bytes();
+        Ok(Reply { status, etag, content_type, body })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.driver.abort();
     }
 }

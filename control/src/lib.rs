@@ -11,8 +11,10 @@ pub mod tables;
 pub mod store;
 pub mod planes;
 pub mod questions;
+pub mod here;
 pub mod link;
 pub mod answers;
+pub mod leases;
 
 pub mod compile;
 pub mod api;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use control_wire::codec::WireError;
@@ -13,6 +13,7 @@ use quinn::{ApplicationClose, Connection, ConnectionError, Endpoint, RecvStream,
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
+use crate::here::Here;
 use crate::limits::{HELLO_TIME, PLANES_MAX};
 use crate::pki::{Authority, sha256};
 use crate::planes::Planes;
@@ -54,6 +55,8 @@ pub struct Core {
     pub handler_key: [u8; 32],
     /// Makes envelopes of modules.
     pub publisher: Publisher,
+    /// For commands on this machine.
+    pub here: OnceLock<Here>,
 }
 
 /// From a module to its signed envelope, or the reason why not. Blocks.

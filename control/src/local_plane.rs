@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::files;
+use crate::here::PlaneHere;
 use crate::keeper::{Keeper, raise_descriptors};
 use crate::limits::{JOIN_TOKEN_TIME, PLANE_END_TIME, PLANE_HEALTHY_TIME, RESTART_PAUSE, RESTART_PAUSE_MAX};
 use crate::link::{Core, LinkError, forget, make_join_token};
@@ -177,12 +178,18 @@ impl LocalPlane {
         Ok(settings)
     }
 
-    /// As what control knows it.
+    /// What a command on this machine must know of it.
     ///
     /// # Errors
     /// As [`Self::settings`].
-    pub fn name(&self) -> Result<String, PlaneError> {
-        Ok(self.settings()?.get("name").and_then(toml::Value::as_str).unwrap_or(LOCAL_PLANE).to_owned())
+    pub fn here(&self) -> Result<PlaneHere, PlaneError> {
+        let settings = self.settings()?;
+        let text = |key: &str| settings.get(key).and_then(toml::Value::as_str).unwrap_or_default();
+        let records = match text("records") {
+            "" => Path::new(text("stateDir")).join("records.jsonl"),
+            given => given.into(),
+        };
+        Ok(PlaneHere { name: text("name").to_owned(), attach_socket: text("attachSocket").into(), records })
     }
 
     /// Where everything of it is, a line each.
@@ -190,11 +197,7 @@ impl LocalPlane {
     /// # Errors
     /// As [`Self::settings`].
     pub fn places(&self) -> Result<String, PlaneError> {
-        let settings = self.settings()?;
-        let text = |key: &str| settings.get(key).and_then(toml::Value::as_str);
-        let records = text("records").map(PathBuf::from);
-        let records =
-            records.unwrap_or_else(|| Path::new(text("stateDir").unwrap_or_default()).join("records.jsonl"));
+        let (settings, here) = (self.settings()?, self.here()?);
         let none = "\nproxy  none, so passwords of `outgate attach` have no use; write proxy = [\"127.0.0.1:3128\"] in [plane]";
         let listens =
             settings.get("proxy").and_then(toml::Value::as_array).is_some_and(|list| !list.is_empty());
@@ -202,8 +205,8 @@ impl LocalPlane {
             "plane  {} --config {}\nattach {}\naudit  {}{}",
             self.program.display(),
             self.config_path().display(),
-            text("attachSocket").unwrap_or_default(),
-            records.display(),
+            here.attach_socket.display(),
+            here.records.display(),
             if listens { "" } else { none }
         ))
     }

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use control_wire::message::CLOSE_DONE;
 use control_wire::row::SecretValue;
@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 use crate::causes::chain;
 use crate::compile::{Signer, publish, this_machine};
+use crate::here::Here;
 use crate::keeper::Keeper;
 use crate::limits::FAREWELL_TIME;
 use crate::link::{Core, Handover, PLANE_KEYS, Publisher};
@@ -28,7 +29,7 @@ use crate::planes::Planes;
 use crate::questions::Questions;
 use crate::seal::Sealer;
 use crate::store::Store;
-use crate::{answers, api, files, link};
+use crate::{answers, api, files, leases, link};
 
 /// Start-up may fail in any part; the command prints the whole chain.
 pub type Fault = Box<dyn Error + Send + Sync>;
@@ -99,7 +100,7 @@ pub async fn open(state: &Path) -> Result<Arc<Core>, Fault> {
     let handler_key = signer.public_key();
     let publisher = publisher(signer, std::env::current_exe()?);
     let (handover, questions) = (Handover::default(), Questions::default());
-    Ok(Arc::new(Core {
+    let core = Arc::new(Core {
         store,
         planes,
         questions,
@@ -109,7 +110,10 @@ pub async fn open(state: &Path) -> Result<Arc<Core>, Fault> {
         artefacts,
         handler_key,
         publisher,
-    }))
+        here: OnceLock::new(),
+    });
+    leases::sweep(&core).await?;
+    Ok(core)
 }
 
 /// Removes envelopes of versions that were replaced, which no plane is sent any more.
@@ -196,7 +200,7 @@ pub async fn run(settings: Settings, mut owner: Option<Owner>) -> Result<(), Fau
     );
 
     let (stop, stopped) = watch::channel(false);
-    let (mut plane, keeper, mut own) = (None, Keeper::default(), None);
+    let (mut plane, keeper, mut here) = (None, Keeper::default(), None);
     let mut serving = keeper.serving();
     if let (Some(program), Some(told)) = (program, settings.plane) {
         let local =
@@ -205,10 +209,13 @@ pub async fn run(settings: Settings, mut owner: Option<Owner>) -> Result<(), Fau
         if let Ok(places) = local.places() {
             println!("{places}");
         }
-        own = local.name().ok();
+        here = local.here().ok();
         let core = core.clone();
         plane = Some(tokio::spawn(async move { local.run(&core, keeper, stopped).await }));
     }
+    let own = here.as_ref().map(|here| here.name.clone());
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let _first = core.here.set(Here { version, state: settings.state, plane: here });
     tokio::spawn(link::serve(core.clone(), endpoint.clone()));
     tokio::spawn(answers::forget_ended(core.clone()));
     let planes = core.clone();

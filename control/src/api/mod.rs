@@ -2,6 +2,7 @@
 
 mod apply;
 mod fleet;
+mod leases;
 mod problem;
 mod questions;
 mod rows;
@@ -72,6 +73,8 @@ pub fn router(core: Arc<Core>) -> Router {
         .route("/v1/planes", get(fleet::list_planes))
         .route("/v1/planes/{name}", delete(fleet::delete_plane))
         .route("/v1/join-tokens", post(fleet::post_join_token))
+        .route("/v1/here", get(leases::get_here))
+        .route("/v1/leases/{name}", post(leases::post_lease).delete(leases::delete_lease))
         .route("/v1/lockdown", post(fleet::post_lockdown))
         .route("/v1/state", get(apply::get_state))
         .route("/v1/apply", post(apply::post_apply).layer(DefaultBodyLimit::max(APPLY_BYTES_MAX)))

@@ -38,6 +38,7 @@ fn start() -> Api {
             b"good" => Ok(b"envelope".to_vec()),
             _ => Err("the module is refused: it imports `env.now`".into()),
         }),
+        here: Default::default(),
     });
     let socket = path.join("api.sock");
     let listener = OwnUserListener::new(UnixListener::bind(&socket).unwrap());
@@ -446,4 +447,47 @@ async fn a_rule_that_names_no_secret_is_warned_of() {
     let rule = json!({ "host": "a.example", "actions": [{ "bearer": { "secret": "typo" } }] });
     let done = api.must("POST", "/v1/apply", json!({ "templates": { "t": { "rules": [rule] } } })).await;
     assert!(done["warnings"][0].as_str().unwrap().contains("secret typo"), "{done}");
+}
+
+#[tokio::test]
+async fn a_lease_takes_its_own_rows_along_and_nobody_else_s() {
+    let api = start();
+    let held = api.client.hold("POST", "/v1/leases/run-1").await.unwrap();
+    let put = async |path: &str, body: &str| api.client.call("PUT", path, body.to_owned()).await.unwrap();
+    for name in ["run-1", "run-10"] {
+        put(&format!("/v1/templates/{name}"), "{}").await;
+        put(&format!("/v1/sandboxes/{name}"), &json!({ "template": name }).to_string()).await;
+        put(&format!("/v1/secrets/{name}.token"), r#"{"value":"v","hosts":["a.example"]}"#).await;
+    }
+    // The name of a lease, and one that an operator has given.
+    for taken in ["run-1", "run-10"] {
+        let refused = api.client.send("POST", &format!("/v1/leases/{taken}"), &[], "").await.unwrap();
+        assert_eq!(refused.status, 409);
+        assert!(body(&refused)["detail"].as_str().unwrap().contains("is taken"));
+    }
+    let rows = async || body(&api.client.call("GET", "/v1/state", "").await.unwrap());
+    assert_eq!(rows().await["sandboxes"].as_object().unwrap().len(), 2);
+    drop(held);
+    let mut revisions = api.core.store.revisions();
+    while rows().await["sandboxes"].as_object().unwrap().contains_key("run-1") {
+        let changed = tokio::time::timeout(std::time::Duration::from_secs(20), revisions.changed());
+        changed.await.expect("the lease ends with its connection").unwrap();
+    }
+    let left = rows().await;
+    for kind in ["templates", "sandboxes", "secrets"] {
+        let names: Vec<_> = left[kind].as_object().unwrap().keys().collect();
+        assert!(names.len() == 1 && names[0].starts_with("run-10"), "{kind}: {names:?}");
+    }
+    let gone = api.client.send("DELETE", "/v1/leases/run-1", &[], "").await.unwrap();
+    assert_eq!(gone.status, 404);
+}
+
+#[tokio::test]
+async fn a_lease_whose_control_was_killed_ends_at_the_next_start() {
+    let api = start();
+    let held = api.client.hold("POST", "/v1/leases/run-1").await.unwrap();
+    api.client.call("PUT", "/v1/templates/run-1", "{}").await.unwrap();
+    crate::leases::sweep(&api.core).await.unwrap();
+    assert!(api.core.store.tables().templates.is_empty());
+    drop(held);
 }
