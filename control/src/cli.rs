@@ -115,7 +115,9 @@ pub fn main() -> ExitCode {
     match cli.command {
         Command::Demo => return crate::demo::main(),
         Command::Run(args) => {
-            return crate::run::main(&args, &cli.state.unwrap_or_else(|| STATE_DEFAULT.into()));
+            let state = cli.state.unwrap_or_else(|| STATE_DEFAULT.into());
+            let socket = cli.socket.unwrap_or_else(|| state.join("api.sock"));
+            return crate::run::main(&args, &crate::run::Places { state, socket });
         }
         Command::Preflight { dataplane } => return crate::preflight::main(dataplane),
         _ => {}

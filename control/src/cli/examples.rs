@@ -21,13 +21,17 @@ const EXAMPLES: &[(&str, &str)] = &[
          shown at the end with the options that would allow it.\n\n\
          Limits: the program can write your files, also those that other programs run later (~/.bashrc), and connect to\n\
          Unix sockets that appear in shared folders after it has started. Its exit status is that of this command.\n\n\
+         With --via the gateway is one that runs already. Whoever may use the socket of its API is its operator; what this\n\
+         command puts there (a sandbox, its policy, secrets and handlers, under a name of its own) is gone when it ends,\n\
+         also when it is killed.\n\n\
          Examples:\n  \
          outgate run --allow github.com -- git clone https://github.com/acme/site\n  \
          outgate run --allow api.github.com --secret token=env:GITHUB_TOKEN@api.github.com -- ./report.py\n  \
          outgate run --secret git=file:token@github.com:basic=me --allow github.com -- git push\n  \
          outgate run --handler get_only.wasm --allow '*.pypi.org' -- pip download requests\n  \
          outgate run --ask -- claude              asks you about each host that nothing allows yet\n  \
-         outgate run --observe -- npm install     lets through what is safe to dial; prints the least policy",
+         outgate run --observe -- npm install     lets through what is safe to dial; prints the least policy\n  \
+         outgate run --via --allow pypi.org -- pip download requests    behind `outgate serve`, with others",
     ),
     (
         "why",

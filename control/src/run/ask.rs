@@ -14,6 +14,7 @@ use crate::sandbox::Lender;
 #[derive(Debug, Deserialize)]
 struct Question {
     id: String,
+    sandbox: String,
     method: String,
     scheme: String,
     host: String,
@@ -29,24 +30,24 @@ enum Said {
     Deny,
 }
 
-/// Asks until the gateway ends, in a thread of its own. Who has no terminal is not asked; what waits is then denied at
+/// Asks about this sandbox until the gateway ends, in a thread of its own. Who has no terminal is not asked; what waits is then denied at
 /// the end of its time.
-pub fn start(client: Client, lender: Lender) {
+pub fn start(client: Client, sandbox: String, lender: Lender) {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         // The gateway has ended, or there is no runtime: nothing waits any more, or will be denied in time.
-        let _ended = runtime.map(|runtime| runtime.block_on(attend(&client, &lender)));
+        let _ended = runtime.map(|runtime| runtime.block_on(attend(&client, &sandbox, &lender)));
     });
 }
 
-async fn attend(client: &Client, lender: &Lender) -> Result<(), ClientError> {
+async fn attend(client: &Client, sandbox: &str, lender: &Lender) -> Result<(), ClientError> {
     let (mut path, mut done) = ("/v1/questions".to_owned(), BTreeSet::new());
     loop {
         let reply = client.call("GET", &path, "").await?;
         let list: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
         path = format!("/v1/questions?after={}&timeout=60s", list["version"]);
         let open: Vec<Question> = serde_json::from_value(list["questions"].clone()).unwrap_or_default();
-        for question in open {
+        for question in open.into_iter().filter(|question| question.sandbox == sandbox) {
             if done.insert(question.id.clone()) {
                 answer(client, lender, &question).await?;
             }

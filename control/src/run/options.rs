@@ -45,6 +45,11 @@ pub struct RunArgs {
     /// Where this machine allows no sandbox: hand over the program to its own good will, secrets included
     #[arg(long)]
     pub weak: bool,
+    /// Run behind a gateway that runs already, by the socket of its API; that of `outgate serve` here unless given.
+    /// Who may use that socket is its operator: the sandbox, its policy and its secrets are put there for as long as
+    /// the program runs
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["weak", "plane_config"])]
+    pub via: Option<Option<PathBuf>>,
     /// Settings of the plane (TOML), as `outgate serve` takes them
     #[arg(long, value_name = "FILE")]
     pub plane_config: Option<PathBuf>,
