@@ -6,8 +6,9 @@ use dataplane::{
     audit::{Audit, Record},
     clock::Lease,
     flow::{
-        core::{Admission, Common, Core},
+        core::{Common, Core},
         request::{Arrived, Proof, Step, prepare},
+        resident::Admission,
     },
     handler::{Host as Guests, HostConfig, Watchdog},
     http::{ConnectionFacts, Host, Scheme},

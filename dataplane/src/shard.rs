@@ -339,6 +339,7 @@ async fn serve_shard(
         loop {
             sleep(SWEEP_TIME).await;
             sweeping.pool.sweep(Ring::current().now());
+            sweeping.shared.sweep(Ring::current().now());
             sweeping.guests.borrow_mut().sweep();
         }
     });
@@ -371,6 +372,7 @@ async fn end(ring: &Ring, core: &Core, connections: &Scope) {
         yield_now().await;
     }
     connections.end().await;
+    core.drivers.end().await;
 }
 
 /// Why an executor was refused. Its own check of locked memory tells no error of the kernel's.

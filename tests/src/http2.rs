@@ -1,4 +1,4 @@
-//! A sandbox's program that speaks HTTP/2, in a tunnel through the explicit proxy.
+//! Programs of a sandbox that speak HTTP/2 in a tunnel through the explicit proxy, and origins that do.
 
 use std::sync::Arc;
 
@@ -11,12 +11,80 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::{
     client,
     gateway::{Gateway, PATIENCE},
+    origin::Origin,
 };
+
+/// What an origin of HTTP/2 answers through.
+pub type Answer = h2::server::SendResponse<Bytes>;
+
+/// An origin over TLS that speaks HTTP/2 alone, a task for each request, until the test process ends.
+///
+/// # Panics
+/// When loopback cannot be bound or a name is not one.
+pub fn origin<F: Future<Output = Option<()>> + 'static>(
+    names: &[&str],
+    script: impl Fn(Request<RecvStream>, Answer) -> F + Send + Sync + 'static,
+) -> Origin {
+    origin_with(h2::server::Builder::new(), names, script)
+}
+
+/// The same with settings of the test's own.
+///
+/// # Panics
+/// As [`origin`].
+pub fn origin_with<F: Future<Output = Option<()>> + 'static>(
+    settings: h2::server::Builder,
+    names: &[&str],
+    script: impl Fn(Request<RecvStream>, Answer) -> F + Send + Sync + 'static,
+) -> Origin {
+    let (origin, listener, mut config, count) = Origin::apart(names);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let script = Arc::new(script);
+        runtime.block_on(tokio::task::LocalSet::new().run_until(async move {
+            listener.set_nonblocking(true).expect("an option");
+            let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            while let Ok((socket, _)) = listener.accept().await {
+                count();
+                let (acceptor, settings, script) = (acceptor.clone(), settings.clone(), Arc::clone(&script));
+                tokio::task::spawn_local(async move {
+                    let tls = acceptor.accept(socket).await.ok()?;
+                    let mut connection = settings.handshake(tls).await.ok()?;
+                    while let Some(Ok((request, answer))) = connection.accept().await {
+                        tokio::task::spawn_local(script(request, answer));
+                    }
+                    Some(())
+                });
+            }
+        }));
+    });
+    origin
+}
+
+/// Answers with a body, and trailers where there are some.
+pub fn respond(answer: &mut Answer, body: impl Into<Bytes>, trailers: Option<HeaderMap>) -> Option<()> {
+    let body = body.into();
+    let head = Response::builder().header("content-length", body.len()).body(()).ok()?;
+    let mut stream = answer.send_response(head, false).ok()?;
+    stream.send_data(body, trailers.is_none()).ok()?;
+    trailers.map_or(Some(()), |trailers| stream.send_trailers(trailers).ok())
+}
+
+/// Takes a body to its end, with what follows it.
+pub async fn read(stream: &mut RecvStream) -> Option<(Vec<u8>, Option<HeaderMap>)> {
+    let mut body = Vec::new();
+    while let Some(data) = next(stream).await {
+        body.extend_from_slice(&data.ok()?);
+    }
+    Some((body, stream.trailers().await.ok()?))
+}
 
 /// A connection on which requests can be sent.
 pub struct Client {

@@ -119,6 +119,20 @@ impl Origin {
         Self::start(free_port(), tls, root_pem, Part::Bytes(Arc::new(script)))
     }
 
+    /// What an origin over TLS needs whose connections somebody else serves: itself, its listener, its settings, and
+    /// what counts a connection.
+    pub(crate) fn apart(names: &[&str]) -> (Self, TcpListener, ServerConfig, impl Fn() + Send + 'static) {
+        let (config, root_pem) = credentials(names);
+        let (listener, log) = (free_port(), Arc::new(Log::default()));
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let shared = Arc::clone(&log);
+        let count = move || {
+            *shared.connections.lock().expect("no thread panicked holding it") += 1;
+            shared.changed.notify_all();
+        };
+        (Self { address, root_pem, log }, listener, ServerConfig::clone(&config), count)
+    }
+
     fn start(listener: TcpListener, tls: Option<Arc<ServerConfig>>, root_pem: String, part: Part) -> Self {
         let address = listener.local_addr().expect("a bound socket has an address");
         let log = Arc::new(Log::default());

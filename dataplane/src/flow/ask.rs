@@ -5,10 +5,10 @@ use std::{rc::Rc, time::Instant};
 use futures_lite::future::or;
 
 use super::{
-    core::Resident,
     exchange::ReplyTo,
     open::Judged,
     request::{Arrived, Step, prepare},
+    resident::Resident,
 };
 use crate::{
     approval::{About, AskError, News, Parked, Shown},

@@ -3,9 +3,10 @@
 use std::{net::SocketAddr, rc::Rc};
 
 use super::{
-    core::{Admission, Core, HandOver},
+    core::{Core, HandOver},
     request::Proof,
     requests::{begin, client_error, detached, requests, slow},
+    resident::Admission,
     streams::streams,
 };
 use crate::{

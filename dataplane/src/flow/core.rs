@@ -1,20 +1,20 @@
 //! What the path needs of its shard, and what the shard keeps for each sandbox whose home it is.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
-    time::{Instant, SystemTime},
+    time::SystemTime,
 };
 
 use super::{
     bell::Bell,
     connection::Way,
-    open::{Open, allows},
-    tie::{Tie, Ties},
+    open::allows,
+    resident::{Admission, Resident},
 };
 use crate::{
     approval::{AskControl, Desk},
@@ -23,16 +23,13 @@ use crate::{
     handler::Host as Guests,
     identity::{Attachments, SandboxId},
     limits::{AUTHORITY_TIME, CA_DAYS, RENEWAL_OFFER_PAUSE, SANDBOX_CONNECTIONS_MAX},
-    listen::{
-        dns::{self, Responder},
-        synthetic::SyntheticMap,
-    },
+    listen::{dns, synthetic::SyntheticMap},
     policy::Rules,
     respond::{Blame, Refusal},
-    ring::{Ring, timeout},
+    ring::{Ring, Scope, timeout},
     snapshot::{Concerned, Tables},
     tls::{Authority, PoolMaster, SandboxSalt, Terminator, UpstreamTls},
-    upstream::{Pool, Resolver, RingTransport},
+    upstream::{Pool, Resolver, RingTransport, SharedPool},
 };
 use control_wire::policy::OnControlLoss;
 
@@ -89,6 +86,10 @@ pub struct Core {
     pub resolver: Resolver<RingTransport>,
     /// Idle connections to upstreams.
     pub pool: Pool,
+    /// Connections to upstreams that requests share.
+    pub shared: SharedPool,
+    /// What drives those.
+    pub drivers: Scope,
     /// Settings of the leg to upstreams.
     pub upstream_tls: UpstreamTls,
     /// The handler host.
@@ -116,6 +117,8 @@ impl Core {
             common,
             resolver,
             pool: Pool::default(),
+            shared: SharedPool::default(),
+            drivers: Scope::default(),
             upstream_tls,
             guests: RefCell::new(guests),
             tables: RefCell::default(),
@@ -210,6 +213,8 @@ impl Core {
     pub fn detach(&self, sandbox: &SandboxId) -> usize {
         let Some(resident) = self.residents.borrow().get(sandbox).map(Rc::clone) else { return 0 };
         resident.open.cut_unless(|_, _| false);
+        self.pool.forget(sandbox);
+        self.shared.forget(sandbox);
         self.desk.detach(sandbox);
         resident.ties.cut()
     }
@@ -338,56 +343,4 @@ pub fn unknown(tables: &Tables, sandbox: &SandboxId) -> Refusal {
     }
     let detail = format!("sandbox `{sandbox}` is not known");
     Refusal::new(403, "sandbox_unknown", Blame::Policy, &detail, "ask the operator to create the sandbox")
-}
-
-/// What a shard keeps for a sandbox whose home it is.
-pub struct Resident {
-    /// Its id.
-    pub id: SandboxId,
-    /// Its open exchanges.
-    pub open: Rc<Open>,
-    /// Its stand-in addresses.
-    pub names: Rc<RefCell<SyntheticMap>>,
-    responder: RefCell<Responder>,
-    ties: Rc<Ties>,
-    terminator: RefCell<Option<Rc<Terminator>>>,
-    renewal_offered: Cell<Option<Instant>>,
-}
-
-impl Resident {
-    fn new(id: SandboxId, names: SyntheticMap) -> Self {
-        let names = Rc::new(RefCell::new(names));
-        Self {
-            id,
-            open: Rc::default(),
-            responder: RefCell::new(Responder::new(Rc::clone(&names), Ring::current().now())),
-            names,
-            ties: Rc::default(),
-            terminator: RefCell::new(None),
-            renewal_offered: Cell::default(),
-        }
-    }
-
-    /// Number of its connections to the plane.
-    pub fn connections(&self) -> usize {
-        self.ties.len()
-    }
-}
-
-/// A connection that was counted in; dropped, it is counted out.
-pub struct Admission {
-    tie: Tie,
-    resident: Rc<Resident>,
-}
-
-impl Admission {
-    /// Whose it is.
-    pub fn resident(&self) -> &Rc<Resident> {
-        &self.resident
-    }
-
-    /// What it lives by: cut when its sandbox leaves this plane.
-    pub fn tie(&self) -> &Tie {
-        &self.tie
-    }
 }

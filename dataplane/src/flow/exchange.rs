@@ -58,6 +58,12 @@ pub enum ExchangeError {
     /// The upstream ended the connection before it answered. Nothing was said to the client.
     #[error("the upstream closed the connection without an answer")]
     Unanswered(#[source] Option<io::Error>),
+    /// The upstream did not begin with it, and says so (RFC 9113 §8.7). Nothing was said to the client.
+    #[error("the upstream takes no more requests on this connection")]
+    NotTaken,
+    /// The upstream wants it over HTTP/1.1. Nothing was said to the client.
+    #[error("the upstream wants HTTP/1.1")]
+    Http11Required,
     /// The upstream said nothing for too long. Nothing was said to the client.
     #[error("the upstream did not answer in time")]
     Silent,
@@ -178,7 +184,7 @@ impl Upload<'_> {
     }
 }
 
-fn upload_error(error: BodyError) -> ExchangeError {
+pub(super) fn upload_error(error: BodyError) -> ExchangeError {
     match error {
         BodyError::Cancelled => ExchangeError::ClientGone,
         error => ExchangeError::RequestBody(error),

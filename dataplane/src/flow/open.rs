@@ -14,7 +14,6 @@ use crate::{
     http::{Host, Leg, Scheme},
     policy::{Asked, Decision, Rules, decide},
     snapshot::Sandbox,
-    tls::Wire,
 };
 
 /// What was judged, kept for the next judgement.
@@ -72,14 +71,14 @@ impl Judged {
 pub struct Entry {
     judged: Judged,
     client: Rc<dyn Leg>,
-    upstream: RefCell<Option<Rc<Wire>>>,
+    upstream: RefCell<Option<Rc<dyn Leg>>>,
     cut: Cell<bool>,
 }
 
 impl Entry {
     /// Joins the upstream leg. Answers false when the exchange has been cut meanwhile: nothing may be sent then.
-    pub fn join(&self, upstream: &Rc<Wire>) -> bool {
-        *self.upstream.borrow_mut() = Some(Rc::clone(upstream));
+    pub fn join(&self, upstream: Rc<dyn Leg>) -> bool {
+        *self.upstream.borrow_mut() = Some(upstream);
         !self.cut.get()
     }
 

@@ -1,28 +1,33 @@
 //! One request's way out: the upstream, the exchange with it, and what the client is told when there is none.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc};
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc};
 
 use super::{
-    core::{Core, Resident},
-    exchange::{Body, ExchangeError, ReplyTo, Sending, exchange},
+    core::Core,
+    exchange::{Answered, Body, ExchangeError, ReplyTo, Sending, exchange},
+    multiplexed,
     open::Hold,
-    request::{Arrived, Outbound},
+    request::{Arrived, Outbound, Speaks},
+    resident::Resident,
 };
 use crate::{
     audit::Record,
     causes::chain,
-    http::{Answer, BodyError, Framing, Gate, Host, Leg, OwnAnswer, ReplyPiece, h1::Inbound},
+    http::{Answer, BodyError, Framing, Gate, Host, Leg, OwnAnswer, ReplyPiece, Scheme, h1::Inbound, h2},
     policy::Permit,
     respond::{Blame, Refusal},
     tls::Wire,
-    upstream::{dial_any, pool::Key},
+    upstream::{Place, Shared, dial_any, pool::Key},
 };
 
 /// Tells a refusal and records it.
 pub(super) async fn refuse(reply: &ReplyTo, refusal: &Refusal, record: &mut Record) {
     note(refusal, record);
     reply.unguard();
-    let (head, body) = refusal.answer_to(record.path.as_deref().unwrap_or_default());
+    let (head, body) = match reply.is_grpc() {
+        true => refusal.grpc_answer(),
+        false => refusal.answer_to(record.path.as_deref().unwrap_or_default()),
+    };
     // The client may be gone; the record says what it would have been told.
     let _told = answer(reply, head, body).await;
 }
@@ -61,67 +66,198 @@ impl Gate for Fence {
     }
 }
 
-/// Sends an allowed request to its upstream and hands the answer over.
+/// Sends an allowed request to its upstream and hands the answer over. Where the upstream has not begun with it, it is
+/// sent once more.
 pub(super) async fn send(
     arrived: &Arrived<'_>,
     (body, reply, leg): (&mut Body, &ReplyTo, &Rc<dyn Leg>),
-    outbound: Outbound,
+    mut outbound: Outbound,
     record: &mut Record,
 ) {
-    let Outbound { permit, head, mut secrets, method, framing, judged } = outbound;
-    let key = Key::of(&permit);
-    // Only what a server may be asked twice is asked twice, and only over a connection that was used before.
-    let repeatable = framing == Framing::None && matches!(method.as_str(), "GET" | "HEAD" | "OPTIONS");
-    let mut pooled = arrived.core.pool.take(&key);
-    loop {
-        let hold = arrived.resident.open.enter(judged.clone(), Rc::clone(leg));
+    let key = Key::of(&outbound.permit);
+    let mut speaks = outbound.speaks;
+    for last in [false, true] {
+        let hold = arrived.resident.open.enter(outbound.judged.clone(), Rc::clone(leg));
         let fence =
             Rc::new(Fence { core: Rc::clone(arrived.core), resident: Rc::clone(arrived.resident), hold });
         reply.guard(Rc::clone(&fence) as Rc<dyn Gate>);
-        let reused = pooled.is_some();
-        let (upstream, address) = match pooled.take() {
-            Some(upstream) => upstream,
-            None => match connect(arrived, &permit, record).await {
-                Ok(upstream) => upstream,
-                Err(refusal) => return refuse(reply, &refusal, record).await,
-            },
+        let upstream = match upstream(arrived, &outbound.permit, (&key, speaks, last), record).await {
+            Ok(upstream) => upstream,
+            Err(refusal) => return refuse(reply, &refusal, record).await,
         };
-        record.address = Some(address);
-        if !fence.hold.join(&upstream) {
-            return cut(&**leg, record);
-        }
+        record.address = Some(upstream.address());
+        let reused = upstream.is_reused();
         // From here on they leave; a second try carries the same.
-        record.secrets.append(&mut secrets);
-        let mut inbound = Inbound::default();
+        let secrets = std::mem::take(&mut outbound.secrets);
         let sent = Cell::new(0);
-        let sending = Sending { head: &head, method: &method, framing, sent: &sent };
-        let outcome = exchange((&mut *body, reply), (&upstream, &mut inbound), sending, &*fence).await;
+        let outcome = match upstream {
+            Upstream::Own { wire, address, .. } => {
+                if !fence.hold.join(Rc::clone(&wire) as Rc<dyn Leg>) {
+                    return cut(&**leg, record);
+                }
+                record.secrets.extend(secrets);
+                let connection = (wire, address, &key);
+                over_http11(arrived, (&mut *body, reply), connection, (&outbound, &sent), &fence).await
+            }
+            Upstream::Shared { place, .. } => {
+                record.secrets.extend(secrets);
+                let secret = !record.secrets.is_empty();
+                over_http2((&mut *body, reply), place, (&outbound, secret, &sent), &fence).await
+            }
+        };
         record.bytes_up = sent.get();
         match outcome {
             Ok(done) => {
                 record.verdict = "allowed";
                 record.status = Some(done.status);
-                fence.hold.part();
-                if done.upstream_goes_on && !inbound.has_surplus() {
-                    arrived.core.pool.put(key, (upstream, address), arrived.resident.connections());
-                }
                 return;
             }
             // Both legs were reset, and which of them the relay met first says nothing.
             Err(_) if fence.hold.is_cut() => return cut(&**leg, record),
-            Err(ExchangeError::Unanswered(_)) if reused && repeatable && !reply.is_started() => {}
-            Err(error) => {
-                upstream.reset();
-                return unfinished(reply, &**leg, &error, record).await;
+            Err(ExchangeError::Unanswered(_))
+                if !last && reused && outbound.is_repeatable() && !reply.is_started() => {}
+            Err(ExchangeError::NotTaken) if !last && !reply.is_started() => {}
+            Err(ExchangeError::Http11Required)
+                if !last && !reply.is_started() && speaks == Speaks::Either =>
+            {
+                speaks = Speaks::Http11;
             }
+            Err(error) => return unfinished(reply, &**leg, &error, record).await,
         }
     }
+}
+
+/// What carries a request.
+enum Upstream {
+    /// A connection that carries one request at a time.
+    Own { wire: Rc<Wire>, address: SocketAddr, reused: bool },
+    /// A place on one that carries many.
+    Shared { place: Place, reused: bool },
+}
+
+impl Upstream {
+    fn address(&self) -> SocketAddr {
+        match self {
+            Self::Own { address, .. } => *address,
+            Self::Shared { place, .. } => place.address(),
+        }
+    }
+
+    /// Whether it carried a request before: the upstream may have closed it at this moment.
+    fn is_reused(&self) -> bool {
+        match self {
+            Self::Own { reused, .. } | Self::Shared { reused, .. } => *reused,
+        }
+    }
+}
+
+/// A connection that is there already, or a new one.
+async fn upstream(
+    arrived: &Arrived<'_>,
+    permit: &Permit,
+    (key, speaks, again): (&Key, Speaks, bool),
+    record: &mut Record,
+) -> Result<Upstream, Refusal> {
+    let core = arrived.core;
+    let at_hand = || {
+        let shared = (speaks != Speaks::Http11).then(|| core.shared.find(key)).flatten();
+        if let Some(place) = shared {
+            return Some(Upstream::Shared { place, reused: true });
+        }
+        // What failed on a connection that had been idle is tried on a new one.
+        let own = (speaks != Speaks::Http2 && !again).then(|| core.pool.take(key)).flatten();
+        own.map(|(wire, address)| Upstream::Own { wire, address, reused: true })
+    };
+    if let Some(found) = at_hand() {
+        return Ok(found);
+    }
+    let could_share = permit.scheme() == Scheme::Https && speaks != Speaks::Http11;
+    let dialling = match could_share {
+        true => core.shared.dial_or_wait(key, (permit.host(), permit.port())).await,
+        false => None,
+    };
+    if dialling.is_none()
+        && could_share
+        && let Some(found) = at_hand()
+    {
+        return Ok(found);
+    }
+    let (wire, address) = connect(arrived, permit, speaks, record).await?;
+    let shares = wire.speaks_http2() || (speaks == Speaks::Http2 && permit.scheme() == Scheme::Http);
+    if !shares {
+        core.shared.speaks_http11(permit.host(), permit.port());
+        if speaks == Speaks::Http2 {
+            return Err(only_http11());
+        }
+        return Ok(Upstream::Own { wire, address, reused: false });
+    }
+    let begun = Shared::begin(wire, address).await.map_err(|error| {
+        let error = ExchangeError::Unanswered(Some(io::Error::other(error)));
+        Refusal::new(502, "upstream_closed", Blame::Upstream, &error.to_string(), "try again").because(&error)
+    });
+    let (shared, driving) = begun?;
+    core.drivers.spawn(driving);
+    let place = core.shared.share(key.clone(), shared).ok_or_else(|| {
+        let detail = "the upstream takes no request on a new connection";
+        Refusal::new(502, "upstream_closed", Blame::Upstream, detail, "try again")
+    })?;
+    Ok(Upstream::Shared { place, reused: false })
+}
+
+fn only_http11() -> Refusal {
+    let detail = "the request needs HTTP/2 to its upstream, which speaks only HTTP/1.1";
+    Refusal::new(502, "upstream_without_h2", Blame::Upstream, detail, "ask an upstream that speaks HTTP/2")
+}
+
+async fn over_http11(
+    arrived: &Arrived<'_>,
+    ends: (&mut Body, &ReplyTo),
+    (wire, address, key): (Rc<Wire>, SocketAddr, &Key),
+    (outbound, sent): (&Outbound, &Cell<u64>),
+    fence: &Rc<Fence>,
+) -> Result<Answered, ExchangeError> {
+    let mut inbound = Inbound::default();
+    let Outbound { head, method, framing, .. } = outbound;
+    let sending = Sending { head, method, framing: *framing, sent };
+    let outcome = exchange(ends, (&wire, &mut inbound), sending, &**fence).await;
+    match &outcome {
+        Ok(done) => {
+            fence.hold.part();
+            if done.upstream_goes_on && !inbound.has_surplus() {
+                arrived.core.pool.put(key.clone(), (wire, address), arrived.resident.connections());
+            }
+        }
+        Err(_) => wire.reset(),
+    }
+    outcome
+}
+
+async fn over_http2(
+    ends: (&mut Body, &ReplyTo),
+    mut place: Place,
+    (outbound, secret, sent): (&Outbound, bool, &Cell<u64>),
+    fence: &Rc<Fence>,
+) -> Result<Answered, ExchangeError> {
+    let Outbound { head, method, framing, permit, .. } = outbound;
+    let request = h2::request(head, permit.scheme(), secret)?;
+    let ended = matches!(framing, Framing::None | Framing::Length(0));
+    let (answer, leg) = place.open(request, ended).map_err(|_| ExchangeError::NotTaken)?;
+    if !fence.is_open() || !fence.hold.join(Rc::clone(&leg) as Rc<dyn Leg>) {
+        leg.reset();
+        return Err(ExchangeError::Revoked);
+    }
+    let gate = Rc::clone(fence) as Rc<dyn Gate>;
+    let outcome =
+        multiplexed::exchange(ends, multiplexed::Opened { leg, answer, ended }, method, &gate, sent).await;
+    fence.hold.part();
+    outcome
 }
 
 /// Resolves, checks and dials what a permit allows. Where that fails, the record says at which address.
 async fn connect(
     arrived: &Arrived<'_>,
     permit: &Permit,
+    speaks: Speaks,
     record: &mut Record,
 ) -> Result<(Rc<Wire>, SocketAddr), Refusal> {
     let core = arrived.core;
@@ -131,7 +267,8 @@ async fn connect(
             core.resolver.resolve(name.as_str()).await.map_err(|error| Refusal::from(&error))?
         }
     };
-    let (wire, address) = dial_any(permit, &addresses, &core.upstream_tls).await.map_err(|error| {
+    let dialled = dial_any(permit, &addresses, &core.upstream_tls, speaks.protocols()).await;
+    let (wire, address) = dialled.map_err(|error| {
         record.address = error.address().or(record.address);
         Refusal::from(&error)
     })?;
@@ -149,6 +286,8 @@ async fn unfinished(reply: &ReplyTo, leg: &dyn Leg, error: &ExchangeError, recor
         ExchangeError::Revoked => return cut(leg, record),
         ExchangeError::ClientGone => (499, "client_gone", Blame::Sandbox),
         ExchangeError::RequestBody(_) => (400, "body_malformed", Blame::Sandbox),
+        ExchangeError::NotTaken => (503, "upstream_busy", Blame::Upstream),
+        ExchangeError::Http11Required => (502, "upstream_without_h2", Blame::Upstream),
         ExchangeError::Silent => (504, "upstream_silent", Blame::Upstream),
         ExchangeError::Unanswered(_) => (502, "upstream_closed", Blame::Upstream),
         ExchangeError::Head(_) => (502, "upstream_malformed", Blame::Upstream),

@@ -18,9 +18,10 @@ use futures_util::stream::FuturesUnordered;
 
 use super::{
     connection::{Opened, record},
-    core::{Admission, Core},
+    core::Core,
     request::Arrived,
     requests::{begin, client_error, conclude, detached, end, slow},
+    resident::Admission,
     run,
     send::note,
 };
@@ -48,7 +49,7 @@ pub(super) async fn streams(core: &Rc<Core>, opened: Opened) {
             let next = next(&mut connection, &mut open, &pump);
             match admission.tie().hold(next).await {
                 Some(Event::Request(request, answer)) => {
-                    open.push(stream(&arrived, request, StreamLeg::new(answer, pump.clone())));
+                    open.push(stream(&arrived, request, StreamLeg::answering(answer, pump.clone())));
                 }
                 Some(Event::Done { recorded: true }) => {}
                 // What cannot be recorded is not served.

@@ -239,9 +239,15 @@ impl<D> Drop for BodyWriter<D> {
 pub struct Reply<D, R = ResponseHead> {
     place: Rc<Place<ReplyPiece<D, R>>>,
     head_sent: Cell<bool>,
+    grpc: bool,
 }
 
 impl<D, R> Reply<D, R> {
+    /// The answer is to a call of gRPC, whose refusals have a form of their own.
+    pub fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
     /// Hands the next piece over when the connection can take it.
     ///
     /// # Errors
@@ -261,6 +267,14 @@ impl<D, R> Reply<D, R> {
         poll_fn(|cx| self.place.poll_asked(cx)).await.ok_or(BodyError::Cancelled)?;
         self.head_sent.set(self.head_sent.get() || matches!(piece, ReplyPiece::Head(_)));
         self.place.put(piece)
+    }
+
+    /// Waits until the last piece was sent on, and the next is asked for.
+    ///
+    /// # Errors
+    /// [`BodyError::Cancelled`] when the client is gone.
+    pub async fn taken(&self) -> Result<(), BodyError> {
+        poll_fn(|cx| self.place.poll_asked(cx)).await.map(drop).ok_or(BodyError::Cancelled)
     }
 
     /// Sets what is asked in the turn in which each later piece is handed to the kernel.
@@ -349,7 +363,7 @@ pub struct Driver<D, R = ResponseHead> {
     pub reply: ReplyReader<D, R>,
 }
 
-impl<D, R, B> Exchange<D, R, B> {
+impl<D, R, B: Deref<Target = [u8]>> Exchange<D, R, B> {
     /// An exchange for this head and the connection's side of it.
     pub fn new(head: RequestHead<B>, leg: Rc<dyn Leg>) -> (Self, Driver<D, R>) {
         let (body, reply) = (Place::new(), Place::new());
@@ -358,7 +372,8 @@ impl<D, R, B> Exchange<D, R, B> {
             reply: ReplyReader { place: Rc::clone(&reply) },
         };
         let body = BodyReader { place: body, last: 0, ended: false };
-        (Exchange { head, body, reply: Reply { place: reply, head_sent: Cell::new(false) }, leg }, driver)
+        let reply = Reply { place: reply, head_sent: Cell::new(false), grpc: head.is_grpc() };
+        (Exchange { head, body, reply, leg }, driver)
     }
 }
 

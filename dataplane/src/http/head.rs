@@ -239,6 +239,12 @@ impl<B: Deref<Target = [u8]>> RequestHead<B> {
         self.fields().find(|field| field.is(name)).map(|field| field.value)
     }
 
+    /// A call of gRPC, which has a form in HTTP/2 alone.
+    pub fn is_grpc(&self) -> bool {
+        self.layout.version == Version::Http2
+            && self.field("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"))
+    }
+
     /// How the body ends; never [`Framing::UntilClose`].
     pub fn framing(&self) -> Framing {
         self.layout.framing

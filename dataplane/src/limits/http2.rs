@@ -17,3 +17,9 @@ pub const H2_SEND_BYTES_MAX: usize = 64 << 10;
 /// Streams that a client may break before it was answered, at a time. Larger: floods of broken requests cost more.
 /// Smaller: clients that cancel much are cut off.
 pub const H2_RESETS_MAX: usize = 32;
+/// Idle shared connections to upstreams of one shard. Larger: descriptors of many hosts pile up. Smaller: hosts are
+/// dialled again.
+pub const H2_SHARED_IDLE_MAX: usize = 2_048;
+/// Hosts of which a shard remembers that they do not speak HTTP/2. Larger: memory. Smaller: bursts to new connections
+/// wait for the first.
+pub const HTTP11_HOSTS_MAX: usize = 8_192;

@@ -45,6 +45,26 @@ impl Refusal {
         )
     }
 
+    /// The same for a call of gRPC: a status and a message in fields, and no body. The status is that to which clients
+    /// translate the one of HTTP (gRPC, `http-grpc-status-mapping.md`), so a policy's refusal is not tried again.
+    pub fn grpc_answer(&self) -> (OwnAnswer, Vec<u8>) {
+        let status = match self.status {
+            400 => "13",
+            401 | 407 => "16",
+            403 => "7",
+            404 => "12",
+            429 | 502..=504 => "14",
+            _ => "2",
+        };
+        let rule = self.rule.as_ref().map_or(String::new(), |rule| format!(", rule {rule}"));
+        let message = format!("{} ({}{rule}); {}", self.detail, self.code, self.remedy);
+        let fields = [("Content-Type", "application/grpc"), ("grpc-status", status)];
+        let mut fields: Vec<_> =
+            fields.into_iter().map(|(name, value)| (FieldName::own(name), FieldValue::own(value))).collect();
+        fields.push((FieldName::own("grpc-message"), FieldValue::own(&percent_encoded(&message))));
+        (OwnAnswer { status: 200, reason: "OK".into(), fields, length: 0 }, Vec::new())
+    }
+
     /// The same in HTTP/1.1. `head_only` is for HEAD, whose answer has the length but no body (RFC 9110 §9.3.2).
     pub fn to_http(&self, keep_alive: bool, head_only: bool) -> Vec<u8> {
         let (head, body) = self.answer();
@@ -55,6 +75,19 @@ impl Refusal {
         }
         answer
     }
+}
+
+/// A message as gRPC carries it: visible ASCII and spaces as they are, all else escaped.
+fn percent_encoded(text: &str) -> String {
+    use std::fmt::Write as _;
+    text.bytes().fold(String::new(), |mut encoded, byte| {
+        match byte {
+            b' '..=b'$' | b'&'..=b'~' => encoded.push(char::from(byte)),
+            // Writing to a text does not fail.
+            _ => drop(write!(encoded, "%{byte:02X}")),
+        }
+        encoded
+    })
 }
 
 /// For statuses of refusals; empty where there is none.

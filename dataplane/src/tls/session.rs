@@ -55,8 +55,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
-        Ok(Self::new(Side::Client(Box::new(UnbufferedClientConnection::new(config, name)?))))
+    pub(super) fn client(
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+        protocols: Vec<Vec<u8>>,
+    ) -> Result<Self, Error> {
+        let connection = UnbufferedClientConnection::new_with_alpn(config, name, protocols)?;
+        Ok(Self::new(Side::Client(Box::new(connection))))
     }
 
     pub(super) fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {

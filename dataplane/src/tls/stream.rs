@@ -47,7 +47,8 @@ pub async fn accept<S: Socket>(
     Ok(stream)
 }
 
-/// Begins TLS towards an upstream and verifies its certificate for `name`. The caller bounds the time.
+/// Begins TLS towards an upstream, offers these protocols, and verifies its certificate for `name`. The caller bounds
+/// the time.
 ///
 /// # Errors
 /// [`TlsError`]; [`TlsError::Certificate`] tells what is wrong with the certificate.
@@ -55,8 +56,19 @@ pub async fn connect<S: Socket>(
     socket: S,
     name: ServerName<'static>,
     config: &Arc<ClientConfig>,
+    protocols: &[Protocol],
 ) -> Result<TlsStream<S>, TlsError> {
-    let session = Session::client(config.clone(), name).map_err(TlsError::Setup)?;
+    let protocols = protocols.iter().map(|protocol| protocol.id().to_vec()).collect();
+    connect_offering(socket, name, config, protocols).await
+}
+
+pub(super) async fn connect_offering<S: Socket>(
+    socket: S,
+    name: ServerName<'static>,
+    config: &Arc<ClientConfig>,
+    protocols: Vec<Vec<u8>>,
+) -> Result<TlsStream<S>, TlsError> {
+    let session = Session::client(config.clone(), name, protocols).map_err(TlsError::Setup)?;
     let stream = TlsStream::new(socket, session);
     let begun = stream.outbox.append(|out| stream.session.borrow_mut().begin(out));
     stream.handshake(begun).await?;

@@ -89,10 +89,19 @@ fn pattern(count: usize) -> Vec<u8> {
     (0..count).map(|index| (index * 31 + index / 251) as u8).collect()
 }
 
+/// As a stranger connects, who offers what its settings say.
+async fn connect<S: Socket>(
+    socket: S,
+    name: ServerName<'static>,
+    config: &Arc<ClientConfig>,
+) -> Result<TlsStream<S>, TlsError> {
+    super::stream::connect_offering(socket, name, config, config.alpn_protocols.clone()).await
+}
+
 #[test]
 fn names_and_addresses_are_served_and_http11_is_chosen() {
     let terminator = terminator();
-    let config = trusting(&terminator);
+    let config = stranger(&terminator, &[b"http/1.1"], rustls::ALL_VERSIONS);
     for name in ["api.example.com", "192.0.2.7", "2001:db8::7"] {
         let (client, server) = joined(&terminator, &config, name);
         assert_eq!(client.protocol().as_deref(), Some(&b"http/1.1"[..]));

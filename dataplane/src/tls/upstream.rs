@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use thiserror::Error;
 
-use super::terminator::{Protocol, provider};
+use super::terminator::provider;
 use crate::limits::{UPSTREAM_ROOTS_BYTES_MAX, UPSTREAM_SESSIONS_MAX};
 
 /// Groups towards upstreams. Post-quantum first: what is recorded today may be read later. The library sends an
@@ -119,7 +119,6 @@ fn config(provider: &Arc<CryptoProvider>, roots: RootCertStore) -> Result<Arc<Cl
         .map_err(RootsError::Setup)?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![Protocol::Http11.id().to_vec()];
     config.resumption = Resumption::in_memory_sessions(UPSTREAM_SESSIONS_MAX);
     // No 0-RTT: early data can be replayed (RFC 8446 §8).
     config.enable_early_data = false;

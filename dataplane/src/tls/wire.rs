@@ -175,6 +175,11 @@ impl Wire {
         }
     }
 
+    /// Whether both sides chose HTTP/2.
+    pub fn speaks_http2(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.speaks_http2())
+    }
+
     /// Bytes that the socket took so far, records' overhead included.
     pub fn bytes_sent(&self) -> u64 {
         match self {

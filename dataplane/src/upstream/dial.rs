@@ -14,7 +14,7 @@ use crate::http::{Host, Scheme};
 use crate::limits::{ADDRESSES_MAX, CONNECT_TIME, DIAL_TIME, HANDSHAKE_TIME, ROOTS_KEPT_MAX};
 use crate::policy::{Permit, Roots};
 use crate::ring::{self, Stream};
-use crate::tls::{self, RootsError, TlsError, UpstreamTls, Wire};
+use crate::tls::{self, Protocol, RootsError, TlsError, UpstreamTls, Wire};
 
 /// Why there is no connection to an upstream.
 #[derive(Debug, thiserror::Error)]
@@ -170,11 +170,17 @@ impl DialError {
 }
 
 /// Connects to a target: TCP within [`CONNECT_TIME`], and for `https` TLS within [`HANDSHAKE_TIME`], verified for the
-/// target's host by `roots` alone, or by the system's where there are none. Dropping it ends the try.
+/// target's host by `roots` alone, or by the system's where there are none; these protocols are offered. Dropping it
+/// ends the try.
 ///
 /// # Errors
 /// [`DialError`] with the host and the address.
-pub async fn dial(target: &Target, tls: &UpstreamTls, roots: Option<&Arc<Roots>>) -> Result<Wire, DialError> {
+pub async fn dial(
+    target: &Target,
+    tls: &UpstreamTls,
+    roots: Option<&Arc<Roots>>,
+    protocols: &[Protocol],
+) -> Result<Wire, DialError> {
     let address = target.address();
     let host = || target.host().clone();
     // What needs no network is known before anything is sent.
@@ -192,7 +198,7 @@ pub async fn dial(target: &Target, tls: &UpstreamTls, roots: Option<&Arc<Roots>>
         Err(_) => return Err(DialError::ConnectTimedOut { host: host(), address }),
     };
     let Some((name, config)) = secure else { return Ok(Wire::Plain(stream)) };
-    match ring::timeout(HANDSHAKE_TIME, tls::connect(stream, name, &config)).await {
+    match ring::timeout(HANDSHAKE_TIME, tls::connect(stream, name, &config, protocols)).await {
         Ok(Ok(stream)) => Ok(Wire::Tls(Box::new(stream))),
         Ok(Err(source)) => Err(DialError::Tls { host: host(), address, source }),
         Err(_) => Err(DialError::HandshakeTimedOut { host: host(), address }),
@@ -209,9 +215,10 @@ pub async fn dial_any(
     permit: &Permit,
     addresses: &[IpAddr],
     tls: &UpstreamTls,
+    protocols: &[Protocol],
 ) -> Result<(Wire, SocketAddr), DialError> {
     let tries = first_of(permit, addresses, |target| async move {
-        let wire = dial(&target, tls, permit.roots()).await?;
+        let wire = dial(&target, tls, permit.roots(), protocols).await?;
         Ok((wire, target.address()))
     });
     match ring::timeout(DIAL_TIME, tries).await {

@@ -7,10 +7,12 @@ pub mod hosts;
 pub mod pool;
 pub mod query;
 pub mod resolve;
+pub mod shared;
 pub mod transport;
 
 pub use dial::{DialError, dial, dial_any};
 pub use guard::{GuardError, Target, target};
 pub use pool::{Key, Pool};
 pub use resolve::{ResolveError, Resolver, Settings, Transport};
+pub use shared::{Place, Shared, SharedPool};
 pub use transport::{RingTransport, system_name_servers};

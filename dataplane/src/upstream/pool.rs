@@ -26,6 +26,11 @@ pub struct Key {
 }
 
 impl Key {
+    /// Whose connections they are.
+    pub fn sandbox(&self) -> &SandboxId {
+        &self.sandbox
+    }
+
     /// The key of a permit's connections.
     pub fn of(permit: &Permit) -> Self {
         Self {

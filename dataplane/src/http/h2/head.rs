@@ -1,16 +1,19 @@
 //! Heads of HTTP/2 from and to the one kind of head that the plane knows.
 
-use std::io::Write as _;
+use std::{io::Write as _, rc::Rc};
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, request::Parts};
+use ::http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request::Parts,
+};
 
 use crate::http::{
     edit::EditError,
     fault::HeadError,
     h1::Block,
-    head::{Field, Framing, Parsed, RequestHead, Version},
+    head::{Field, Framing, Parsed, RequestHead, ResponseHead, Version},
+    host::Scheme,
     outgoing::OutgoingResponse,
-    reader::parse_request,
+    reader::{parse_request, parse_response},
     serve::Answer,
 };
 use crate::tls::Chunk;
@@ -58,7 +61,63 @@ pub fn request_head(parts: &Parts, ended: bool) -> Result<RequestHead<Block<Chun
     match parse_request(&text)? {
         Parsed::Complete { head, consumed } if consumed == text.len() => {
             let layout = head.detach().arrived_in(Version::Http2);
-            Ok(layout.attach(Block::Gathered(std::rc::Rc::new(text))))
+            Ok(layout.attach(Block::Gathered(Rc::new(text))))
+        }
+        _ => Err(HeadError::Field),
+    }
+}
+
+/// A request as it goes to an upstream, from its head as HTTP/1.1 writes it. One that is `secret`, since it carries
+/// credentials, is kept out of the tables of compression (RFC 7541 §7.1.3).
+///
+/// Trailers are announced as welcome, since they pass; gRPC asks for that.
+///
+/// # Errors
+/// [`HeadError`] where it cannot be said in HTTP/2.
+pub fn request(written: &[u8], scheme: Scheme, secret: bool) -> Result<Request<()>, HeadError> {
+    let Parsed::Complete { head, .. } = parse_request(written)? else { return Err(HeadError::Field) };
+    let method = Method::from_bytes(head.method().as_bytes()).map_err(|_| HeadError::Method)?;
+    let host = head.host().ok_or(HeadError::HostMissing)?;
+    let uri = Uri::builder().scheme(scheme.as_str()).authority(host).path_and_query(head.target());
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = uri.build().map_err(|_| HeadError::Target)?;
+    let end_to_end = head.fields().filter(|field| !field.is("host"));
+    let mut fields = fields(end_to_end).map_err(|_| HeadError::Field)?;
+    fields.values_mut().for_each(|value| value.set_sensitive(secret));
+    fields.insert("te", HeaderValue::from_static("trailers"));
+    *request.headers_mut() = fields;
+    Ok(request)
+}
+
+/// An answer's head to a request with this method. `ended` says that no body follows.
+///
+/// # Errors
+/// [`HeadError`], as for HTTP/1.1.
+pub fn response_head(
+    response: &Response<()>,
+    method: &str,
+    ended: bool,
+) -> Result<ResponseHead<Block<Chunk>>, HeadError> {
+    let mut text = Vec::with_capacity(USUAL_BYTES);
+    let (status, fields) = (response.status(), response.headers());
+    // Writing to a vector does not fail.
+    let _written = write!(text, "HTTP/1.1 {} \r\n", status.as_str());
+    for (name, value) in fields {
+        line(&mut text, name.as_str().as_bytes(), value.as_bytes());
+    }
+    let has_body = !status.is_informational() && !matches!(status.as_u16(), 204 | 304) && method != "HEAD";
+    if has_body && !fields.contains_key("content-length") {
+        match ended {
+            true => line(&mut text, b"content-length", b"0"),
+            false => line(&mut text, b"transfer-encoding", b"chunked"),
+        }
+    }
+    text.extend_from_slice(b"\r\n");
+    match parse_response(&text, method)? {
+        Parsed::Complete { head, consumed } if consumed == text.len() => {
+            let layout = head.detach();
+            Ok(layout.attach(Block::Gathered(Rc::new(text))))
         }
         _ => Err(HeadError::Field),
     }

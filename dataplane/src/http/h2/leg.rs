@@ -1,18 +1,39 @@
-//! The sending half of a stream, shared by who writes the answer and by who may break it.
+//! Our half of a stream, on either leg: shared by who writes to it and by who may break it.
 
 use std::{
     cell::{Cell, RefCell},
+    future::poll_fn,
+    rc::Rc,
     task::{Context, Poll},
 };
 
 use ::h2::{Reason, SendStream, server::SendResponse};
 use ::http::{HeaderMap, Response};
 
-use super::{Payload, Pump, head::response};
-use crate::http::{
-    exchange::Leg,
-    serve::{Answer, OwnAnswer},
+use super::{
+    Payload, Pump,
+    head::{fields, response},
 };
+use crate::{
+    http::{
+        body::Trailers,
+        exchange::{Gate, Leg},
+        h1::Slice,
+        serve::{Answer, OwnAnswer},
+    },
+    tls::Chunk,
+};
+
+/// Why payload does not go out on a stream.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The exchange is no longer allowed.
+    #[error("the exchange is no longer allowed")]
+    Revoked,
+    /// The stream or its connection is broken.
+    #[error("the stream is broken")]
+    Broken(#[from] ::h2::Error),
+}
 
 /// What can be sent on a stream next.
 enum Sender {
@@ -22,7 +43,7 @@ enum Sender {
     Body(SendStream<Payload>),
 }
 
-/// The client's leg of one exchange: a stream.
+/// A leg of one exchange: a stream.
 pub struct StreamLeg {
     sender: RefCell<Sender>,
     pump: Pump,
@@ -30,9 +51,14 @@ pub struct StreamLeg {
 }
 
 impl StreamLeg {
-    /// Of a stream that was just opened.
-    pub fn new(sender: SendResponse<Payload>, pump: Pump) -> Self {
+    /// Of a stream that a client opened.
+    pub fn answering(sender: SendResponse<Payload>, pump: Pump) -> Self {
         Self { sender: RefCell::new(Sender::Heads(sender)), pump, broken: Cell::new(false) }
+    }
+
+    /// Of a stream that was opened to an upstream.
+    pub fn asking(sender: SendStream<Payload>, pump: Pump) -> Self {
+        Self { sender: RefCell::new(Sender::Body(sender)), pump, broken: Cell::new(false) }
     }
 
     pub(super) fn inform(&self, head: Response<()>) -> Result<(), ::h2::Error> {
@@ -52,7 +78,7 @@ impl StreamLeg {
     }
 
     /// As many bytes as may be sent now, of so many that are wanted. Nothing is ready where the stream ended.
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, ::h2::Error>> {
+    fn poll_room(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<Result<usize, ::h2::Error>> {
         let Sender::Body(sender) = &mut *self.sender.borrow_mut() else { return Poll::Pending };
         sender.reserve_capacity(wanted);
         match sender.capacity() {
@@ -67,14 +93,52 @@ impl StreamLeg {
         }
     }
 
-    pub(super) fn send(&self, data: Payload, ended: bool) -> Result<(), ::h2::Error> {
+    /// Hands payload over as it fits into the peer's windows, each part only while the gate is open. Counts it.
+    ///
+    /// # Errors
+    /// [`SendError`].
+    pub async fn send_all(
+        &self,
+        mut data: Slice<Chunk>,
+        gate: Option<&Rc<dyn Gate>>,
+        sent: &Cell<u64>,
+    ) -> Result<(), SendError> {
+        while !data.is_empty() {
+            let room = poll_fn(|cx| self.poll_room(cx, data.len())).await?;
+            if gate.is_some_and(|gate| !gate.is_open()) {
+                return Err(SendError::Revoked);
+            }
+            let part = data.split_to(room);
+            sent.set(sent.get() + part.len() as u64);
+            let gate = gate.map(|gate| (Rc::clone(gate), self.pump.clone()));
+            self.send(Payload::new(part, gate), false)?;
+        }
+        Ok(())
+    }
+
+    /// Ends our half.
+    ///
+    /// # Errors
+    /// [`SendError::Broken`]; a trailer that cannot be said in HTTP/2 counts as that too.
+    pub fn finish(&self, trailers: Option<&Trailers>) -> Result<(), SendError> {
+        match trailers {
+            None => Ok(self.send(Payload::default(), true)?),
+            Some(trailers) => {
+                let fields =
+                    fields(trailers.fields()).map_err(|_| ::h2::Error::from(Reason::INTERNAL_ERROR))?;
+                Ok(self.send_trailers(fields)?)
+            }
+        }
+    }
+
+    fn send(&self, data: Payload, ended: bool) -> Result<(), ::h2::Error> {
         match &mut *self.sender.borrow_mut() {
             Sender::Body(sender) => sender.send_data(data, ended),
             Sender::Heads(_) => Ok(()),
         }
     }
 
-    pub(super) fn send_trailers(&self, trailers: HeaderMap) -> Result<(), ::h2::Error> {
+    fn send_trailers(&self, trailers: HeaderMap) -> Result<(), ::h2::Error> {
         match &mut *self.sender.borrow_mut() {
             Sender::Body(sender) => sender.send_trailers(trailers),
             Sender::Heads(_) => Ok(()),
@@ -91,7 +155,7 @@ impl StreamLeg {
         self.send(Payload::new(body.into(), None), true)
     }
 
-    /// Ready when the client broke the stream or the connection ended.
+    /// Ready when the peer broke the stream or the connection ended.
     pub(super) fn poll_left(&self, cx: &mut Context<'_>) -> Poll<()> {
         let reset = match &mut *self.sender.borrow_mut() {
             Sender::Heads(sender) => sender.poll_reset(cx),
@@ -101,7 +165,7 @@ impl StreamLeg {
     }
 
     /// Breaks the stream for this reason.
-    pub(super) fn break_off(&self, reason: Reason) {
+    pub fn break_off(&self, reason: Reason) {
         if self.broken.replace(true) {
             return;
         }

@@ -8,8 +8,8 @@ mod leg;
 mod pipe;
 mod serve;
 
-pub use head::{request_head, response};
-pub use leg::StreamLeg;
+pub use head::{request, request_head, response, response_head};
+pub use leg::{SendError, StreamLeg};
 pub use pipe::{Pipe, Pump};
 pub use serve::{StreamOf, serve};
 
@@ -25,13 +25,23 @@ use crate::tls::Chunk;
 #[derive(Default)]
 pub struct Payload {
     bytes: Slice<Chunk>,
-    _gate: Option<Rc<dyn Gate>>,
+    gate: Option<(Rc<dyn Gate>, Pump)>,
 }
 
 impl Payload {
     /// Payload of the exchange with this gate.
-    pub fn new(bytes: Slice<Chunk>, gate: Option<Rc<dyn Gate>>) -> Self {
-        Self { bytes, _gate: gate }
+    pub fn new(bytes: Slice<Chunk>, gate: Option<(Rc<dyn Gate>, Pump)>) -> Self {
+        Self { bytes, gate }
+    }
+}
+
+/// h2 drops payload under its lock, and the last holder of a gate ends a stream, which takes that lock: so the pump
+/// drops it.
+impl Drop for Payload {
+    fn drop(&mut self) {
+        if let Some((gate, pump)) = self.gate.take() {
+            pump.drop_later(gate);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
+    http::exchange::Gate,
     limits::H2_GATHERED_BYTES,
     tls::{Chunk, Wire},
 };
@@ -33,6 +34,8 @@ struct Ends {
     gathered: RefCell<Vec<u8>>,
     sending: Waiting<(io::Result<()>, Vec<u8>)>,
     writer: RefCell<Option<Waker>>,
+    /// What must be dropped outside h2.
+    done: RefCell<Vec<Rc<dyn Gate>>>,
 }
 
 /// The side of h2.
@@ -53,6 +56,7 @@ impl Pipe {
             gathered: RefCell::default(),
             sending: RefCell::default(),
             writer: RefCell::default(),
+            done: RefCell::default(),
         });
         (Self(Rc::clone(&ends)), Pump(ends))
     }
@@ -81,6 +85,13 @@ impl Pump {
         self.0.sending.borrow().is_some() || !self.0.gathered.borrow().is_empty()
     }
 
+    /// Drops a gate, where this is its last holder in the next turn.
+    pub(super) fn drop_later(&self, gate: Rc<dyn Gate>) {
+        if Rc::strong_count(&gate) == 1 {
+            self.0.done.borrow_mut().push(gate);
+        }
+    }
+
     /// The wire below.
     pub fn wire(&self) -> &Rc<Wire> {
         &self.0.wire
@@ -88,6 +99,9 @@ impl Pump {
 
     fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ends = &self.0;
+        // Taken out first: what they hold may lead back here.
+        let done = ends.done.take();
+        drop(done);
         loop {
             let mut sending = ends.sending.borrow_mut();
             if let Some(future) = &mut *sending {

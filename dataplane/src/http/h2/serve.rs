@@ -9,10 +9,7 @@ use std::{
 use ::h2::{Reason, RecvStream};
 use futures_lite::future::or;
 
-use super::{
-    Payload, StreamLeg,
-    head::{fields, response},
-};
+use super::{StreamLeg, head::response, leg::SendError};
 use crate::{
     http::{
         body::Trailers,
@@ -114,32 +111,25 @@ impl Writer<'_> {
                 }
                 // The answer to HEAD has the length of a body that is not sent (RFC 9110 §9.3.2).
                 ReplyPiece::Data(_) if ended => {}
-                ReplyPiece::Data(data) => self.send(reply, data).await?,
-                ReplyPiece::End(_) if ended => return Ok(()),
-                ReplyPiece::End(None) => return self.leg.send(Payload::default(), true).map_err(gone),
-                ReplyPiece::End(Some(trailers)) => {
-                    let trailers = fields(trailers.fields())?;
-                    return self.leg.send_trailers(trailers).map_err(gone);
+                ReplyPiece::Data(data) => {
+                    self.leg.send_all(data, reply.gate().as_ref(), self.payload).await?;
                 }
+                ReplyPiece::End(_) if ended => return Ok(()),
+                ReplyPiece::End(trailers) => return Ok(self.leg.finish(trailers.as_ref())?),
             }
         }
-    }
-
-    /// Hands over as much at a time as the client's windows take.
-    async fn send(&self, reply: &Replies, mut data: Slice<Chunk>) -> Result<(), ServeError> {
-        while !data.is_empty() {
-            let room = poll_fn(|cx| self.leg.poll_room(cx, data.len())).await.map_err(gone)?;
-            if !reply.is_open() {
-                return Err(ServeError::Revoked);
-            }
-            let part = data.split_to(room);
-            self.payload.set(self.payload.get() + part.len() as u64);
-            self.leg.send(Payload::new(part, reply.gate()), false).map_err(gone)?;
-        }
-        Ok(())
     }
 }
 
 fn gone(error: ::h2::Error) -> ServeError {
     ServeError::ClientGone(Some(std::io::Error::other(error)))
+}
+
+impl From<SendError> for ServeError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Revoked => Self::Revoked,
+            SendError::Broken(error) => gone(error),
+        }
+    }
 }

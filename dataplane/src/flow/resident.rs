@@ -1,0 +1,70 @@
+//! What a shard keeps for a sandbox whose home it is.
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Instant,
+};
+
+use super::{
+    open::Open,
+    tie::{Tie, Ties},
+};
+use crate::{
+    identity::SandboxId,
+    listen::{dns::Responder, synthetic::SyntheticMap},
+    ring::Ring,
+    tls::Terminator,
+};
+
+/// What a shard keeps for a sandbox whose home it is.
+pub struct Resident {
+    /// Its id.
+    pub id: SandboxId,
+    /// Its open exchanges.
+    pub open: Rc<Open>,
+    /// Its stand-in addresses.
+    pub names: Rc<RefCell<SyntheticMap>>,
+    pub(super) responder: RefCell<Responder>,
+    pub(super) ties: Rc<Ties>,
+    pub(super) terminator: RefCell<Option<Rc<Terminator>>>,
+    pub(super) renewal_offered: Cell<Option<Instant>>,
+}
+
+impl Resident {
+    pub(super) fn new(id: SandboxId, names: SyntheticMap) -> Self {
+        let names = Rc::new(RefCell::new(names));
+        Self {
+            id,
+            open: Rc::default(),
+            responder: RefCell::new(Responder::new(Rc::clone(&names), Ring::current().now())),
+            names,
+            ties: Rc::default(),
+            terminator: RefCell::new(None),
+            renewal_offered: Cell::default(),
+        }
+    }
+
+    /// Number of its connections to the plane.
+    pub fn connections(&self) -> usize {
+        self.ties.len()
+    }
+}
+
+/// A connection that was counted in; dropped, it is counted out.
+pub struct Admission {
+    pub(super) tie: Tie,
+    pub(super) resident: Rc<Resident>,
+}
+
+impl Admission {
+    /// Whose it is.
+    pub fn resident(&self) -> &Rc<Resident> {
+        &self.resident
+    }
+
+    /// What it lives by: cut when its sandbox leaves this plane.
+    pub fn tie(&self) -> &Tie {
+        &self.tie
+    }
+}

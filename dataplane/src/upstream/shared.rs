@@ -1,0 +1,288 @@
+//! Connections of HTTP/2 to upstreams: each carries many requests at once, all of the sandbox for which it was opened.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, HashSet},
+    future::{Future, poll_fn},
+    net::SocketAddr,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use ::h2::client::{Builder, ResponseFuture, SendRequest};
+use ::http::Request;
+use futures_lite::future::or;
+
+use super::pool::Key;
+use crate::{
+    http::{
+        Host,
+        h2::{Payload, Pipe, Pump, StreamLeg},
+    },
+    identity::SandboxId,
+    limits::{
+        H2_CONNECTION_WINDOW, H2_RESETS_MAX, H2_SEND_BYTES_MAX, H2_SHARED_IDLE_MAX, H2_STREAM_WINDOW,
+        H2_STREAMS_MAX, HEAD_BYTES_MAX, HTTP11_HOSTS_MAX, LINGER_TIME, UPSTREAM_IDLE_TIME,
+    },
+    ring::{Ring, timeout},
+    tls::Wire,
+};
+
+/// One connection.
+pub struct Shared {
+    requests: SendRequest<Payload>,
+    pump: Pump,
+    /// Where it leads, for the records.
+    address: SocketAddr,
+    streams: Cell<u32>,
+    /// When the last stream ended.
+    idle_since: Cell<Instant>,
+}
+
+impl Shared {
+    /// Begins HTTP/2 on a wire. Gives the connection, and what must run for as long as it is used: it ends by itself
+    /// when nobody holds the connection any more.
+    ///
+    /// # Errors
+    /// The wire is broken.
+    pub async fn begin(
+        wire: Rc<Wire>,
+        address: SocketAddr,
+    ) -> Result<(Rc<Self>, impl Future<Output = ()> + 'static), ::h2::Error> {
+        let (pipe, pump) = Pipe::new(Rc::clone(&wire));
+        let mut builder = Builder::new();
+        builder
+            // Nobody asked for what is pushed.
+            .enable_push(false)
+            .initial_window_size(H2_STREAM_WINDOW)
+            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .max_header_list_size(HEAD_BYTES_MAX as u32)
+            .max_send_buffer_size(H2_SEND_BYTES_MAX)
+            .max_concurrent_reset_streams(H2_RESETS_MAX)
+            .max_local_error_reset_streams(Some(H2_RESETS_MAX));
+        let (requests, connection) = builder.handshake(pipe).await?;
+        let pumping = pump.clone();
+        let driving = async move {
+            // The pump is polled after h2, so that what it wrote in a turn leaves in one send.
+            let broken = or(async { connection.await.is_err() }, async {
+                pumping.run().await;
+                true
+            });
+            let broken = broken.await;
+            let farewell = async {
+                let _told = pumping.flush().await;
+                pumping.wire().close().await
+            };
+            let told = timeout(LINGER_TIME, farewell).await;
+            if broken || !matches!(told, Ok(Ok(()))) {
+                wire.reset();
+            }
+        };
+        let idle_since = Cell::new(Ring::current().now());
+        Ok((Rc::new(Self { requests, pump, address, streams: Cell::new(0), idle_since }), driving))
+    }
+
+    /// Another handle, and whether the upstream still takes requests.
+    fn look(&self) -> (SendRequest<Payload>, bool) {
+        let mut requests = self.requests.clone();
+        let ready = requests.poll_ready(&mut Context::from_waker(Waker::noop()));
+        (requests, !matches!(ready, Poll::Ready(Err(_))))
+    }
+
+    /// Takes a place for one request, where the upstream takes another one now.
+    fn place(self: &Rc<Self>) -> Result<Place, Full> {
+        let most = u32::try_from(self.requests.current_max_send_streams()).unwrap_or(u32::MAX);
+        if self.streams.get() >= most.min(H2_STREAMS_MAX) {
+            return Err(Full::Now);
+        }
+        let (requests, lives) = self.look();
+        if !lives {
+            return Err(Full::ForEver);
+        }
+        self.streams.set(self.streams.get() + 1);
+        Ok(Place { shared: Rc::clone(self), requests })
+    }
+}
+
+enum Full {
+    Now,
+    ForEver,
+}
+
+/// A place for one request on a shared connection.
+pub struct Place {
+    shared: Rc<Shared>,
+    requests: SendRequest<Payload>,
+}
+
+impl Place {
+    /// Where the connection leads.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Opens the stream. Its head leaves only in a later turn of the connection's task, so whoever breaks the leg in
+    /// this one has sent nothing.
+    ///
+    /// # Errors
+    /// The connection takes no more.
+    pub fn open(
+        &mut self,
+        head: Request<()>,
+        ended: bool,
+    ) -> Result<(ResponseFuture, Rc<StreamLeg>), ::h2::Error> {
+        let (answer, sender) = self.requests.send_request(head, ended)?;
+        Ok((answer, Rc::new(StreamLeg::asking(sender, self.shared.pump.clone()))))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let shared = &self.shared;
+        shared.streams.set(shared.streams.get() - 1);
+        shared.idle_since.set(Ring::current().now());
+    }
+}
+
+/// The shared connections of one shard.
+#[derive(Default)]
+pub struct SharedPool {
+    connections: RefCell<HashMap<Key, Vec<Rc<Shared>>>>,
+    dials: RefCell<HashMap<Key, Rc<Waiting>>>,
+    http11: RefCell<HashSet<(Host, u16)>>,
+}
+
+/// Who waits to hear what a dialled upstream speaks.
+#[derive(Default)]
+struct Waiting {
+    ended: Cell<bool>,
+    wakers: RefCell<Vec<Waker>>,
+}
+
+impl SharedPool {
+    /// A place on a connection of this key.
+    pub fn find(&self, key: &Key) -> Option<Place> {
+        let mut connections = self.connections.borrow_mut();
+        let of_key = connections.get_mut(key)?;
+        let mut found = None;
+        of_key.retain(|shared| {
+            if found.is_some() {
+                return true;
+            }
+            match shared.place() {
+                Ok(place) => found = Some(place),
+                Err(Full::Now) => {}
+                Err(Full::ForEver) => return false,
+            }
+            true
+        });
+        if of_key.is_empty() {
+            connections.remove(key);
+        }
+        found
+    }
+
+    /// Keeps a connection for the requests to come, and gives a place on it.
+    pub fn share(&self, key: Key, shared: Rc<Shared>) -> Option<Place> {
+        let place = shared.place().ok();
+        self.connections.borrow_mut().entry(key).or_default().push(shared);
+        place
+    }
+
+    /// Remembers that an upstream does not speak HTTP/2.
+    pub fn speaks_http11(&self, host: &Host, port: u16) {
+        let mut hosts = self.http11.borrow_mut();
+        if hosts.len() >= HTTP11_HOSTS_MAX {
+            hosts.clear();
+        }
+        hosts.insert((host.clone(), port));
+    }
+
+    /// Takes part in dialling an upstream of which it is not known what it speaks: the first dials, and the others wait
+    /// once to hear whether they can share.
+    pub async fn dial_or_wait(&self, key: &Key, host: (&Host, u16)) -> Option<Dialling<'_>> {
+        if self.http11.borrow().contains(&(host.0.clone(), host.1)) {
+            return None;
+        }
+        let waiting = self.dials.borrow().get(key).cloned();
+        let Some(waiting) = waiting else {
+            let waiting = Rc::<Waiting>::default();
+            self.dials.borrow_mut().insert(key.clone(), Rc::clone(&waiting));
+            return Some(Dialling { pool: self, key: key.clone(), waiting });
+        };
+        poll_fn(|cx| {
+            if waiting.ended.get() {
+                return Poll::Ready(());
+            }
+            let mut wakers = waiting.wakers.borrow_mut();
+            if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                wakers.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await;
+        None
+    }
+
+    /// Lets go of connections that carry nothing for [`UPSTREAM_IDLE_TIME`] or take nothing more, and of the oldest
+    /// idle ones beyond [`H2_SHARED_IDLE_MAX`]. Each ends by itself.
+    pub fn sweep(&self, now: Instant) {
+        let mut connections = self.connections.borrow_mut();
+        let mut idle: Vec<Instant> = Vec::new();
+        connections.retain(|_, of_key| {
+            of_key.retain(|shared| {
+                let carries = shared.streams.get() > 0;
+                let fresh = now.saturating_duration_since(shared.idle_since.get()) < UPSTREAM_IDLE_TIME;
+                if !carries {
+                    idle.push(shared.idle_since.get());
+                }
+                shared.look().1 && (carries || fresh)
+            });
+            !of_key.is_empty()
+        });
+        if idle.len() > H2_SHARED_IDLE_MAX {
+            idle.sort_unstable();
+            let youngest_to_go = idle[idle.len() - H2_SHARED_IDLE_MAX - 1];
+            connections.retain(|_, of_key| {
+                of_key.retain(|shared| shared.streams.get() > 0 || shared.idle_since.get() > youngest_to_go);
+                !of_key.is_empty()
+            });
+        }
+    }
+
+    /// Lets go of the connections of a sandbox that is gone.
+    pub fn forget(&self, sandbox: &SandboxId) {
+        self.connections.borrow_mut().retain(|key, _| key.sandbox() != sandbox);
+    }
+
+    /// Lets go of all connections: the shard ends.
+    pub fn clear(&self) {
+        self.connections.take();
+    }
+
+    /// How many connections are kept.
+    pub fn len(&self) -> usize {
+        self.connections.borrow().values().map(Vec::len).sum()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Held by who dials. When it is dropped, those who wait go on.
+pub struct Dialling<'a> {
+    pool: &'a SharedPool,
+    key: Key,
+    waiting: Rc<Waiting>,
+}
+
+impl Drop for Dialling<'_> {
+    fn drop(&mut self) {
+        self.pool.dials.borrow_mut().remove(&self.key);
+        self.waiting.ended.set(true);
+        self.waiting.wakers.take().into_iter().for_each(Waker::wake);
+    }
+}

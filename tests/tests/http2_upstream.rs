@@ -1,0 +1,291 @@
+//! HTTP/2 to the upstream: connections that requests of one sandbox share, whichever version they came in.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use bytes::Bytes;
+use h2::Reason;
+use http::{HeaderMap, Request, Response};
+use tests::{
+    gateway::{Gateway, SECRET, ask, policy},
+    http2::{Client, next, origin, origin_with, read, respond, run, whole},
+};
+
+/// Says what it was asked: method, path, and the fields that matter here.
+fn told(request: &Request<h2::RecvStream>) -> String {
+    let field = |name: &str| request.headers().get(name).map_or("-", |value| value.to_str().unwrap_or("?"));
+    let (method, uri) = (request.method(), request.uri());
+    format!(
+        "{method} {uri} te={} authorization={} host={}",
+        field("te"),
+        field("authorization"),
+        field("host")
+    )
+}
+
+#[test]
+fn requests_of_both_versions_share_one_connection_and_carry_their_credential() {
+    let origin = origin(&["origin.test"], |request, mut answer| async move {
+        let told = told(&request);
+        let (body, _) = read(&mut request.into_body()).await?;
+        respond(&mut answer, [told.as_bytes(), b" ", &body].concat(), None)
+    });
+    let gateway = Gateway::start(1, &origin);
+    let port = origin.address.port();
+    let expected = |method: &str, path: &str, body: &str| {
+        format!(
+            "{method} https://origin.test:{port}{path} te=trailers authorization=Bearer {SECRET} host=- {body}"
+        )
+    };
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", port).await;
+        assert_eq!(client.get("/one?two").await.text(), expected("GET", "/one?two", ""));
+        let (answer, mut body) = client.send(client.request("POST", "/up"), false).await;
+        body.send_data(Bytes::from_static(b"some"), true).unwrap();
+        assert_eq!(whole(answer).await.unwrap().text(), expected("POST", "/up", "some"));
+    });
+    let mut stream = gateway.tls("origin.test", port);
+    let request = format!("PUT /old HTTP/1.1\r\nHost: origin.test:{port}\r\nContent-Length: 4\r\n\r\nbody");
+    let (head, body) = ask(&mut stream, &request, b"");
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert!(String::from_utf8_lossy(&body).contains(&expected("PUT", "/old", "body")));
+    assert_eq!(origin.connections(), 1);
+    drop(stream);
+    gateway.records(3);
+}
+
+#[test]
+fn a_burst_to_a_new_upstream_opens_one_connection() {
+    let origin = origin(&["origin.test"], |request, mut answer| async move {
+        respond(&mut answer, request.uri().path().to_owned(), None)
+    });
+    let gateway = Gateway::start(1, &origin);
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", origin.address.port()).await;
+        let mut answers = Vec::new();
+        for index in 0..90 {
+            answers.push(client.send(client.request("GET", &format!("/{index}")), true).await.0);
+        }
+        for (index, answer) in answers.into_iter().enumerate() {
+            assert_eq!(whole(answer).await.unwrap().text(), format!("/{index}"));
+        }
+    });
+    assert_eq!(origin.connections(), 1);
+    gateway.records(90);
+}
+
+#[test]
+fn grpc_passes_in_all_its_parts_and_its_refusals_are_statuses() {
+    let origin = origin(&["origin.test"], |request, mut answer| async move {
+        let mut body = request.into_body();
+        let mut head = Response::new(());
+        head.headers_mut().insert("content-type", "application/grpc".parse().ok()?);
+        let mut stream = answer.send_response(head, false).ok()?;
+        // Each message is sent back as it comes.
+        while let Some(data) = next(&mut body).await {
+            stream.send_data(data.ok()?, false).ok()?;
+        }
+        let mut trailers = body.trailers().await.ok()?.unwrap_or_default();
+        trailers.insert("grpc-status", "0".parse().ok()?);
+        stream.send_trailers(trailers).ok()
+    });
+    let gateway = Gateway::start(1, &origin);
+    let port = origin.address.port();
+    let call = |client: &Client| {
+        let mut call = client.request("POST", "/package.Service/Method");
+        call.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
+        call.headers_mut().insert("te", "trailers".parse().unwrap());
+        call
+    };
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", port).await;
+        let (answer, mut messages) = client.send(call(&client), false).await;
+        messages.send_data(Bytes::from_static(b"one"), false).unwrap();
+        let mut answers = answer.await.unwrap().into_body();
+        assert_eq!(next(&mut answers).await.unwrap().unwrap(), "one");
+        messages.send_data(Bytes::from_static(b"two"), false).unwrap();
+        assert_eq!(next(&mut answers).await.unwrap().unwrap(), "two");
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", "6".parse().unwrap());
+        messages.send_trailers(trailers).unwrap();
+        assert!(next(&mut answers).await.is_none());
+        let trailers = answers.trailers().await.unwrap().unwrap();
+        assert_eq!(
+            (&trailers["grpc-status"], &trailers["x-sum"]),
+            (&"0".parse().unwrap(), &"6".parse().unwrap())
+        );
+
+        let mut client = Client::connect(&gateway, "denied.test", port).await;
+        let (answer, _) = client.send(call(&client), true).await;
+        let refused = whole(answer).await.unwrap();
+        assert_eq!(refused.head.status().as_u16(), 200);
+        assert_eq!(refused.head.headers()["grpc-status"], "7");
+        let message = refused.head.headers()["grpc-message"].to_str().unwrap();
+        assert!(message.contains("host_not_allowed") && message.contains("allowedHosts"), "{message}");
+        assert!(refused.body.is_empty());
+    });
+    gateway.records(2);
+}
+
+#[test]
+fn grpc_to_an_upstream_without_http_2_is_a_refusal_of_its_own_name() {
+    let origin = tests::origin::Origin::tls(&["origin.test"], |_, out| tests::origin::respond(out, b"never"));
+    let gateway = Gateway::start(1, &origin);
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", origin.address.port()).await;
+        let mut call = client.request("POST", "/package.Service/Method");
+        call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        let refused = whole(client.send(call, true).await.0).await.unwrap();
+        let message = refused.head.headers()["grpc-message"].to_str().unwrap();
+        assert!(message.contains("HTTP/2"), "{message}");
+    });
+    assert!(origin.seen().is_empty());
+    gateway.records(1);
+}
+
+#[test]
+fn what_an_upstream_did_not_begin_is_sent_again_and_what_it_began_is_not() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tries);
+    let origin = origin(&["origin.test"], move |request, mut answer| {
+        let tried = counted.fetch_add(1, Ordering::SeqCst);
+        async move {
+            match (request.uri().path(), tried) {
+                ("/refused", 0) => answer.send_reset(Reason::REFUSED_STREAM),
+                ("/broken", _) => answer.send_reset(Reason::INTERNAL_ERROR),
+                _ => respond(&mut answer, "whole", None)?,
+            }
+            Some(())
+        }
+    });
+    let gateway = Gateway::start(1, &origin);
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", origin.address.port()).await;
+        let (answer, _) = client.send(client.request("POST", "/refused"), true).await;
+        assert_eq!(whole(answer).await.unwrap().text(), "whole");
+        let (answer, _) = client.send(client.request("POST", "/broken"), true).await;
+        assert_eq!(answer.await.unwrap().status().as_u16(), 502);
+    });
+    assert_eq!(tries.load(Ordering::SeqCst), 3);
+    gateway.records(2);
+}
+
+#[test]
+fn a_slow_reader_holds_back_the_upstream_and_a_slow_upstream_the_sender() {
+    const LARGE: usize = 24 << 20;
+    let (sent, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (count, look) = (Arc::clone(&sent), Arc::clone(&seen));
+    let origin = origin(&["origin.test"], move |request, mut answer| {
+        let (count, look) = (Arc::clone(&count), Arc::clone(&look));
+        async move {
+            if request.uri().path() == "/up" {
+                // Reads nothing before it is told to.
+                let mut body = request.into_body();
+                answer.send_informational(Response::builder().status(103).body(()).ok()?).ok()?;
+                while look.load(Ordering::SeqCst) == 0 {
+                    tokio::task::yield_now().await;
+                }
+                let (body, _) = read(&mut body).await?;
+                return respond(&mut answer, body.len().to_string(), None);
+            }
+            let mut stream = answer.send_response(Response::new(()), false).ok()?;
+            let mut left = LARGE;
+            while left > 0 {
+                stream.reserve_capacity(left.min(1 << 16));
+                let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
+                let part = room.min(left);
+                left -= part;
+                count.fetch_add(part, Ordering::SeqCst);
+                stream.send_data(Bytes::from(vec![7; part]), left == 0).ok()?;
+            }
+            Some(())
+        }
+    });
+    let gateway = Gateway::start(1, &origin);
+    run(async {
+        let mut settings = h2::client::Builder::new();
+        // Room for the others beside what one stream leaves lying.
+        settings.initial_connection_window_size(1 << 20);
+        let mut client = Client::with(settings, &gateway, "origin.test", origin.address.port()).await;
+        let (answer, _) = client.send(client.request("GET", "/down"), true).await;
+        let mut body = answer.await.unwrap().into_body();
+        assert!(!next(&mut body).await.unwrap().unwrap().is_empty());
+        // Other requests of the connection go on meanwhile.
+        let (answer, mut up) = client.send(client.request("PUT", "/up"), false).await;
+        up.reserve_capacity(LARGE);
+        let mut handed = 0;
+        for _ in 0..10_000 {
+            let room = up.capacity();
+            if room > 0 {
+                up.send_data(Bytes::from(vec![9; room]), false).unwrap();
+                handed += room;
+                up.reserve_capacity(LARGE - handed);
+            }
+            tokio::task::yield_now().await;
+        }
+        assert!(handed < LARGE / 2, "{handed} bytes of the upload were taken");
+        assert!(
+            sent.load(Ordering::SeqCst) < LARGE / 2,
+            "{} bytes were sent down",
+            sent.load(Ordering::SeqCst)
+        );
+        seen.store(1, Ordering::SeqCst);
+        while handed < LARGE {
+            up.reserve_capacity(LARGE - handed);
+            let room = std::future::poll_fn(|cx| up.poll_capacity(cx)).await.unwrap().unwrap();
+            handed += room;
+            up.send_data(Bytes::from(vec![9; room]), handed == LARGE).unwrap();
+        }
+        assert_eq!(whole(answer).await.unwrap().text(), LARGE.to_string());
+        let mut received = 0;
+        while let Some(data) = next(&mut body).await {
+            received += data.unwrap().len();
+        }
+        assert!(received > LARGE / 2);
+    });
+    gateway.records(2);
+}
+
+#[test]
+fn a_change_of_policy_cuts_a_stream_on_both_legs_and_other_streams_of_the_connection_go_on() {
+    let broken = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&broken);
+    let mut settings = h2::server::Builder::new();
+    settings.max_concurrent_streams(10);
+    let origin = origin_with(settings, &["origin.test"], move |request, mut answer| {
+        let seen = Arc::clone(&seen);
+        async move {
+            let mut stream = answer.send_response(Response::new(()), false).ok()?;
+            stream.send_data("first".into(), false).ok()?;
+            let reset = std::future::poll_fn(|cx| stream.poll_reset(cx)).await;
+            if reset.is_ok_and(|reason| reason == Reason::CANCEL) && request.uri().path() == "/cut" {
+                seen.fetch_add(1, Ordering::SeqCst);
+            }
+            Some(())
+        }
+    });
+    let mut gateway = Gateway::start(1, &origin);
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", origin.address.port()).await;
+        let mut bodies = Vec::new();
+        for path in ["/cut", "/cut"] {
+            let (answer, _) = client.send(client.request("GET", path), true).await;
+            let mut body = answer.await.unwrap().into_body();
+            assert_eq!(next(&mut body).await.unwrap().unwrap(), "first");
+            bodies.push(body);
+        }
+        gateway.apply(vec![policy("[]")]);
+        for body in &mut bodies {
+            assert_eq!(next(body).await.unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
+        }
+        while broken.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(client.get("/").await.head.status().as_u16(), 403);
+    });
+    assert_eq!(origin.connections(), 1);
+    let records = gateway.records(3);
+    assert_eq!(records[0]["verdict"], "cut");
+}
