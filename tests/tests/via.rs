@@ -142,8 +142,6 @@ fn where_the_gateway_goes_away_nothing_is_let_through_and_its_next_start_removes
     fs::write(gate, "go\n").expect("the program waits");
     assert!(!run.ended(), "the program's own status is not 0");
     assert!(yard.origin.seen().is_empty());
-    run.told("has ended");
-
     let _next = serve(&yard);
     assert_eq!(held(&yard), (0, 0));
     let get = yard.ground.command(&yard.outgate, &["get"]).output().expect("it runs");
@@ -176,6 +174,13 @@ fn a_gateway_that_cannot_be_used_is_told_with_what_to_do() {
     let err = tried(&["--via", "old.sock"]);
     assert!(err.contains("another version") && err.contains("start it anew"), "{err}");
     assert!(old.join().expect("it answered").starts_with("GET /v1/here "));
+
+    let gateway = serve(&yard);
+    let remove = yard.ground.command(&yard.outgate, &["plane", "rm", "local"]).output().expect("it runs");
+    assert!(remove.status.success(), "{}", said(&remove).1);
+    let err = tried(&["--via"]);
+    assert!(err.contains("is not connected to it"), "{err}");
+    drop(gateway);
 
     let settings = ["serve", "--listen", "127.0.0.1:0", "--no-plane"];
     let alone = Process::start(&mut yard.ground.command(&yard.outgate, &settings));

@@ -105,7 +105,11 @@ fn begin(args: &RunArgs, records: &Records) -> Result<(Gate, Room), Fault> {
 /// A gateway that runs, and the sandbox.
 fn via(socket: &Path) -> Result<(Gate, Room), Fault> {
     let running = Running::find(socket)?;
-    Ok((Gate::Running(Box::new(running)), Room::Apart(Box::new(Sandbox::make()?))))
+    let sandbox = Sandbox::make().map_err(|error| match error {
+        SandboxError::Refused(refusal) => Fault::from(format!("{refusal}; --via needs a sandbox")),
+        error => error.into(),
+    })?;
+    Ok((Gate::Running(Box::new(running)), Room::Apart(Box::new(sandbox))))
 }
 
 /// Where the program will run.

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-use control_wire::attach::{
-    Attach, Client as AttachClient, Detach, Done, ListenerKind, ListenerSpec, Request,
-};
+use control_wire::attach::{Attach, Client as AttachClient, Done, ListenerKind, ListenerSpec, Request};
 use hyper::StatusCode;
 use serde_json::Value;
 
@@ -34,8 +32,8 @@ pub(super) struct Running {
     plane: PlaneHere,
     attach: AttachClient,
     naming: Naming,
-    /// This run wants no more of it.
-    ending: Arc<AtomicBool>,
+    /// Nobody needs to be told that it has ended.
+    ended: Arc<AtomicBool>,
 }
 
 impl Running {
@@ -73,10 +71,10 @@ impl Running {
         }
         let attach = AttachClient::connect(&plane.attach_socket, ATTACH_PATIENCE)
             .map_err(|error| format!("{}: {}", plane.attach_socket.display(), chain(&error)))?;
-        let (naming, ending) = (Naming::among_others(name()?), Arc::default());
-        hold(&client, naming.sandbox(), &ending)?;
+        let (naming, ended) = (Naming::among_others(name()?), Arc::default());
+        hold(&client, naming.sandbox(), &ended)?;
         let socket = std::path::absolute(socket)?;
-        Ok(Self { socket, client, runtime, state: here.state, plane, attach, naming, ending })
+        Ok(Self { socket, client, runtime, state: here.state, plane, attach, naming, ended })
     }
 
     /// How the rows of this run are called.
@@ -125,24 +123,14 @@ impl Running {
     }
 
     /// Ends all connections and removes everything of this run.
-    pub fn end(mut self) {
-        self.ending.store(true, Ordering::Relaxed);
-        let sandbox = self.naming.sandbox().to_owned();
-        let detach = Request::Detach(Detach { sandbox: sandbox.clone() });
-        // A plane that is gone has nothing attached.
-        let _gone = self.attach.call(&detach, &[]);
-        let released =
-            self.runtime.block_on(self.client.send("DELETE", &format!("/v1/leases/{sandbox}"), &[], ""));
-        match released {
-            Ok(reply) if reply.status.is_success() || reply.status == StatusCode::NOT_FOUND => {}
-            Ok(reply) => {
-                eprintln!(
-                    "outgate run: sandbox {sandbox} is still there: {}",
-                    String::from_utf8_lossy(&reply.body)
-                );
-            }
-            // Its next start removes the rows.
-            Err(_) => eprintln!("outgate run: the gateway at {} has ended", self.socket.display()),
+    pub fn end(self) {
+        if self.ended.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let path = format!("/v1/leases/{}", self.naming.sandbox());
+        match self.runtime.block_on(self.client.call("DELETE", &path, "")) {
+            Ok(_) | Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => {}
+            Err(error) => eprintln!("outgate run: not removed yet: {}", chain(&error)),
         }
     }
 }
@@ -155,8 +143,8 @@ fn name() -> Result<String, Fault> {
 }
 
 /// Takes the lease, and holds it in a thread of its own until this process ends.
-fn hold(client: &Client, name: &str, ending: &Arc<AtomicBool>) -> Result<(), Fault> {
-    let (client, path, ending) = (client.clone(), format!("/v1/leases/{name}"), Arc::clone(ending));
+fn hold(client: &Client, name: &str, ended: &Arc<AtomicBool>) -> Result<(), Fault> {
+    let (client, path, ended) = (client.clone(), format!("/v1/leases/{name}"), Arc::clone(ended));
     let (tell, told) = mpsc::sync_channel::<Result<(), Fault>>(1);
     std::thread::spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -169,7 +157,8 @@ fn hold(client: &Client, name: &str, ending: &Arc<AtomicBool>) -> Result<(), Fau
                 Ok(held) => {
                     let _waited_for = tell.send(Ok(()));
                     held.ended().await;
-                    if !ending.load(Ordering::Relaxed) {
+                    // Its next start removes what this run has there.
+                    if !ended.swap(true, Ordering::Relaxed) {
                         eprintln!("outgate run: the gateway has ended; nothing is let through any more");
                     }
                 }
