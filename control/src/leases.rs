@@ -9,7 +9,7 @@ use std::sync::Arc;
 use control_wire::attach::{Client, ClientError, Detach, Request};
 
 use crate::causes::chain;
-use crate::limits::ATTACH_PATIENCE;
+use crate::limits::{ATTACH_PATIENCE, LEASES_MAX};
 use crate::link::Core;
 use crate::store::{Local, Plan, StoreError};
 use crate::tables::{Change, Kind, Tables};
@@ -24,6 +24,9 @@ pub enum LeaseError {
     /// Something has the name.
     #[error("the name {0} is taken; take another one")]
     Taken(String),
+    /// Each lease holds a connection.
+    #[error("{LEASES_MAX} leases are held already; end some of those runs, or use another gateway")]
+    Full,
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -39,17 +42,21 @@ impl Lease {
     /// Takes a name that nothing has.
     ///
     /// # Errors
-    /// When something has it, and the store's faults.
+    /// When something has it, when there are too many, and the store's faults.
     pub async fn take(core: &Arc<Core>, name: &str) -> Result<Self, LeaseError> {
         let (key, wanted) = (format!("{KEYS}{name}"), name.to_owned());
         let decide = move |tables: &Tables, local: &Local<'_>| {
-            let is_free = removals(tables, &wanted).is_empty() && local.value(&key)?.is_none();
-            let local = if is_free { vec![(key, String::new())] } else { Vec::new() };
-            Ok(Plan { changes: Vec::new(), local, answer: is_free })
+            let refused = if !removals(tables, &wanted).is_empty() || local.value(&key)?.is_some() {
+                Some(LeaseError::Taken(wanted))
+            } else {
+                (local.under(KEYS)?.len() >= LEASES_MAX).then_some(LeaseError::Full)
+            };
+            let local = if refused.is_none() { vec![(key, String::new())] } else { Vec::new() };
+            Ok(Plan { changes: Vec::new(), local, answer: refused })
         };
         match core.store.carry_out(decide).await? {
-            (_, true) => Ok(Self { core: Arc::clone(core), name: name.to_owned() }),
-            (_, false) => Err(LeaseError::Taken(name.to_owned())),
+            (_, None) => Ok(Self { core: Arc::clone(core), name: name.to_owned() }),
+            (_, Some(refused)) => Err(refused),
         }
     }
 }

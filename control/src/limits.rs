@@ -134,3 +134,7 @@ pub const GATEWAY_MEMORY_MIN: u64 = 256 << 20;
 /// Bytes below which a disk counts as full. Larger: a small disk that does is blamed for other faults. Smaller: the store
 /// asks for more at once, and fails on a disk that has some left.
 pub const DISK_FREE_MIN: u64 = 256 << 10;
+
+/// Leases that are held at once. Larger: their connections take the descriptors of this process. Smaller: a machine of
+/// many small runs needs several gateways.
+pub const LEASES_MAX: usize = 4_096;

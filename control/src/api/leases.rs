@@ -26,7 +26,7 @@ pub(super) async fn get_here(State(core): Shared) -> Answer {
 pub(super) async fn post_lease(State(core): Shared, Path(name): Path<String>) -> Answer {
     check_name("sandbox", &name)?;
     let lease = Lease::take(&Arc::clone(&core), &name).await.map_err(|error| match error {
-        LeaseError::Taken(_) => Problem::conflict(error.to_string()),
+        LeaseError::Taken(_) | LeaseError::Full => Problem::conflict(error.to_string()),
         LeaseError::Store(error) => error.into(),
     })?;
     let first = format!("{}\n", json!({ "lease": name }));
