@@ -121,12 +121,14 @@ fn a_signal_for_run_is_the_programs_and_so_is_the_end() {
         // Between the two stands a process that tells the whole status.
         shell.arg(command.get_program()).args(command.get_args());
         shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let shell = Process::start(&mut shell);
+        let mut shell = Process::start(&mut shell);
         shell.told("inside");
         let run = tests::process::child_of(shell.pid()).expect("the shell has one child");
         let run = rustix::process::Pid::from_raw(i32::try_from(run).expect("a pid")).expect("a pid");
         rustix::process::kill_process(run, signal).expect("it lives");
         assert_eq!(shell.told("status "), status.to_string());
+        // The yard stands in its command line too.
+        assert!(shell.ended());
         nothing_is_left(&yard);
     }
 }
