@@ -4,7 +4,8 @@ use tests::yard::{SECRET, Yard};
 
 use super::{allowed, basic, needs, refused, shelf, with_a_secret_never_held};
 
-/// A repository of one package.
+/// A repository of twenty packages that differ by their names alone: apt-get asks for ten at once (pipelining, RFC 9112
+/// §9.3.2).
 const REPOSITORY: &str = r#"
 mkdir -p seedling/DEBIAN seedling/usr/share/seedling shelf/debian
 echo 'it grew' >seedling/usr/share/seedling/said
@@ -15,11 +16,15 @@ Architecture: all
 Maintainer: Nobody <nobody@origin.test>
 Description: grows
 END
-dpkg-deb --root-owner-group --build seedling shelf/debian/seedling_1.0_all.deb >/dev/null
-cd shelf/debian
+dpkg-deb --root-owner-group --build seedling seedling.deb >/dev/null
 sum() { set -- $(sha256sum "$1") $(stat -c %s "$1"); echo "$1 $3"; }
-set -- $(sum seedling_1.0_all.deb)
-{ cat ../../seedling/DEBIAN/control; echo "Filename: ./seedling_1.0_all.deb"; echo "SHA256: $1"; echo "Size: $2"; } >Packages
+set -- $(sum seedling.deb)
+cd shelf/debian
+for n in $(seq 20); do
+  cp ../../seedling.deb seedling$n.deb
+  sed "s/^Package: seedling/&$n/" ../../seedling/DEBIAN/control
+  printf 'Filename: ./seedling%s.deb\nSHA256: %s\nSize: %s\n\n' $n $1 $2
+done >Packages
 printf 'Date: %s\nSHA256:\n %s Packages\n' "$(date -Ru)" "$(sum Packages)" >Release
 "#;
 
@@ -38,15 +43,16 @@ fn download(yard: &Yard, host: &str) -> String {
          echo \"Dir \\\"$PWD/apt\\\"; Dir::State::status \\\"$PWD/apt/var/lib/dpkg/status\\\";\" >apt.conf\n\
          export APT_CONFIG=$PWD/apt.conf\n\
          apt-get update --error-on=any\n\
-         apt-get download seedling\n\
-         dpkg-deb --fsys-tarfile seedling_1.0_all.deb | tar -xO ./usr/share/seedling/said"
+         apt-get download $(seq -f seedling%g 20)\n\
+         for deb in *.deb; do dpkg-deb --fsys-tarfile $deb | tar -xO ./usr/share/seedling/said; done"
     )
 }
 
 #[test]
-fn list_and_package_are_downloaded() {
+fn list_and_packages_are_downloaded() {
     let yard = yard(None);
-    assert!(allowed(&yard, &download(&yard, "origin.test")).ends_with("it grew\n"));
+    let out = allowed(&yard, &download(&yard, "origin.test"));
+    assert_eq!(out.matches("it grew\n").count(), 20, "{out}");
 }
 
 #[test]

@@ -6,17 +6,20 @@ use tests::yard::{SECRET, Yard};
 
 use super::{allowed, refused, shelf, with_a_secret_never_held};
 
-/// An index of one crate.
+/// An index of thirty crates, which cargo fetches all at once.
 const INDEX: &str = r#"
-mkdir -p seedling-1.0.0/src shelf/index/se/ed shelf/crates/seedling/1.0.0
-printf '[package]\nname = "seedling"\nversion = "1.0.0"\nedition = "2021"\n' >seedling-1.0.0/Cargo.toml
-echo '//! It grew.' >seedling-1.0.0/src/lib.rs
-crate=shelf/crates/seedling/1.0.0/download
-tar -czf $crate seedling-1.0.0
-sum=$(sha256sum <$crate)
+mkdir -p shelf/index/se/ed
 echo "{ \"dl\": \"$BASE/crates\" }" >shelf/index/config.json
-echo "{ \"name\": \"seedling\", \"vers\": \"1.0.0\", \"deps\": [], \"features\": {}, \"yanked\": false," \
-     "\"cksum\": \"${sum%% *}\" }" >shelf/index/se/ed/seedling
+for n in $(seq 30); do
+  crate=seedling$n-1.0.0; file=shelf/crates/seedling$n/1.0.0/download
+  mkdir -p $crate/src ${file%/*}
+  printf '[package]\nname = "seedling%s"\nversion = "1.0.0"\nedition = "2021"\n' $n >$crate/Cargo.toml
+  echo '//! It grew.' >$crate/src/lib.rs
+  tar -czf $file $crate
+  sum=$(sha256sum <$file)
+  echo "{ \"name\": \"seedling$n\", \"vers\": \"1.0.0\", \"deps\": [], \"features\": {}, \"yanked\": false," \
+       "\"cksum\": \"${sum%% *}\" }" >shelf/index/se/ed/seedling$n
+done
 "#;
 
 /// A yard with a toolchain that an ordinary user may use.
@@ -38,8 +41,9 @@ impl Workshop {
             "export PATH={}:$PATH; mkdir -p project/src .cargo; cd project; echo >src/lib.rs\n\
              printf '[registries.origin]\\nindex = \"sparse+https://{host}:{port}/index/\"\\n' >../.cargo/config.toml\n\
              printf '[package]\\nname = \"own\"\\nversion = \"0.1.0\"\\nedition = \"2021\"\\n' >Cargo.toml\n\
-             printf '[dependencies]\\nseedling = {{ version = \"1\", registry = \"origin\" }}\\n' >>Cargo.toml\n\
-             cargo fetch; cat ~/.cargo/registry/src/*/seedling-1.0.0/src/lib.rs",
+             printf '[dependencies]\\n' >>Cargo.toml\n\
+             for n in $(seq 30); do echo \"seedling$n = {{ version = '1', registry = 'origin' }}\"; done >>Cargo.toml\n\
+             cargo fetch; cat ~/.cargo/registry/src/*/seedling*-1.0.0/src/lib.rs",
             bin.display()
         )
     }
@@ -59,9 +63,10 @@ fn toolchain() -> tempfile::TempDir {
 }
 
 #[test]
-fn crate_is_fetched() {
+fn crates_are_fetched() {
     let workshop = Workshop::new(None);
-    assert!(allowed(&workshop.yard, &workshop.fetch("origin.test")).ends_with("//! It grew.\n"));
+    let out = allowed(&workshop.yard, &workshop.fetch("origin.test"));
+    assert_eq!(out, "//! It grew.\n".repeat(30));
 }
 
 #[test]

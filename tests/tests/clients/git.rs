@@ -101,11 +101,16 @@ fn clone_fetch_and_a_push_of_twenty_mebibytes_work_and_the_server_has_every_byte
         allowed(&forge.yard, &format!("git clone -q {} mine; cat mine/grown", forge.url("origin.test")));
     assert_eq!(out, "first\n");
     let second = forge.commit("second");
-    let out = allowed(&forge.yard, "cd mine; git pull -q; git rev-parse HEAD; cat grown");
-    assert_eq!(out, format!("{second}\nsecond\n"));
+    // As many wants as are sent compressed.
+    forge.serve("cd work; for n in $(seq 60); do git tag -am $n tag$n; done; git push -q --tags");
+    let out = allowed(&forge.yard, "cd mine; git pull -q; git rev-parse HEAD; cat grown; git tag | wc -l");
+    assert_eq!(out, format!("{second}\nsecond\n60\n"));
+    assert!(forge.yard.origin.seen().iter().any(|seen| seen.fields("content-encoding").eq(["gzip"])));
     for (seed, version) in [(1, "HTTP/2"), (2, "HTTP/1.1")] {
         pushes(&forge, &noise(PUSHED_BYTES, seed), version);
     }
+    let script = format!("git clone -q {} theirs; cd theirs; git rev-parse HEAD", forge.url("origin.test"));
+    assert_eq!(allowed(&forge.yard, &script).trim(), forge.serve("git -C seed.git rev-parse main"));
 }
 
 /// The server has every byte of what is pushed in this version of HTTP.

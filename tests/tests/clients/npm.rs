@@ -4,18 +4,21 @@ use tests::yard::{SECRET, Yard};
 
 use super::{allowed, needs, refused, shelf, with_a_secret_never_held};
 
-/// A registry of one package.
+/// A registry of thirty packages, which npm fetches over many connections.
 const REGISTRY: &str = r#"
 mkdir -p package shelf/files
-echo '{ "name": "seedling", "version": "1.0.0", "main": "index.js" }' >package/package.json
 echo 'module.exports = "it grew"' >package/index.js
-tar -czf shelf/files/seedling-1.0.0.tgz package
-sum=$(openssl dgst -sha512 -binary shelf/files/seedling-1.0.0.tgz | base64 -w0)
-cat >shelf/seedling <<END
-{ "name": "seedling", "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": {
-  "name": "seedling", "version": "1.0.0",
-  "dist": { "tarball": "$BASE/files/seedling-1.0.0.tgz", "integrity": "sha512-$sum" } } } }
+for n in $(seq 30); do
+  name=seedling$n; file=files/$name-1.0.0.tgz
+  echo "{ \"name\": \"$name\", \"version\": \"1.0.0\", \"main\": \"index.js\" }" >package/package.json
+  tar -czf shelf/$file package
+  sum=$(openssl dgst -sha512 -binary shelf/$file | base64 -w0)
+  cat >shelf/$name <<END
+{ "name": "$name", "dist-tags": { "latest": "1.0.0" }, "versions": { "1.0.0": {
+  "name": "$name", "version": "1.0.0",
+  "dist": { "tarball": "$BASE/$file", "integrity": "sha512-$sum" } } } }
 END
+done
 "#;
 
 fn yard(demanded: Option<String>) -> Yard {
@@ -27,15 +30,16 @@ fn install(yard: &Yard, host: &str) -> String {
     let port = yard.origin.address.port();
     format!(
         "mkdir -p project; cd project; echo '{{}}' >package.json\n\
-         npm install --registry https://{host}:{port}/ seedling\n\
-         node -e 'console.log(require(\"seedling\"))'"
+         npm install --registry https://{host}:{port}/ $(seq -f seedling%g 30)\n\
+         for n in $(seq 30); do echo \"console.log(require('seedling$n'))\"; done | node"
     )
 }
 
 #[test]
-fn package_is_installed_and_runs() {
+fn packages_are_installed_and_run() {
     let yard = yard(None);
-    assert!(allowed(&yard, &install(&yard, "origin.test")).ends_with("it grew\n"));
+    let out = allowed(&yard, &install(&yard, "origin.test"));
+    assert_eq!(out.matches("it grew\n").count(), 30, "{out}");
 }
 
 #[test]
