@@ -185,11 +185,15 @@ impl LocalPlane {
     pub fn here(&self) -> Result<PlaneHere, PlaneError> {
         let settings = self.settings()?;
         let text = |key: &str| settings.get(key).and_then(toml::Value::as_str).unwrap_or_default();
+        // The plane has the current folder of this process.
+        let whole = |path: &str| std::path::absolute(path).unwrap_or_else(|_| path.into());
         let records = match text("records") {
-            "" => Path::new(text("stateDir")).join("records.jsonl"),
-            given => given.into(),
+            "" => whole(text("stateDir")).join("records.jsonl"),
+            "-" => "-".into(),
+            given => whole(given),
         };
-        Ok(PlaneHere { name: text("name").to_owned(), attach_socket: text("attachSocket").into(), records })
+        let attach_socket = whole(text("attachSocket"));
+        Ok(PlaneHere { name: text("name").to_owned(), attach_socket, records })
     }
 
     /// Where everything of it is, a line each.

@@ -149,6 +149,20 @@ fn where_the_gateway_goes_away_nothing_is_let_through_and_its_next_start_removes
 }
 
 #[test]
+fn where_the_gateway_writes_its_records_elsewhere_the_program_s_status_still_counts() {
+    let yard = Yard::new();
+    let settings = fs::read_to_string(yard.ground.path("plane.toml")).expect("settings");
+    yard.ground.write("plane.toml", format!("records = \"-\"\n{settings}"));
+    let _serve = serve(&yard);
+    let script = "curl --silent \"$1\" && exit 3";
+    let url = yard.url("origin.test");
+    let output = via(&yard, &["--allow=origin.test"], &["sh", "-c", script, "sh", &url]).output();
+    let output = output.expect("it runs");
+    assert_eq!(output.status.code(), Some(3));
+    assert!(said(&output).1.contains("records cannot be read"), "{}", said(&output).1);
+}
+
+#[test]
 fn a_gateway_that_cannot_be_used_is_told_with_what_to_do() {
     let yard = Yard::new();
     let tried = |options: &[&str]| {

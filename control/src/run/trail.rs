@@ -109,6 +109,11 @@ impl Trail {
 
     /// Prints the summary, after the gateway has ended, or the sandbox there, and all records are written.
     pub fn tell(mut self, args: &RunArgs, took: Duration) -> Result<(), Fault> {
+        if let (Some(_), Err(error)) = (&self.among_others, &self.source) {
+            // The program's status counts for more.
+            eprintln!("outgate run: no table, since the gateway's records cannot be read: {error}");
+            return Ok(());
+        }
         let mut text = self.read()?;
         if let Some(naming) = &self.among_others {
             text = text.lines().filter_map(|line| own(line, naming)).collect();
