@@ -13,6 +13,31 @@ use crate::{
 /// A credential that no program inside may ever see.
 pub const SECRET: &str = "ghp_4f0c7b1e9d2a48658a3b";
 
+/// Runs a command at a terminal of its own. For each two further words: waits for the first, then types the second.
+/// Says all that was shown, and ends as the command did.
+const AT_A_TERMINAL: &str = r"
+import os, pty, sys
+steps = [word.encode().decode('unicode_escape').encode() for word in sys.argv[1].split(',')]
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[2], sys.argv[2:])
+shown, read = b'', b''
+while True:
+    try:
+        piece = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not piece:
+        break
+    shown, read = shown + piece, read + piece
+    while steps and steps[0] in read:
+        read = read.split(steps.pop(0), 1)[1]
+        os.write(terminal, steps.pop(0))
+sys.stdout.buffer.write(shown)
+status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+sys.exit(128 - status if status < 0 else status)
+";
+
 /// A folder of an ordinary user with the gateway's programs, and an origin that they may dial.
 pub struct Yard {
     /// The folder.
@@ -81,6 +106,15 @@ impl Yard {
             fs::set_permissions(&own, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).expect("mode");
         }
         command.env("TMPDIR", own).env("TOKEN", SECRET);
+        command
+    }
+
+    /// The command at a terminal of its own. `steps` are words between commas, in pairs: the first of two is waited for,
+    /// the second is typed. It says all that was shown, and ends as the command does.
+    pub fn at_a_terminal(&self, steps: &str, run: &Command) -> Command {
+        let mut command = self.ground.command("python3", &["-c", AT_A_TERMINAL, steps]);
+        command.arg(run.get_program()).args(run.get_args());
+        command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command
     }
 

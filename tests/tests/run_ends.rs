@@ -1,42 +1,8 @@
 //! How `outgate run` ends: as a shell tells it, and with everything that it started.
 
-use std::process::Command;
-
 use rustix::process::Signal;
 use tests::process::Process;
 use tests::yard::{Yard, said};
-
-/// Runs a command at a terminal of its own. For each two further words: waits for the first, then types the second.
-/// Says all that was shown, and ends as the command did.
-const AT_A_TERMINAL: &str = r"
-import os, pty, sys
-steps = [word.encode().decode('unicode_escape').encode() for word in sys.argv[1].split(',')]
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execvp(sys.argv[2], sys.argv[2:])
-shown, read = b'', b''
-while True:
-    try:
-        piece = os.read(terminal, 4096)
-    except OSError:
-        break
-    if not piece:
-        break
-    shown, read = shown + piece, read + piece
-    while steps and steps[0] in read:
-        read = read.split(steps.pop(0), 1)[1]
-        os.write(terminal, steps.pop(0))
-sys.stdout.buffer.write(shown)
-status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-sys.exit(128 - status if status < 0 else status)
-";
-
-fn at_a_terminal(yard: &Yard, steps: &str, run: &Command) -> Command {
-    let mut command = yard.ground.command("python3", &["-c", AT_A_TERMINAL, steps]);
-    command.arg(run.get_program()).args(run.get_args());
-    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command
-}
 
 fn nothing_is_left(yard: &Yard) {
     assert_eq!((yard.left(), yard.processes()), (vec![], 0));
@@ -53,13 +19,13 @@ fn keys_that_interrupt_are_the_programs_and_tell_as_a_shell_does() {
         ("\\x04", "echo ins''ide; cat; exit 4", 4),
     ] {
         let run = yard.run(&quiet, &["sh", "-c", script]);
-        let output = at_a_terminal(&yard, &format!("inside,{key}"), &run).output().expect("it runs");
+        let output = yard.at_a_terminal(&format!("inside,{key}"), &run).output().expect("it runs");
         assert_eq!(output.status.code(), Some(status), "{script}: {:?}", said(&output));
         nothing_is_left(&yard);
     }
     // Where nothing is typed.
     let output =
-        at_a_terminal(&yard, "never,", &yard.run(&quiet, &["sh", "-c", "test -t 0 && exit 6"])).output();
+        yard.at_a_terminal("never,", &yard.run(&quiet, &["sh", "-c", "test -t 0 && exit 6"])).output();
     assert_eq!(output.expect("it runs").status.code(), Some(6));
 }
 
@@ -77,7 +43,7 @@ fn a_stopped_run_goes_on_where_it_was() {
     shell
         .env("PS1", "prompt>")
         .envs(yard.run(&[], &[]).get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let (out, err) = said(&at_a_terminal(&yard, &script, &shell).output().expect("it runs"));
+    let (out, err) = said(&yard.at_a_terminal(&script, &shell).output().expect("it runs"));
     assert!(out.contains("status 5"), "{out}{err}");
     nothing_is_left(&yard);
 }

@@ -38,9 +38,9 @@ fn held(yard: &Yard) -> (usize, usize) {
     (out.matches("[sandboxes.run-").count(), attached.attached.expect("a list").len())
 }
 
-fn until_nothing_is_held(yard: &Yard) {
+fn until_held(yard: &Yard, runs: usize) {
     let begun = Instant::now();
-    while held(yard) != (0, 0) {
+    while held(yard) != (runs, runs) {
         assert!(begun.elapsed() < PATIENCE, "{:?}", held(yard));
     }
 }
@@ -114,6 +114,27 @@ fn two_runs_on_one_gateway_have_nothing_of_each_other() {
 }
 
 #[test]
+fn who_runs_it_is_asked_about_its_own_requests() {
+    let yard = Yard::new();
+    let _serve = serve(&yard);
+    let url = yard.url("origin.test");
+    let program = ["curl", "--silent", "--max-time", "20", &url];
+    // Asked first, and never by the other: it waits until that one is answered and has ended.
+    let gate = gate(&yard);
+    let script = "read _ < gate; exec \"$@\"";
+    let waiting = via(&yard, &["--ask"], &[&["sh", "-c", script, "sh"][..], &program].concat());
+    let mut waiting = Process::start(&mut yard.at_a_terminal("[d]eny: ,deny\\n", &waiting));
+    until_held(&yard, 1);
+    let mut asked = yard.at_a_terminal("[d]eny: ,once\\n", &via(&yard, &["--ask"], &program));
+    let (out, err) = said(&asked.output().expect("it runs"));
+    assert_eq!((out.matches("may the program send").count(), yard.origin.seen().len()), (1, 1), "{out}{err}");
+    fs::write(gate, "go\n").expect("the program waits");
+    assert!(waiting.ended(), "{}", waiting.said());
+    assert_eq!(waiting.said().matches("may the program send").count(), 1, "{}", waiting.said());
+    assert_eq!(yard.origin.seen().len(), 1);
+}
+
+#[test]
 fn a_killed_run_leaves_nothing_in_the_gateway() {
     let yard = Yard::new();
     let _serve = serve(&yard);
@@ -122,7 +143,7 @@ fn a_killed_run_leaves_nothing_in_the_gateway() {
     run.told("inside");
     assert_eq!(held(&yard), (1, 1));
     run.kill();
-    until_nothing_is_held(&yard);
+    until_held(&yard, 0);
     let get = yard.ground.command(&yard.outgate, &["get"]).output().expect("it runs");
     assert!(!said(&get).0.contains("run-"), "{}", said(&get).0);
 }
