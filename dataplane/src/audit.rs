@@ -21,7 +21,7 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use crate::limits::{RECORD_BATCH_BYTES_MAX, RECORD_GATHER_TIME, RECORD_TEXT_BYTES_MAX, RECORDS_QUEUED_MAX};
-use crate::respond::Blame;
+use crate::{http::Host, respond::Blame};
 
 /// What is remembered of one request, or of a connection that carried none. Never a query or a field's value.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -72,6 +72,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Says where a connection without a request was going, as far as that is known.
+    pub fn going(&mut self, whither: Option<(Host, u16)>) {
+        (self.host, self.port) = whither.map(|(host, port)| (host.to_string(), port)).unzip();
+    }
+
     /// Cuts what the sandbox or the other end could make long.
     fn cut(&mut self) {
         let texts = [

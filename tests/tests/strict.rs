@@ -315,9 +315,13 @@ fn connection_without_a_request_leaves_one_record() {
             stream.conn.send_close_notify();
             stream.flush().expect("the gateway reads");
         }
-        for record in gateway.records(7) {
+        let records = gateway.records(7);
+        for record in &records {
             assert_eq!(record["verdict"], "refused", "{record}");
         }
+        // Those of tunnels say where they were going.
+        let named = |record: &&Value| record["host"] == "origin.test" && record["port"] == port;
+        assert_eq!(records.iter().filter(named).count(), 5, "{records:?}");
         assert_eq!(origin.connections(), 0);
     });
 }

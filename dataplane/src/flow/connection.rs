@@ -51,13 +51,14 @@ pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
         Ok(Some(opened)) if opened.version == Version::Http2 => streams(core, opened).await,
         Ok(Some(opened)) => requests(core, opened).await,
         Ok(None) => {}
-        Err((sandbox, refusal)) => record(core, sandbox.as_ref(), &refusal),
+        Err(Refused { sandbox, whither, refusal }) => record(core, sandbox.as_ref(), whither, &refusal),
     }
 }
 
-/// Records a connection that carried no request.
-pub fn record(core: &Core, sandbox: Option<&SandboxId>, refusal: &Refusal) {
+/// Records a connection that carried no request, and where it was going.
+pub fn record(core: &Core, sandbox: Option<&SandboxId>, whither: Option<(Host, u16)>, refusal: &Refusal) {
     let mut record = begin(sandbox);
+    record.going(whither);
     record.verdict = "refused";
     record.code = Some(refusal.code);
     record.blame = Some(refusal.blame);
@@ -83,14 +84,24 @@ async fn arrive(core: &Rc<Core>, stream: Stream, way: Way) -> Result<Option<Open
         Way::OwnProxy { listener } => proxy(core, stream, Some(listener)).await,
         Way::Captured { listener, destination } => match by_listener(core, listener) {
             Ok(sandbox) => captured(core, stream, sandbox, destination).await.map(Some),
-            Err(refusal) => Err((None, refusal)),
+            Err(refusal) => Err((None, refusal).into()),
         },
         Way::Shared { destination } => shared(core, stream, destination).await,
     }
 }
 
-/// Why a connection ended before its first request, and whose it was as far as that is known.
-type Refused = (Option<SandboxId>, Refusal);
+/// Why a connection ended before its first request; whose it was and where it was going, as far as that is known.
+struct Refused {
+    sandbox: Option<SandboxId>,
+    whither: Option<(Host, u16)>,
+    refusal: Refusal,
+}
+
+impl From<(Option<SandboxId>, Refusal)> for Refused {
+    fn from((sandbox, refusal): (Option<SandboxId>, Refusal)) -> Self {
+        Self { sandbox, whither: None, refusal }
+    }
+}
 
 /// Asked as late as can be: a listener may be gone by the time its connection has its turn.
 fn by_listener(core: &Core, listener: ListenerId) -> Result<SandboxId, Refusal> {
@@ -129,7 +140,7 @@ async fn shared(core: &Rc<Core>, stream: Stream, destination: SocketAddr) -> Res
     }
     let way = Way::Shared { destination };
     let moved = move_home(core, stream, Vec::new(), home, way).await;
-    moved.map(|()| None).map_err(|refusal| (Some(sandbox), refusal))
+    moved.map(|()| None).map_err(|refusal| (Some(sandbox), refusal).into())
 }
 
 /// Reads the first head of a proxy's client, finds out who it is, and goes on where that sandbox lives.
@@ -138,8 +149,10 @@ async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Resu
     let first = timeout(HEAD_TIME, first_head(core, &stream, own, &mut bytes)).await;
     let (sandbox, target, consumed) = match first {
         Ok(Ok(known)) => known,
-        Ok(Err(refusal)) => return Err((None, tell(&stream, refusal).await)),
-        Err(_) => return Err((None, tell(&stream, slow("the request head did not arrive in time")).await)),
+        Ok(Err(refusal)) => return Err((None, tell(&stream, refusal).await).into()),
+        Err(_) => {
+            return Err((None, tell(&stream, slow("the request head did not arrive in time")).await).into());
+        }
     };
     let home = core.home_of(&sandbox);
     let (way, proof) = match own {
@@ -148,11 +161,11 @@ async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Resu
     };
     if home != core.index {
         let moved = move_home(core, stream, bytes, home, way).await;
-        return moved.map(|()| None).map_err(|refusal| (Some(sandbox), refusal));
+        return moved.map(|()| None).map_err(|refusal| (Some(sandbox), refusal).into());
     }
     let admission = match core.admit(&sandbox) {
         Ok(admission) => admission,
-        Err(refusal) => return Err((Some(sandbox), tell(&stream, refusal).await)),
+        Err(refusal) => return Err((Some(sandbox), tell(&stream, refusal).await).into()),
     };
     let facts = ConnectionFacts {
         scheme: Scheme::Http,
@@ -243,46 +256,40 @@ async fn open(
     core: &Rc<Core>,
     admission: Admission,
     stream: Stream,
-    facts: ConnectionFacts,
+    mut facts: ConnectionFacts,
 ) -> Result<Opened, Refused> {
-    let id = || Some(admission.resident().id.clone());
+    let refused = |facts: &ConnectionFacts, refusal| {
+        let sandbox = Some(admission.resident().id.clone());
+        Refused { sandbox, whither: facts.whither(), refusal }
+    };
     let (opening, first) = match admission.tie().hold(timeout(HEAD_TIME, first_bytes(&stream))).await {
         Some(Ok(Ok(found))) => found,
-        Some(Ok(Err(error))) => return Err((id(), client_error(&error))),
-        Some(Err(_)) => return Err((id(), slow("nothing was said in time"))),
+        Some(Ok(Err(error))) => return Err(refused(&facts, client_error(&error))),
+        Some(Err(_)) => return Err(refused(&facts, slow("nothing was said in time"))),
         None => {
             stream.reset();
-            return Err((id(), detached()));
+            return Err(refused(&facts, detached()));
         }
     };
-    let (wire, facts, version) = match opening {
-        Opening::Tls => {
-            terminate(core, &admission, stream, &first, facts).await.map_err(|refusal| (id(), refusal))?
-        }
+    let (wire, version) = match opening {
+        Opening::Tls => match terminate(core, &admission, stream, &first, &mut facts).await {
+            Ok(terminated) => terminated,
+            Err(refusal) => return Err(refused(&facts, refusal)),
+        },
         Opening::Http1 | Opening::Http2 => {
             stream.unread(first);
             let version = if opening == Opening::Http2 { Version::Http2 } else { Version::Http11 };
-            (Rc::new(Wire::Plain(stream)), facts, version)
+            (Wire::Plain(stream), version)
         }
         Opening::Other => {
             stream.reset();
-            let whither = whither(&facts).map_or(String::new(), |(host, port)| format!(" to {host}:{port}"));
-            let detail = format!("the connection{whither} speaks neither TLS nor HTTP");
+            let detail = "the connection speaks neither TLS nor HTTP";
             let remedy = "use HTTP or HTTPS; other protocols are not relayed";
-            return Err((id(), Refusal::new(400, "protocol_unknown", Blame::Sandbox, &detail, remedy)));
+            let refusal = Refusal::new(400, "protocol_unknown", Blame::Sandbox, detail, remedy);
+            return Err(refused(&facts, refusal));
         }
     };
-    Ok(Opened { admission, wire, facts, proof: Proof::Connection, version })
-}
-
-/// Where a connection was going, as far as it has said so.
-fn whither(facts: &ConnectionFacts) -> Option<(Host, u16)> {
-    let captured = || {
-        let destination = facts.destination?;
-        let host = facts.destination_name.clone().unwrap_or_else(|| Host::from(destination.ip()));
-        Some((host, destination.port()))
-    };
-    facts.connect_target.clone().or_else(captured)
+    Ok(Opened { admission, wire: Rc::new(wire), facts, proof: Proof::Connection, version })
 }
 
 async fn first_bytes(stream: &Stream) -> std::io::Result<(Opening, Vec<u8>)> {
@@ -302,8 +309,8 @@ async fn terminate(
     admission: &Admission,
     stream: Stream,
     first: &[u8],
-    mut facts: ConnectionFacts,
-) -> Result<(Rc<Wire>, ConnectionFacts, Version), Refusal> {
+    facts: &mut ConnectionFacts,
+) -> Result<(Wire, Version), Refusal> {
     let refused = |error: &tls::TlsError| {
         let remedy = "let the client trust http://outgate.internal/ca.pem and offer TLS 1.2 or 1.3";
         Refusal::new(400, "tls_failed", Blame::Sandbox, &error.to_string(), remedy).because(error)
@@ -326,7 +333,7 @@ async fn terminate(
         let stream =
             tls::accept(stream, &hello, replay, &name, &terminator).await.map_err(|error| refused(&error))?;
         let version = if stream.speaks_http2() { Version::Http2 } else { Version::Http11 };
-        Ok((Rc::new(Wire::Tls(Box::new(stream))), facts, version))
+        Ok((Wire::Tls(Box::new(stream)), version))
     };
     match admission.tie().hold(timeout(HANDSHAKE_TIME, opened)).await {
         Some(in_time) => in_time.unwrap_or_else(|_| Err(slow("the TLS handshake did not end in time"))),

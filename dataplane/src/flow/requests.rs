@@ -36,6 +36,7 @@ pub(super) async fn requests(core: &Rc<Core>, opened: Opened) {
             Err(Missing::Nothing(_)) if served => break,
             Err(Missing::Nothing(refusal) | Missing::Broken(refusal)) => {
                 note(&refusal, &mut record);
+                record.going(facts.whither());
                 // The client may be gone; the record says what it would have been told.
                 let _told = wire.send(&refusal.to_http(false, false)).await;
                 let _counted = core.common.audit.record(record);

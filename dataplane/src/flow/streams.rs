@@ -62,7 +62,7 @@ pub(super) async fn streams(core: &Rc<Core>, opened: Opened) {
         Err(refusal) => Err(refusal),
     };
     if let Err(refusal) = ended {
-        record(core, Some(&admission.resident().id), &refusal);
+        record(core, Some(&admission.resident().id), facts.whither(), &refusal);
     }
     if admission.tie().is_cut() {
         wire.reset();

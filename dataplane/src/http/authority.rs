@@ -24,6 +24,18 @@ pub struct ConnectionFacts {
     pub explicit_proxy: bool,
 }
 
+impl ConnectionFacts {
+    /// Where the connection was going, as far as it has said so before any request.
+    pub fn whither(&self) -> Option<(Host, u16)> {
+        let captured = || {
+            let destination = self.destination?;
+            let name = self.sni.as_ref().or(self.destination_name.as_ref());
+            Some((name.cloned().unwrap_or_else(|| Host::from(destination.ip())), destination.port()))
+        };
+        self.connect_target.clone().or_else(captured)
+    }
+}
+
 /// Why a request has no authority.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorityError {

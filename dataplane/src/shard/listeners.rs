@@ -176,7 +176,7 @@ impl Listeners {
                 let take = move |stream: Stream| match way(&of, kind, bound, &stream) {
                     Ok(way) => spawn(&core, &connections, stream, way),
                     // Dropped, it is closed: a connection to the listener itself goes nowhere.
-                    Err(error) => record(&core, of.owner(), &Refusal::from(&error)),
+                    Err(error) => record(&core, of.owner(), None, &Refusal::from(&error)),
                 };
                 Box::pin(each(listener, tie, take))
             }
