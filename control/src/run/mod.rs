@@ -222,7 +222,11 @@ fn apart(
     let listeners = sandbox.take_listeners();
     gate.attach(&listeners)?;
     drop(listeners);
-    let trust = Trust::new(&authority(gate)?, &sandbox::folder()?, std::env::home_dir().as_deref())?;
+    let home = std::env::home_dir();
+    if let (Some(home), Some(path)) = (&home, std::env::var_os("PATH")) {
+        sandbox::make_room_for_chromium(home, &path);
+    }
+    let trust = Trust::new(&authority(gate)?, &sandbox::folder()?, home.as_deref())?;
     let (variables, mut hidden) = hidden(args, secrets);
     let environment = sandbox::environment(std::env::vars_os(), &variables, &trust);
     drop(variables);

@@ -55,7 +55,7 @@ pub use capture::OWN_ADDRESSES;
 pub use environment::{Environment, Hidden, Removed, environment};
 pub use lend::{Lender, Lent};
 pub use refusal::{Machine, Refusal};
-pub use trust::{Trust, TrustError};
+pub use trust::{Trust, TrustError, make_room_for_chromium};
 pub use word::End;
 
 use supervise::{News, Supervised};

@@ -3,8 +3,9 @@
 //! Neither is enough by itself: GnuTLS ignores variables, and Node, Java and others ignore the system's file.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustls_pki_types::CertificateDer;
@@ -34,9 +35,23 @@ const AUTHORITY: &str = "ca.pem";
 const BUNDLE: &str = "bundle.pem";
 const STORE: &str = "bundle.p12";
 
-/// Where Chromium keeps what it trusts, below a home folder. The first that exists is taken: nothing may be made there
-/// that would outlive the sandbox.
-const NSS_FOLDERS: [&str; 4] = [".pki/nssdb", ".local/share/pki/nssdb", ".pki", ".local/share/pki"];
+/// Where Chromium keeps what it trusts, below a home folder, in the order in which it looks.
+const NSS_FOLDERS: [&str; 4] = [".pki/nssdb", ".local/share/pki/nssdb", NSS_FOLDER, ".local/share/pki"];
+/// Where every version of it looks.
+const NSS_FOLDER: &str = ".pki";
+/// What it is called.
+const CHROMIUMS: [&str; 8] = [
+    "chromium",
+    "chromium-browser",
+    "chrome",
+    "google-chrome",
+    "google-chrome-stable",
+    "microsoft-edge",
+    "brave-browser",
+    "vivaldi",
+];
+/// Where tools keep one that they have brought, below a home folder.
+const CHROMIUM_FOLDERS: [&str; 3] = [".cache/ms-playwright", ".cache/puppeteer", ".cache/selenium"];
 
 /// Variables that replace what a client trusts: they name the system's authorities and ours.
 const REPLACING: [&str; 16] = [
@@ -93,7 +108,7 @@ pub struct Trust {
 
 impl Trust {
     /// Makes them for one authority (PEM). `folder` is where its files will be; below `home`, Chromium finds a database
-    /// where it has had one before.
+    /// where there is a folder for one ([`make_room_for_chromium`]).
     ///
     /// # Errors
     /// When that is no certificate. A system without authorities of its own trusts this one alone.
@@ -136,6 +151,20 @@ impl Trust {
             ),
         })
     }
+}
+
+/// Makes the folder in which Chromium keeps what it trusts, where there is a Chromium that has none yet: a mount needs a
+/// place. It stays, empty, as Chromium itself would have made it at its first start. Answers whether it was made.
+pub fn make_room_for_chromium(home: &Path, path: &OsStr) -> bool {
+    let there = || {
+        let programs = std::env::split_paths(path)
+            .any(|folder| CHROMIUMS.iter().any(|name| folder.join(name).is_file()));
+        programs || CHROMIUM_FOLDERS.iter().any(|name| home.join(name).is_dir())
+    };
+    // Where none can be made, Chromium cannot either.
+    !NSS_FOLDERS.iter().any(|name| home.join(name).is_dir())
+        && there()
+        && fs::DirBuilder::new().mode(0o700).create(home.join(NSS_FOLDER)).is_ok()
 }
 
 /// The database, with its path within the folder that it takes the place of.
@@ -190,6 +219,20 @@ mod tests {
             let folders = trust();
             assert_eq!((&folders[0].0, folders[0].1[0].0.as_str()), (&home.path().join(name), file));
         }
+    }
+
+    #[test]
+    fn a_chromium_that_never_ran_gets_its_folder_and_a_home_without_one_is_left_alone() {
+        let (home, programs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let room = || make_room_for_chromium(home.path(), programs.path().as_os_str());
+        assert!(!room() && fs::read_dir(home.path()).unwrap().next().is_none());
+        fs::write(programs.path().join("chromium-browser"), "").unwrap();
+        assert!(room() && home.path().join(".pki").is_dir());
+        assert!(!room(), "it is there");
+        fs::remove_dir(home.path().join(".pki")).unwrap();
+        fs::remove_file(programs.path().join("chromium-browser")).unwrap();
+        fs::create_dir_all(home.path().join(".cache/ms-playwright")).unwrap();
+        assert!(room());
     }
 
     #[test]
