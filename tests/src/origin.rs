@@ -220,7 +220,7 @@ fn serve(socket: TcpStream, tls: Option<Arc<ServerConfig>>, log: &Log, part: &Pa
     Ok(())
 }
 
-fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Seen>> {
+fn read_request(reader: &mut BufReader<Box<dyn Duplex>>) -> io::Result<Option<Seen>> {
     let mut head = String::new();
     loop {
         let before = head.len();
@@ -233,6 +233,10 @@ fn read_request(reader: &mut impl BufRead) -> io::Result<Option<Seen>> {
         }
     }
     let mut seen = Seen { head, body: Vec::new() };
+    if seen.fields("expect").any(|value| value.eq_ignore_ascii_case("100-continue")) {
+        write!(reader.get_mut(), "HTTP/1.1 100 Continue\r\n\r\n")?;
+        reader.get_mut().flush()?;
+    }
     if seen.fields("transfer-encoding").any(|value| value.eq_ignore_ascii_case("chunked")) {
         seen.body = read_chunks(reader)?;
         return Ok(Some(seen));
