@@ -115,6 +115,10 @@ impl Tally {
         if record.host.as_deref() == Some("outgate.internal") && !record.is_refused() {
             return;
         }
+        // A connection opened ahead, as npm and browsers do, and given up before it asked for anything.
+        if record.method.is_none() && record.code.as_deref() == Some("client_gone") {
+            return;
+        }
         let place = record.place().unwrap_or_else(|| "(no request)".to_owned());
         let host = self.hosts.entry(place).or_default();
         match record.verdict.as_str() {
@@ -163,6 +167,7 @@ mod tests {
 {"method":"GET","scheme":"http","host":"2001:db8::1","port":443,"verdict":"refused","code":"host_not_allowed","rule":"allowedHosts"}
 {"method":"GET","scheme":"http","host":"outgate.internal","port":80,"verdict":"answered"}
 {"verdict":"refused","code":"not_http","blame":"sandbox"}
+{"verdict":"refused","code":"client_gone","blame":"sandbox"}
 {"method":"GET","scheme":"https","host":"a.example","port":443,"verdict":"refused","code":"name_unknown","blame":"upstream"}
 {"half"#;
 

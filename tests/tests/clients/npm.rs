@@ -1,6 +1,6 @@
 //! npm against a registry.
 
-use tests::yard::{SECRET, Yard};
+use tests::yard::{SECRET, Yard, said};
 
 use super::{allowed, needs, refused, shelf, with_a_secret_never_held};
 
@@ -39,6 +39,9 @@ fn install(yard: &Yard, host: &str) -> String {
 fn packages_are_installed_and_run() {
     let yard = yard(None);
     let out = allowed(&yard, &install(&yard, "origin.test"));
+    // Connections that npm opens ahead and leaves were refused by nobody.
+    let why = yard.ground.command(&yard.outgate, &["why"]).output().expect("it runs");
+    assert_eq!(said(&why).0, "nothing was refused\n");
     assert_eq!(out.matches("it grew\n").count(), 30, "{out}");
 }
 
