@@ -42,7 +42,7 @@ impl Way {
     }
 
     /// What the request holds then.
-    fn shown(self) -> String {
+    pub fn shown(self) -> String {
         match self {
             Self::Bearer => format!("Bearer {SECRET}"),
             Self::Basic => format!("Basic {}", BASE64.encode(format!("me:{SECRET}").as_bytes())),
