@@ -2,7 +2,8 @@
 //! what is left.
 
 use std::fs;
-use std::process::Stdio;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use tests::{
@@ -145,6 +146,26 @@ fn exit_status_is_that_of_the_program() {
     assert_eq!(output.status.code(), Some(127));
     assert!(said(&output).1.contains("cannot start no-such-program"), "{}", said(&output).1);
     assert_eq!((yard.left(), yard.processes()), (vec![], 0));
+}
+
+#[test]
+fn gateway_lies_where_all_of_its_user_lie_and_leaves_nothing_there() {
+    let yard = Yard::new();
+    let policy = ["--policy", "policy.toml", "--plane-config", "plane.toml", "--"];
+    let mut command = yard.ground.command(&yard.outgate, &[&["run"], &policy[..]].concat());
+    let script = "echo user $(id -u); ls -aR /dev/shm /tmp/outgate-$(id -u) 2>&1; echo seen; read _ < gate";
+    let made = Command::new("mkfifo").arg("--mode=666").arg(yard.ground.path("gate")).status();
+    assert!(made.expect("mkfifo runs").success());
+    let mut run = Process::start(command.args(["sh", "-c", script]));
+    run.told("seen");
+    let name = format!("outgate-{}", run.told("user "));
+    // In memory where the machine has enough, else on its disk; never in both, and the program sees no gateway.
+    let places = ["/dev/shm", "/tmp"].map(|place| Path::new(place).join(&name));
+    assert_eq!(places.iter().filter(|place| place.is_dir()).count(), 1);
+    assert!(!run.said().contains("run-"), "{}", run.said());
+    fs::write(yard.ground.path("gate"), "go\n").expect("the program waits");
+    assert!(run.ended(), "{}", run.said());
+    assert!(places.iter().all(|place| !place.exists()), "{places:?}");
 }
 
 #[test]
