@@ -34,12 +34,12 @@ fn yard(demanded: Option<String>) -> Yard {
 }
 
 /// Everything that apt-get writes, and everything that it is told, lies in the user's folder.
-fn download(yard: &Yard, host: &str) -> String {
+fn download(yard: &Yard, from: &str) -> String {
     let port = yard.origin.address.port();
     format!(
         "mkdir -p apt/etc/apt/apt.conf.d apt/etc/apt/preferences.d apt/var/lib/apt/lists apt/var/lib/dpkg\n\
          mkdir -p apt/var/cache/apt/archives apt/var/log/apt; : >apt/var/lib/dpkg/status\n\
-         echo 'deb [trusted=yes] https://{host}:{port}/debian ./' >apt/etc/apt/sources.list\n\
+         echo 'deb [trusted=yes] {from}:{port}/debian ./' >apt/etc/apt/sources.list\n\
          echo \"Dir \\\"$PWD/apt\\\"; Dir::State::status \\\"$PWD/apt/var/lib/dpkg/status\\\";\" >apt.conf\n\
          export APT_CONFIG=$PWD/apt.conf\n\
          apt-get update --error-on=any\n\
@@ -49,17 +49,20 @@ fn download(yard: &Yard, host: &str) -> String {
 }
 
 #[test]
-fn list_and_packages_are_downloaded() {
-    let yard = yard(None);
-    let out = allowed(&yard, &download(&yard, "origin.test"));
-    assert_eq!(out.matches("it grew\n").count(), 20, "{out}");
+fn list_and_packages_are_downloaded_with_and_without_tls() {
+    for (yard, from) in
+        [(yard(None), "https://origin.test"), (shelf::plain(REPOSITORY), "http://origin.test")]
+    {
+        let out = allowed(&yard, &download(&yard, from));
+        assert_eq!(out.matches("it grew\n").count(), 20, "{out}");
+    }
 }
 
 #[test]
 fn refused_repository_is_explained_and_sees_nothing() {
     let yard = yard(None);
     assert!(
-        refused(&yard, &download(&yard, "denied.test"))
+        refused(&yard, &download(&yard, "https://denied.test"))
             .contains("403  Forbidden (outgate: host_not_allowed)")
     );
 }
@@ -68,6 +71,6 @@ fn refused_repository_is_explained_and_sees_nothing() {
 fn private_repository_is_used_with_a_secret_that_apt_never_holds() {
     let credential = format!("apt:{SECRET}");
     let yard = yard(Some(basic(&credential)));
-    let out = with_a_secret_never_held(&yard, ":basic", &credential, &download(&yard, "origin.test"));
+    let out = with_a_secret_never_held(&yard, ":basic", &credential, &download(&yard, "https://origin.test"));
     assert!(out.contains("it grew\n"), "{out}");
 }

@@ -1,8 +1,18 @@
 //! An origin that serves what a shell script has built: repositories of packages.
 
-use std::{collections::HashMap, fs, net::TcpListener, path::Path, process::Command};
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Write},
+    net::TcpListener,
+    path::Path,
+    process::Command,
+};
 
-use tests::{origin::Origin, yard::Yard};
+use tests::{
+    origin::{Origin, Seen},
+    yard::Yard,
+};
 
 use super::turned_away;
 
@@ -16,17 +26,27 @@ pub fn yard(script: &str, demanded: Option<String>) -> Yard {
         if turned_away(demanded.as_deref(), seen, out)? {
             return Ok(());
         }
-        // apt-get writes the folder of a flat repository as `./`.
-        let path = seen.line().split([' ', '?']).nth(1).unwrap_or_default().replace("/./", "/");
-        let kind = if path.ends_with('/') { "text/html" } else { "application/octet-stream" };
-        let (status, body) = match files.get(&path) {
-            Some(body) => ("200 OK", &**body),
-            None => ("404 Not Found", &b"there is no such file"[..]),
-        };
-        write!(out, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len())?;
-        out.write_all(body)?;
-        out.flush()
+        give(&files, seen, out)
     }))
+}
+
+/// The same without TLS, for everyone, where the script needs no address.
+pub fn plain(script: &str) -> Yard {
+    let files = built(script, "");
+    Yard::of(Origin::plain(move |seen, out| give(&files, seen, out)))
+}
+
+fn give(files: &HashMap<String, Vec<u8>>, seen: &Seen, out: &mut dyn Write) -> io::Result<()> {
+    // apt-get writes the folder of a flat repository as `./`.
+    let path = seen.line().split([' ', '?']).nth(1).unwrap_or_default().replace("/./", "/");
+    let kind = if path.ends_with('/') { "text/html" } else { "application/octet-stream" };
+    let (status, body) = match files.get(&path) {
+        Some(body) => ("200 OK", &**body),
+        None => ("404 Not Found", &b"there is no such file"[..]),
+    };
+    write!(out, "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len())?;
+    out.write_all(body)?;
+    out.flush()
 }
 
 fn built(script: &str, base: &str) -> HashMap<String, Vec<u8>> {
