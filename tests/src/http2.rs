@@ -211,11 +211,15 @@ pub async fn whole(answer: ResponseFuture) -> Result<Whole, h2::Error> {
     Ok(Whole { head: Response::from_parts(head, ()), body, trailers: stream.trailers().await? })
 }
 
-/// The next payload, whose room is given back at once.
+/// The next payload, whose room is given back at once. Frames without any are none.
 pub async fn next(stream: &mut RecvStream) -> Option<Result<Bytes, h2::Error>> {
-    let data = stream.data().await?;
-    if let Ok(data) = &data {
-        let _ended = stream.flow_control().release_capacity(data.len());
+    loop {
+        let data = stream.data().await?;
+        if let Ok(data) = &data {
+            let _ended = stream.flow_control().release_capacity(data.len());
+        }
+        if !data.as_ref().is_ok_and(Bytes::is_empty) {
+            return Some(data);
+        }
     }
-    Some(data)
 }

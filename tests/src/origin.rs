@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex},
     thread,
     time::Duration,
@@ -41,8 +41,27 @@ impl Seen {
 }
 
 /// Both directions of a connection, plain or TLS.
-pub trait Duplex: Read + Write + Send {}
-impl<T: Read + Write + Send> Duplex for T {}
+pub trait Duplex: Read + Write + Send {
+    /// Says that nothing more is sent. Without it, TLS looks cut.
+    ///
+    /// # Errors
+    /// What the socket says.
+    fn end(&mut self) -> io::Result<()>;
+}
+
+impl Duplex for TcpStream {
+    fn end(&mut self) -> io::Result<()> {
+        self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Duplex for StreamOwned<ServerConnection, TcpStream> {
+    fn end(&mut self) -> io::Result<()> {
+        self.conn.send_close_notify();
+        self.flush()?;
+        self.sock.end()
+    }
+}
 
 type Script = dyn Fn(&Seen, &mut dyn Write) -> io::Result<()> + Send + Sync;
 type Wire = dyn Fn(&mut dyn Duplex) -> io::Result<()> + Send + Sync;

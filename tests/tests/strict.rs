@@ -140,7 +140,7 @@ fn what_is_not_served_says_so() {
         ("GET / HTTP/2.0\r\nHost: HOST\r\n\r\n", 505, "version_not_served"),
         ("TRACE / HTTP/1.1\r\nHost: HOST\r\n\r\n", 405, "method_refused"),
         (
-            "GET / HTTP/1.1\r\nHost: HOST\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: HOST\r\nUpgrade: tcp\r\nConnection: upgrade\r\n\r\n",
             501,
             "upgrade_not_served",
         ),
@@ -223,7 +223,7 @@ fn server_name_of_another_host_than_the_tunnel_is_refused_inside_tls() {
 }
 
 #[test]
-fn a_client_that_offers_no_known_protocol_is_spoken_to_in_http_1() {
+fn the_protocol_that_was_chosen_is_the_one_that_is_spoken() {
     let origin = origin();
     let gateway = Gateway::start(4, &origin);
     let port = origin.address.port();
@@ -241,7 +241,16 @@ fn a_client_that_offers_no_known_protocol_is_spoken_to_in_http_1() {
     let mut stream = StreamOwned::new(client, gateway.tunnel("origin.test", port));
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     assert_eq!(refusal(&mut stream, preface), (505, "version_not_served".into()));
-    gateway.records(4);
+    let client = gateway.client("box", "origin.test", &[b"http/1.1", b"h2"]);
+    let mut stream = StreamOwned::new(client, gateway.tunnel("origin.test", port));
+    stream.write_all(request.as_bytes()).expect("the gateway reads");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("an end");
+    assert_eq!(stream.conn.alpn_protocol(), Some(&b"h2"[..]));
+    assert!(!rest.starts_with(b"HTTP/1"));
+    assert_eq!(origin.seen().len(), 3);
+    let records = gateway.records(5);
+    assert_eq!(records[4]["code"], "h2_broken");
 }
 
 #[test]

@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 use crate::{
     http::{
         Answer, BodyDecoder, BodyEncoder, BodyError, BodyPiece, BodyReader, Framing, Gate, HeadError, Reply,
-        ReplyPiece,
-        h1::{H1Error, Inbound, Slice},
+        ReplyPiece, ResponseHead,
+        h1::{Block, H1Error, Inbound, Slice},
     },
     limits::{BODY_SILENCE, UPSTREAM_SILENCE},
     ring::timeout,
@@ -70,6 +70,9 @@ pub enum ExchangeError {
     /// The answer's head is not one. Nothing was said to the client.
     #[error("the upstream's answer is malformed")]
     Head(#[from] HeadError),
+    /// The upstream agreed to a WebSocket, but not to this one. Nothing was said to the client.
+    #[error("the upstream's answer to the handshake of the WebSocket is not one to it")]
+    Handshake,
     /// The client's body is malformed. The upstream has a part.
     #[error("the request's body is malformed")]
     RequestBody(#[source] BodyError),
@@ -201,6 +204,9 @@ async fn at_hand<T>(future: impl Future<Output = T>) -> Option<T> {
     poll_once(future).await
 }
 
+/// The head of an answer.
+pub(super) type AnswerHead = ResponseHead<Block<Chunk>>;
+
 /// Hands the answer over as it arrives. Gives its status, and whether the upstream's connection may be used again.
 async fn download(
     wire: &Wire,
@@ -208,8 +214,22 @@ async fn download(
     method: &str,
     reply: &ReplyTo,
 ) -> Result<(u16, bool), ExchangeError> {
+    let head = answer_head(wire, inbound, method, reply).await?;
+    if head.framing() == Framing::Tunnel {
+        return Err(HeadError::SwitchedProtocols.into());
+    }
+    hand_over(head, wire, inbound, reply).await
+}
+
+/// The head of the answer, after those of interim ones, which are handed over.
+pub(super) async fn answer_head(
+    wire: &Wire,
+    inbound: &mut Inbound<Chunk>,
+    method: &str,
+    reply: &ReplyTo,
+) -> Result<AnswerHead, ExchangeError> {
     let gone = |_| ExchangeError::ClientGone;
-    let head = loop {
+    loop {
         let head = match timeout(UPSTREAM_SILENCE, inbound.read_response(wire, method)).await {
             Err(_) => return Err(ExchangeError::Silent),
             Ok(Err(H1Error::Head(error))) => return Err(error.into()),
@@ -218,10 +238,20 @@ async fn download(
             Ok(Ok(head)) => head,
         };
         if !head.is_interim() {
-            break head;
+            return Ok(head);
         }
         reply.send(ReplyPiece::Interim(Answer::Upstream(head))).await.map_err(gone)?;
-    };
+    }
+}
+
+/// Hands head and body of an answer over.
+pub(super) async fn hand_over(
+    head: AnswerHead,
+    wire: &Wire,
+    inbound: &mut Inbound<Chunk>,
+    reply: &ReplyTo,
+) -> Result<(u16, bool), ExchangeError> {
+    let gone = |_| ExchangeError::ClientGone;
     let (status, arriving) = (head.status(), head.framing());
     let goes_on = head.keep_alive() && arriving != Framing::UntilClose;
     let mut decoder = BodyDecoder::new(arriving);

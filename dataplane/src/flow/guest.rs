@@ -137,15 +137,19 @@ fn call(
         .and_then(|field| std::str::from_utf8(field.value).ok())
         .unwrap_or_default();
     let host = shown.authority.host.text();
-    let has_body = request.framing() != Framing::None;
+    let has_body = !matches!(request.framing(), Framing::None | Framing::Tunnel);
     let view = RequestView {
         flags: if shown.authority.scheme == Scheme::Https { flags::TLS } else { 0 }
             | if has_body { flags::BODY } else { 0 },
         port: shown.authority.port,
-        http_version: if shown.version == Version::Http10 { 10 } else { 11 },
+        http_version: match shown.version {
+            Version::Http10 => 10,
+            Version::Http11 => 11,
+            Version::Http2 => 20,
+        },
         status: 0,
         body_bytes: match request.framing() {
-            Framing::None => Some(0),
+            Framing::None | Framing::Tunnel => Some(0),
             Framing::Length(bytes) => Some(bytes),
             Framing::Chunked | Framing::UntilClose => None,
         },

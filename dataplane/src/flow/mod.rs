@@ -5,6 +5,8 @@ pub mod open;
 pub mod tie;
 pub mod exchange;
 mod multiplexed;
+pub mod outbound;
+mod tunnel;
 pub mod guest;
 pub mod core;
 pub mod resident;

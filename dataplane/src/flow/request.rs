@@ -12,6 +12,7 @@ use super::{
     core::Core,
     guest::{self, Consulted, GuestError, Shown, Verdict, Wanted},
     open::{Judged, judge},
+    outbound::{Outbound, Speaks},
     resident::Resident,
 };
 use crate::{
@@ -28,7 +29,6 @@ use crate::{
     policy::{Decision, HandlerUse, Injection, Permit, Place, Rules},
     respond::{Blame, Refusal},
     snapshot::{Sandbox, Tables},
-    tls::Protocol,
 };
 use control_wire::policy::OnError;
 
@@ -47,53 +47,6 @@ pub enum Step {
         /// Body.
         body: Vec<u8>,
     },
-}
-
-/// A request that was allowed, rewritten and given its credentials.
-pub struct Outbound {
-    /// Leave to send it.
-    pub permit: Permit,
-    /// Its head, credentials included; wiped when dropped.
-    pub head: Zeroizing<Vec<u8>>,
-    /// Names of the secrets in its head.
-    pub secrets: Vec<Arc<str>>,
-    /// Its method.
-    pub method: String,
-    /// How its body is framed, arriving and leaving.
-    pub framing: Framing,
-    /// What its upstream must speak.
-    pub speaks: Speaks,
-    /// What policy judged, to be judged again when the tables change.
-    pub judged: Judged,
-}
-
-impl Outbound {
-    /// Only what a server may be asked twice is asked twice, and only over a connection that was used before.
-    pub fn is_repeatable(&self) -> bool {
-        self.framing == Framing::None && matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS")
-    }
-}
-
-/// What an upstream must speak for a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaks {
-    /// Either version; HTTP/2 where the upstream has it.
-    Either,
-    /// HTTP/2: gRPC has no other form.
-    Http2,
-    /// HTTP/1.1.
-    Http11,
-}
-
-impl Speaks {
-    /// What is offered to the upstream, the best first.
-    pub fn protocols(self) -> &'static [Protocol] {
-        match self {
-            Self::Either => &[Protocol::Http2, Protocol::Http11],
-            Self::Http2 => &[Protocol::Http2],
-            Self::Http11 => &[Protocol::Http11],
-        }
-    }
 }
 
 /// Where a request came from.
@@ -253,7 +206,11 @@ impl Judge<'_> {
         let mut bytes = Zeroizing::new(Vec::new());
         outgoing.write_to(&mut bytes).map_err(|error| Refusal::from(&error))?;
         let (method, framing) = (outgoing.method().to_owned(), outgoing.framing());
-        let speaks = if head.is_grpc() { Speaks::Http2 } else { Speaks::Either };
+        let speaks = match framing {
+            Framing::Tunnel => Speaks::Http11,
+            _ if head.is_grpc() => Speaks::Http2,
+            _ => Speaks::Either,
+        };
         Ok(Step::Send(Box::new(Outbound { permit, head: bytes, secrets, method, framing, speaks, judged })))
     }
 

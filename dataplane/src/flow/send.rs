@@ -7,8 +7,10 @@ use super::{
     exchange::{Answered, Body, ExchangeError, ReplyTo, Sending, exchange},
     multiplexed,
     open::Hold,
-    request::{Arrived, Outbound, Speaks},
+    outbound::{Outbound, Speaks},
+    request::Arrived,
     resident::Resident,
+    tunnel,
 };
 use crate::{
     audit::Record,
@@ -219,7 +221,11 @@ async fn over_http11(
     let mut inbound = Inbound::default();
     let Outbound { head, method, framing, .. } = outbound;
     let sending = Sending { head, method, framing: *framing, sent };
-    let outcome = exchange(ends, (&wire, &mut inbound), sending, &**fence).await;
+    let upstream = (&*wire, &mut inbound);
+    let outcome = match framing {
+        Framing::Tunnel => tunnel::exchange(ends, upstream, sending, &**fence).await,
+        _ => exchange(ends, upstream, sending, &**fence).await,
+    };
     match &outcome {
         Ok(done) => {
             fence.hold.part();
@@ -290,7 +296,7 @@ async fn unfinished(reply: &ReplyTo, leg: &dyn Leg, error: &ExchangeError, recor
         ExchangeError::Http11Required => (502, "upstream_without_h2", Blame::Upstream),
         ExchangeError::Silent => (504, "upstream_silent", Blame::Upstream),
         ExchangeError::Unanswered(_) => (502, "upstream_closed", Blame::Upstream),
-        ExchangeError::Head(_) => (502, "upstream_malformed", Blame::Upstream),
+        ExchangeError::Head(_) | ExchangeError::Handshake => (502, "upstream_malformed", Blame::Upstream),
         ExchangeError::Broken(_) => (502, "answer_broken", Blame::Upstream),
     };
     if !reply.is_started() && !matches!(error, ExchangeError::ClientGone) {

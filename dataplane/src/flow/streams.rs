@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     http::{
-        Exchange, Leg,
+        Exchange, Framing, Leg,
         h2::{Payload, Pipe, Pump, StreamLeg, StreamOf, request_head, serve},
     },
     limits::{
@@ -131,6 +131,8 @@ async fn shake_hands(admission: &Admission, pipe: Pipe, pump: &Pump) -> Result<C
         .initial_connection_window_size(H2_CONNECTION_WINDOW)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
         .max_send_buffer_size(H2_SEND_BYTES_MAX)
+        // WebSockets (RFC 8441).
+        .enable_connect_protocol()
         .max_pending_accept_reset_streams(H2_RESETS_MAX)
         .max_concurrent_reset_streams(H2_RESETS_MAX)
         .max_local_error_reset_streams(Some(H2_RESETS_MAX));
@@ -158,10 +160,10 @@ async fn stream(arrived: &Arrived<'_>, request: Request<RecvStream>, leg: Stream
     let leg = Rc::new(leg);
     match request_head(&parts, body.is_end_stream()) {
         Ok(head) => {
-            let head_only = head.method() == "HEAD";
+            let (head_only, tunnel) = (head.method() == "HEAD", head.framing() == Framing::Tunnel);
             let (exchange, driver) = Exchange::new(head, Rc::clone(&leg) as Rc<dyn Leg>);
             let path = run(arrived, exchange, &mut record);
-            let ((), served) = zip(path, serve(StreamOf { body, leg, head_only }, driver)).await;
+            let ((), served) = zip(path, serve(StreamOf { body, leg, head_only, tunnel }, driver)).await;
             conclude(&mut record, &served);
         }
         Err(error) => {

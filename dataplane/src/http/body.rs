@@ -163,7 +163,7 @@ impl BodyDecoder {
             Framing::None | Framing::Length(0) => State::Ended,
             Framing::Length(length) => State::Data(length),
             Framing::Chunked => State::Size { value: 0, digits: 0 },
-            Framing::UntilClose => State::UntilClose,
+            Framing::UntilClose | Framing::Tunnel => State::UntilClose,
         };
         BodyDecoder { state, size: 0, line: 0, extension_bytes: 0, payload_bytes: 0, trailers: Vec::new() }
     }
@@ -350,7 +350,7 @@ impl BodyEncoder {
             }
             // Writing to a vector does not fail.
             Framing::Chunked => write!(out, "{payload:x}\r\n").map_err(|_| BodyError::Length)?,
-            Framing::UntilClose => {}
+            Framing::UntilClose | Framing::Tunnel => {}
         }
         Ok(())
     }

@@ -32,6 +32,8 @@ pub trait Transport {
     async fn send(&self, bytes: &[u8]) -> io::Result<()>;
     /// Sends both, in one write where it can.
     async fn send2(&self, first: &[u8], second: &[u8]) -> io::Result<()>;
+    /// Says that nothing more is sent; the other direction may go on.
+    async fn close(&self) -> io::Result<()>;
 }
 
 impl Transport for Wire {
@@ -51,6 +53,10 @@ impl Transport for Wire {
 
     async fn send2(&self, first: &[u8], second: &[u8]) -> io::Result<()> {
         self.send2(first, second).await
+    }
+
+    async fn close(&self) -> io::Result<()> {
+        self.close().await
     }
 }
 
@@ -383,6 +389,9 @@ mod tests {
         async fn send2(&self, first: &[u8], second: &[u8]) -> io::Result<()> {
             self.sent.borrow_mut().extend([first, second].concat());
             self.writes.set(self.writes.get() + 1);
+            Ok(())
+        }
+        async fn close(&self) -> io::Result<()> {
             Ok(())
         }
     }

@@ -28,6 +28,8 @@ pub enum Framing {
     Chunked,
     /// Until the sender closes; only answers may.
     UntilClose,
+    /// Bytes of another protocol until the sender closes, once the answer has agreed to it with 101 (RFC 9110 §7.8).
+    Tunnel,
 }
 
 /// What a parser found at the start of some bytes.
@@ -321,7 +323,7 @@ impl<B: Deref<Target = [u8]>> ResponseHead<B> {
 
     /// An interim answer; another head follows (RFC 9110 §15.2).
     pub fn is_interim(&self) -> bool {
-        self.layout.status < 200
+        self.layout.status < 200 && self.layout.framing != Framing::Tunnel
     }
 
     /// The reason phrase as it was sent, possibly empty, not always UTF-8.

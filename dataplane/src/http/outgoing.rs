@@ -262,7 +262,8 @@ impl<'a> OutgoingRequest<'a> {
     pub fn write_to(&self, out: &mut Vec<u8>) -> Result<(), EditError> {
         const VERSION: &[u8] = b" HTTP/1.1\r\n";
         let line = self.method.len() + 1 + self.path.len() + self.query.length() + VERSION.len();
-        let length = line + self.fields.length() + 2;
+        let switch = if self.framing == Framing::Tunnel { SWITCH } else { b"" };
+        let length = line + self.fields.length() + switch.len() + 2;
         if length > HEAD_BYTES_MAX {
             return Err(EditError::TooLong);
         }
@@ -273,6 +274,7 @@ impl<'a> OutgoingRequest<'a> {
         self.query.write_to(out);
         out.extend_from_slice(VERSION);
         self.fields.write_to(out);
+        out.extend_from_slice(switch);
         out.extend_from_slice(b"\r\n");
         Ok(())
     }
@@ -315,7 +317,7 @@ impl<'a> OutgoingResponse<'a> {
             }
             framing => fields.frame(framing),
         }
-        let keep_alive = keep_alive && framing != Framing::UntilClose;
+        let keep_alive = keep_alive && !matches!(framing, Framing::UntilClose | Framing::Tunnel);
         OutgoingResponse { status, reason: head.reason(), fields, framing, keep_alive, to }
     }
 
@@ -365,6 +367,9 @@ impl<'a> OutgoingResponse<'a> {
         out.extend_from_slice(self.reason);
         out.extend_from_slice(b"\r\n");
         self.fields.write_to(out);
+        if self.framing == Framing::Tunnel {
+            out.extend_from_slice(SWITCH);
+        }
         // An interim answer says nothing about the connection.
         if self.status >= 200 {
             match (self.keep_alive, self.to) {
@@ -381,6 +386,9 @@ impl<'a> OutgoingResponse<'a> {
         Ok(())
     }
 }
+
+/// What is said of the connection where a WebSocket begins (RFC 6455 §4): fields of one hop, so they are written anew.
+const SWITCH: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
 
 /// Tokens of `Connection` that name no field.
 fn says_only_when_to_close(token: &[u8]) -> bool {

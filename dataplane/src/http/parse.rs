@@ -83,11 +83,11 @@ pub(super) fn response<'a>(whole: WholeHead<'a>, method: &str) -> Result<Respons
     if !(100..=599).contains(&status) || !block.starts_with(b"HTTP/1.") {
         return Err(HeadError::StatusLine);
     }
-    if status == 101 {
-        return Err(HeadError::SwitchedProtocols);
-    }
     let fields = spans(block, parsed.headers)?;
-    let (framing, keep_alive) = response_framing(&fields, block, minor, status, method)?;
+    let (framing, keep_alive) = match status {
+        101 => (switched(&fields, block)?, false),
+        _ => response_framing(&fields, block, minor, status, method)?,
+    };
     let layout = ResponseLayout {
         length: block.len(),
         version: version(minor),
@@ -180,6 +180,7 @@ fn request_facts(
     method: &str,
 ) -> Result<RequestFacts, HeadError> {
     let (mut host, mut length, mut chunked, mut expects_continue) = (None, None, false, false);
+    let mut tunnel = false;
     let mut persistence = Persistence::new(minor);
     for (field, (_, value)) in fields.iter(block).zip(&fields.0) {
         if field.is("host") {
@@ -203,7 +204,7 @@ fn request_facts(
             // RFC 9110 §10.1.1: from an HTTP/1.0 client it is ignored.
             expects_continue = minor > 0;
         } else if field.is("upgrade") {
-            check_upgrade(field)?;
+            tunnel |= upgrade(field)?;
         } else if is_disguised_framing(field.name) {
             return Err(HeadError::Framing);
         } else {
@@ -215,6 +216,9 @@ fn request_facts(
         return Err(HeadError::HostMissing);
     }
     let framing = match (length, chunked) {
+        // The handshake of a WebSocket is a GET without a body (RFC 6455 §4.1).
+        (None, false) if tunnel && minor > 0 && persistence.upgrade && method == "GET" => Framing::Tunnel,
+        _ if tunnel => return Err(HeadError::Upgrade),
         (Some(_), true) => return Err(HeadError::Framing),
         (None, true) => Framing::Chunked,
         (Some(length), false) => Framing::Length(length),
@@ -228,11 +232,23 @@ fn request_facts(
     Ok(RequestFacts { host, framing, expects_continue, keep_alive: persistence.keep_alive() })
 }
 
-/// `h2c` is an offer that a server may ignore (RFC 9110 §7.8), and Java's client makes it unasked. Anything else is a
-/// protocol without which the client cannot go on.
-fn check_upgrade(field: Field<'_>) -> Result<(), HeadError> {
+/// Whether a WebSocket is asked for. `h2c` is an offer that a server may ignore (RFC 9110 §7.8), and Java's client makes
+/// it unasked. Anything else is a protocol without which the client cannot go on.
+fn upgrade(field: Field<'_>) -> Result<bool, HeadError> {
+    if field.value.eq_ignore_ascii_case(b"websocket") {
+        return Ok(true);
+    }
     let ignorable = |token: &[u8]| trim(token).eq_ignore_ascii_case(b"h2c") || trim(token).is_empty();
-    if field.value.split(|byte| *byte == b',').all(ignorable) { Ok(()) } else { Err(HeadError::Upgrade) }
+    if field.value.split(|byte| *byte == b',').all(ignorable) { Ok(false) } else { Err(HeadError::Upgrade) }
+}
+
+/// The framing behind a 101: only to a WebSocket is ever switched. Whether it was asked for, the caller knows.
+fn switched(fields: &FieldSpans, block: &[u8]) -> Result<Framing, HeadError> {
+    let mut protocols = fields.iter(block).filter(|field| field.is("upgrade"));
+    match (protocols.next(), protocols.next()) {
+        (Some(one), None) if one.value.eq_ignore_ascii_case(b"websocket") => Ok(Framing::Tunnel),
+        _ => Err(HeadError::SwitchedProtocols),
+    }
 }
 
 /// `Transfer_Encoding` and `Content_Length`: servers behind CGI-like interfaces take `_` for `-`.
@@ -319,11 +335,12 @@ struct Persistence {
     minor: u8,
     close: bool,
     keep: bool,
+    upgrade: bool,
 }
 
 impl Persistence {
     fn new(minor: u8) -> Self {
-        Persistence { minor, close: false, keep: false }
+        Persistence { minor, close: false, keep: false, upgrade: false }
     }
 
     fn see(&mut self, field: Field<'_>) {
@@ -331,6 +348,7 @@ impl Persistence {
             for token in field.value.split(|byte| *byte == b',').map(trim) {
                 self.close |= token.eq_ignore_ascii_case(b"close");
                 self.keep |= token.eq_ignore_ascii_case(b"keep-alive");
+                self.upgrade |= token.eq_ignore_ascii_case(b"upgrade");
             }
         }
     }

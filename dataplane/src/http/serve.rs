@@ -108,24 +108,29 @@ pub async fn serve<T: Transport>(
     driver: Driver<Slice<T::Chunk>, Answer<T::Chunk>>,
 ) -> Served {
     let mut decoder = BodyDecoder::new(about.framing);
-    let (uploaded, payload) = (Cell::new(decoder.is_ended()), Cell::new(0));
+    let (uploaded, answered, payload) = (Cell::new(decoder.is_ended()), Cell::new(false), Cell::new(0));
     let Driver { body, reply } = driver;
-    let writer = Writer { wire, about, uploaded: &uploaded, payload: &payload };
+    let writer = Writer { wire, about, uploaded: &uploaded, answered: &answered, payload: &payload };
     let feeding = async {
-        let gone = feed(wire, inbound, &mut decoder, (&body, &reply), &uploaded).await;
-        Err(ServeError::ClientGone(gone))
+        let tunnel = (about.framing == Framing::Tunnel).then_some(&answered);
+        let gone = feed(wire, inbound, &mut decoder, (&body, &reply), (&uploaded, tunnel)).await;
+        match answered.get() && uploaded.get() {
+            true => Ok(false),
+            false => Err(ServeError::ClientGone(gone)),
+        }
     };
     let outcome = or(writer.write(&reply), feeding).await;
     Served { outcome, payload_bytes: payload.get() }
 }
 
-/// Feeds the body as it is wanted, then watches the client. Ends only when the client is gone.
+/// Feeds the body as it is wanted, then watches the client. Ends only when the client is gone; in a tunnel that is also
+/// how its half ends.
 async fn feed<T: Transport>(
     wire: &T,
     inbound: &mut Inbound<T::Chunk>,
     decoder: &mut BodyDecoder,
     (body, reply): (&BodyWriter<Slice<T::Chunk>>, &Replies<T::Chunk>),
-    uploaded: &Cell<bool>,
+    (uploaded, tunnel): (&Cell<bool>, Option<&Cell<bool>>),
 ) -> Option<io::Error> {
     let mut fed = uploaded.get();
     while !fed {
@@ -157,6 +162,11 @@ async fn feed<T: Transport>(
         // Cancelled between question and answer: the next turn of the loop finds out.
         let _cancelled = body.put(piece);
     }
+    match tunnel.map(Cell::get) {
+        Some(true) => return None,
+        Some(false) => return pending().await,
+        None => {}
+    }
     match inbound.wait(wire).await {
         // A pipelined request: the client is taken to be there.
         Ok(true) => pending().await,
@@ -173,6 +183,8 @@ struct Writer<'a, T> {
     wire: &'a T,
     about: About,
     uploaded: &'a Cell<bool>,
+    /// The answer of a tunnel has ended, and the client may go on.
+    answered: &'a Cell<bool>,
     payload: &'a Cell<u64>,
 }
 
@@ -212,10 +224,20 @@ impl<T: Transport> Writer<'_, T> {
                 ReplyPiece::End(trailers) => {
                     encoder.finish(trailers.as_ref(), &mut frame)?;
                     self.send(reply, &mut frame, &[]).await?;
+                    if leaving == Framing::Tunnel && !self.uploaded.get() {
+                        return self.half_close().await;
+                    }
                     return Ok(goes_on);
                 }
             }
         }
+    }
+
+    /// Ends our half of a tunnel; who feeds the client's half ends the rest.
+    async fn half_close(&self) -> Result<bool, ServeError> {
+        self.wire.close().await.map_err(|error| ServeError::ClientGone(Some(error)))?;
+        self.answered.set(true);
+        pending().await
     }
 
     /// Appends a head; gives its body's framing and whether another request may follow.

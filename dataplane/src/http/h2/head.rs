@@ -2,9 +2,12 @@
 
 use std::{io::Write as _, rc::Rc};
 
+use ::h2::ext::Protocol;
 use ::http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, request::Parts,
 };
+
+use data_encoding::BASE64;
 
 use crate::http::{
     edit::EditError,
@@ -21,7 +24,8 @@ use crate::tls::Chunk;
 /// A request's head. `ended` says that no body follows.
 ///
 /// It is written as HTTP/1.1 in absolute form, so that scheme and authority are compared as those of a proxy's request
-/// are, and read by the same parser. The crumbs of `Cookie` are joined (RFC 9113 §8.2.3).
+/// are, and read by the same parser. The crumbs of `Cookie` are joined (RFC 9113 §8.2.3). The CONNECT of a WebSocket
+/// (RFC 8441) becomes its handshake.
 ///
 /// # Errors
 /// [`HeadError`], as for HTTP/1.1; also for what cannot be said in it.
@@ -32,11 +36,19 @@ pub fn request_head(parts: &Parts, ended: bool) -> Result<RequestHead<Block<Chun
     let field = parts.headers.get("host").map(HeaderValue::as_bytes);
     let host = authority.map(str::as_bytes).or(field).ok_or(HeadError::HostMissing)?;
     let path = uri.path_and_query().map_or("", |path| path.as_str());
+    let tunnel = parts.method == Method::CONNECT && parts.extensions.get::<Protocol>().is_none();
     // Writing to a vector does not fail.
-    let _written = write!(text, "{} ", parts.method);
-    if path != "*" {
+    let switches = parts.extensions.get::<Protocol>();
+    if switches.is_some_and(|protocol| protocol.as_str() != "websocket") {
+        return Err(HeadError::Upgrade);
+    }
+    let method = if switches.is_some() { "GET" } else { parts.method.as_str() };
+    let _written = write!(text, "{method} ");
+    if path != "*" && !tunnel {
         let scheme = uri.scheme_str().ok_or(HeadError::Scheme)?;
         let _written = write!(text, "{scheme}://");
+    }
+    if path != "*" {
         text.extend_from_slice(host);
     }
     text.extend_from_slice(path.as_bytes());
@@ -54,7 +66,10 @@ pub fn request_head(parts: &Parts, ended: bool) -> Result<RequestHead<Block<Chun
     if !crumbs.is_empty() {
         line(&mut text, b"cookie", &crumbs.join(&b"; "[..]));
     }
-    if !ended && !parts.headers.contains_key("content-length") {
+    if switches.is_some() {
+        text.extend_from_slice(b"Connection: Upgrade\r\nUpgrade: websocket\r\n");
+        line(&mut text, b"Sec-WebSocket-Key", key()?.as_bytes());
+    } else if !ended && !tunnel && !parts.headers.contains_key("content-length") {
         line(&mut text, b"transfer-encoding", b"chunked");
     }
     text.extend_from_slice(b"\r\n");
@@ -65,6 +80,13 @@ pub fn request_head(parts: &Parts, ended: bool) -> Result<RequestHead<Block<Chun
         }
         _ => Err(HeadError::Field),
     }
+}
+
+/// A key of a handshake (RFC 6455 §4.1).
+fn key() -> Result<String, HeadError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| HeadError::Upgrade)?;
+    Ok(BASE64.encode(&bytes))
 }
 
 /// A request as it goes to an upstream, from its head as HTTP/1.1 writes it. One that is `secret`, since it carries
@@ -140,7 +162,15 @@ pub fn response(answer: &Answer<Chunk>, head_only: bool) -> Result<(Response<()>
     let (status, fields, framing) = match answer {
         Answer::Upstream(head) => {
             let outgoing = OutgoingResponse::new(head, Version::Http2, true);
-            (outgoing.status(), fields(outgoing.fields())?, outgoing.framing())
+            let mut fields = fields(outgoing.fields())?;
+            match outgoing.framing() {
+                // RFC 8441 §5: a success says it all.
+                Framing::Tunnel => {
+                    fields.remove("sec-websocket-accept");
+                    (200, fields, Framing::Tunnel)
+                }
+                framing => (outgoing.status(), fields, framing),
+            }
         }
         Answer::Own(own) => {
             let mut fields = fields(

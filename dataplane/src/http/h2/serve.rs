@@ -31,6 +31,8 @@ pub struct StreamOf {
     pub leg: Rc<StreamLeg>,
     /// The answer is to a HEAD, and has no body.
     pub head_only: bool,
+    /// Another protocol is asked for: the halves end on their own.
+    pub tunnel: bool,
 }
 
 /// Serves an exchange to the end of its answer. Body and answer go at once. A stream whose answer does not become whole
@@ -39,10 +41,14 @@ pub async fn serve(mut stream: StreamOf, driver: Driver<Slice<Chunk>, Answer<Chu
     let payload = Cell::new(0);
     let Driver { body, reply } = driver;
     let leg = Rc::clone(&stream.leg);
-    let writer = Writer { leg: &leg, head_only: stream.head_only, payload: &payload };
+    let halves = Halves { uploaded: Cell::new(!stream.tunnel), answered: Cell::new(false) };
+    let writer = Writer { leg: &leg, head_only: stream.head_only, payload: &payload, halves: &halves };
     let feeding = async {
-        or(feed(&mut stream.body, &body), poll_fn(|cx| leg.poll_left(cx))).await;
-        Err(ServeError::ClientGone(None))
+        or(feed(&mut stream.body, &body, &halves), poll_fn(|cx| leg.poll_left(cx))).await;
+        match halves.uploaded.get() && halves.answered.get() {
+            true => Ok(()),
+            false => Err(ServeError::ClientGone(None)),
+        }
     };
     let outcome = or(writer.write(&reply), feeding).await;
     match &outcome {
@@ -53,8 +59,14 @@ pub async fn serve(mut stream: StreamOf, driver: Driver<Slice<Chunk>, Answer<Chu
     Served { outcome: outcome.map(|()| true), payload_bytes: payload.get() }
 }
 
-/// Feeds the body as it is wanted. Ends only when the client is gone.
-async fn feed(stream: &mut RecvStream, body: &BodyWriter<Slice<Chunk>>) {
+/// Which halves of a tunnel have ended. Of all else only the answer's end counts.
+struct Halves {
+    uploaded: Cell<bool>,
+    answered: Cell<bool>,
+}
+
+/// Feeds the body as it is wanted. Ends only when the client is gone, or when its half was the last of a tunnel.
+async fn feed(stream: &mut RecvStream, body: &BodyWriter<Slice<Chunk>>, halves: &Halves) {
     loop {
         let Ok(released) = body.ready().await else {
             // Nobody wants the rest; when the answer is whole, h2 tells the client so (RFC 9113 §8.1).
@@ -75,7 +87,11 @@ async fn feed(stream: &mut RecvStream, body: &BodyWriter<Slice<Chunk>>) {
         // Cancelled between question and answer: the next turn of the loop finds out.
         let _cancelled = body.put(piece);
         if ended {
-            return pending().await;
+            halves.uploaded.set(true);
+            if !halves.answered.get() {
+                pending::<()>().await;
+            }
+            return;
         }
     }
 }
@@ -89,6 +105,7 @@ struct Writer<'a> {
     leg: &'a StreamLeg,
     head_only: bool,
     payload: &'a Cell<u64>,
+    halves: &'a Halves,
 }
 
 impl Writer<'_> {
@@ -115,7 +132,11 @@ impl Writer<'_> {
                     self.leg.send_all(data, reply.gate().as_ref(), self.payload).await?;
                 }
                 ReplyPiece::End(_) if ended => return Ok(()),
-                ReplyPiece::End(trailers) => return Ok(self.leg.finish(trailers.as_ref())?),
+                ReplyPiece::End(trailers) => {
+                    self.leg.finish(trailers.as_ref())?;
+                    self.halves.answered.set(true);
+                    return if self.halves.uploaded.get() { Ok(()) } else { pending().await };
+                }
             }
         }
     }

@@ -50,6 +50,8 @@ fn ambiguous_heads_are_refused() {
         ("Host: a\r\n: b\r\n", Field),
         ("Host: a\r\nB(: b\r\n", Field),
         ("Host: a\r\nUpgrade: websocket\r\n", Upgrade),
+        ("Host: a\r\nConnection: upgrade\r\nUpgrade: websocket, x\r\n", Upgrade),
+        ("Host: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n", Upgrade),
         ("Host: a\r\nExpect: 200-ok\r\n", Expectation),
     ] {
         assert_eq!(get(fields).err(), Some(error), "{fields:?}");

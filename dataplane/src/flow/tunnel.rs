@@ -1,0 +1,113 @@
+//! A WebSocket at its upstream: a handshake in HTTP/1.1, then bytes both ways until both sides have ended.
+
+use std::cell::Cell;
+
+use aws_lc_rs::digest;
+use data_encoding::BASE64;
+use futures_lite::future::{or, try_zip};
+
+use super::exchange::{
+    AnswerHead, Answered, Body, ExchangeError, ReplyTo, Sending, answer_head, hand_over, upload_error,
+};
+use crate::{
+    http::{
+        Answer, BodyDecoder, BodyPiece, Framing, Gate, Parsed, ReplyPiece,
+        h1::{H1Error, Inbound},
+        parse_request,
+    },
+    limits::BODY_SILENCE,
+    ring::timeout,
+    tls::{Chunk, Wire},
+};
+
+/// Sends the handshake and hands its answer over; where the upstream agrees, relays until both sides have ended.
+///
+/// # Errors
+/// [`ExchangeError`]; the upstream's connection is of no further use, with or without one.
+pub async fn exchange(
+    (body, reply): (&mut Body, &ReplyTo),
+    (wire, inbound): (&Wire, &mut Inbound<Chunk>),
+    sending: Sending<'_>,
+    gate: &dyn Gate,
+) -> Result<Answered, ExchangeError> {
+    let Sending { head: asked, method, sent, .. } = sending;
+    if !gate.is_open() {
+        return Err(ExchangeError::Revoked);
+    }
+    wire.send(asked).await.map_err(|error| ExchangeError::Unanswered(Some(error)))?;
+    let left = async {
+        reply.cancelled().await;
+        Err(ExchangeError::ClientGone)
+    };
+    let head = or(answer_head(wire, inbound, method, reply), left).await?;
+    let status = head.status();
+    if head.framing() != Framing::Tunnel {
+        let (status, _) = hand_over(head, wire, inbound, reply).await?;
+        return Ok(Answered { status, upstream_goes_on: false });
+    }
+    if !agrees(asked, &head) {
+        return Err(ExchangeError::Handshake);
+    }
+    reply.send(ReplyPiece::Head(Answer::Upstream(head))).await.map_err(|_| ExchangeError::ClientGone)?;
+    let pieces = Cell::new(0);
+    try_zip(up(body, wire, gate, (sent, &pieces)), down(wire, inbound, reply, &pieces)).await?;
+    Ok(Answered { status, upstream_goes_on: false })
+}
+
+/// Whether the answer was made for this handshake (RFC 6455 §4.1): what only echoes is no WebSocket server. Clients of
+/// HTTP/2 do not look, since they sent no key (RFC 8441 §5).
+fn agrees(asked: &[u8], answer: &AnswerHead) -> bool {
+    let Ok(Parsed::Complete { head, .. }) = parse_request(asked) else { return false };
+    let key = head.field("sec-websocket-key").unwrap_or_default();
+    let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
+    let accepted = answer.field("sec-websocket-accept");
+    accepted == Some(BASE64.encode(digest.as_ref()).as_bytes())
+}
+
+/// RFC 6455 §1.3.
+const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The client's half, to its end, of which the upstream is told.
+async fn up(
+    body: &mut Body,
+    wire: &Wire,
+    gate: &dyn Gate,
+    (sent, pieces): (&Cell<u64>, &Cell<u64>),
+) -> Result<(), ExchangeError> {
+    let broken = |error| ExchangeError::Broken(Some(H1Error::Io(error)));
+    loop {
+        let BodyPiece::Data(data) = body.next().await.map_err(upload_error)? else {
+            return wire.close().await.map_err(broken);
+        };
+        if !gate.is_open() {
+            return Err(ExchangeError::Revoked);
+        }
+        pieces.set(pieces.get() + 1);
+        wire.send(&data).await.map_err(broken)?;
+        sent.set(sent.get() + data.len() as u64);
+    }
+}
+
+/// The upstream's half, to its end. It may be silent for as long as the client is not.
+async fn down(
+    wire: &Wire,
+    inbound: &mut Inbound<Chunk>,
+    reply: &ReplyTo,
+    pieces: &Cell<u64>,
+) -> Result<(), ExchangeError> {
+    let gone = |_| ExchangeError::ClientGone;
+    let mut decoder = BodyDecoder::new(Framing::Tunnel);
+    loop {
+        let before = pieces.get();
+        let piece = match timeout(BODY_SILENCE, inbound.next_piece(wire, &mut decoder)).await {
+            Err(_) if pieces.get() > before => continue,
+            Err(_) => return Err(ExchangeError::Broken(None)),
+            Ok(Err(error)) => return Err(ExchangeError::Broken(Some(error))),
+            Ok(Ok(piece)) => piece,
+        };
+        match piece {
+            BodyPiece::Data(data) => reply.send(ReplyPiece::Data(data)).await.map_err(gone)?,
+            BodyPiece::End(end) => return reply.send(ReplyPiece::End(end)).await.map_err(gone),
+        }
+    }
+}

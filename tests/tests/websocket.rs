@@ -1,0 +1,212 @@
+//! WebSockets over both versions: the handshake is a request like every other, what follows are bytes both ways.
+
+use std::io::{self, Read, Write};
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use data_encoding::BASE64;
+use h2::{Reason, ext::Protocol};
+use http::Method;
+use tests::{
+    gateway::{Gateway, SECRET, Tls, policy, read_head},
+    http2::{Client, next, run},
+    origin::{Duplex, Origin},
+};
+
+/// RFC 6455 §1.3.
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+fn field<'a>(head: &'a str, name: &str) -> &'a str {
+    let lines = head.lines().filter_map(|line| line.split_once(':'));
+    lines
+        .filter(|(found, _)| found.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
+        .next()
+        .unwrap_or("")
+}
+
+/// Agrees to a handshake that carries its credential, then says everything back, and at the client's end `last`.
+fn echo(wire: &mut dyn Duplex) -> io::Result<()> {
+    let head = read_head(&mut &mut *wire);
+    let asked = (field(&head, "connection"), field(&head, "upgrade"), field(&head, "authorization"));
+    if asked != ("Upgrade", "websocket", &format!("Bearer {SECRET}")) {
+        return wire.write_all(format!("HTTP/1.1 400 {head:?}\r\nContent-Length: 0\r\n\r\n").as_bytes());
+    }
+    let key = format!("{}{GUID}", field(&head, "sec-websocket-key"));
+    let accept = BASE64.encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes()).as_ref());
+    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+    wire.write_all(format!("{head}Sec-WebSocket-Accept: {accept}\r\n\r\nhello").as_bytes())?;
+    let mut bytes = [0; 4096];
+    loop {
+        match wire.read(&mut bytes)? {
+            0 => {
+                wire.write_all(b"last")?;
+                return wire.end();
+            }
+            count => wire.write_all(&bytes[..count])?,
+        }
+    }
+}
+
+fn setup(script: fn(&mut dyn Duplex) -> io::Result<()>) -> (Origin, Gateway, u16) {
+    let origin = Origin::wire(&["origin.test"], script);
+    let gateway = Gateway::start(1, &origin);
+    let port = origin.address.port();
+    (origin, gateway, port)
+}
+
+/// Asks for a WebSocket in HTTP/1.1; gives the head of the answer.
+fn shake(stream: &mut Tls, port: u16, upgrade: &str) -> String {
+    let request = format!(
+        "GET /socket HTTP/1.1\r\nHost: origin.test:{port}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {upgrade}\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("the gateway reads");
+    read_head(stream)
+}
+
+fn read(stream: &mut Tls, count: usize) -> String {
+    let mut bytes = vec![0; count];
+    stream.read_exact(&mut bytes).expect("as many bytes");
+    String::from_utf8(bytes).expect("text")
+}
+
+#[test]
+fn bytes_pass_both_ways_and_each_half_ends_on_its_own() {
+    let (_origin, gateway, port) = setup(echo);
+    let mut stream = gateway.tls("origin.test", port);
+    let head = shake(&mut stream, port, "websocket");
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert_eq!(field(&head, "sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    assert_eq!((field(&head, "connection"), field(&head, "upgrade")), ("Upgrade", "websocket"));
+    assert_eq!(read(&mut stream, 5), "hello");
+    for text in ["one", "two"] {
+        stream.write_all(text.as_bytes()).unwrap();
+        assert_eq!(read(&mut stream, 3), text);
+    }
+    stream.conn.send_close_notify();
+    stream.flush().unwrap();
+    let mut rest = String::new();
+    stream.read_to_string(&mut rest).expect("an end, not a cut");
+    assert_eq!(rest, "last");
+    drop(stream);
+    let record = &gateway.records(1)[0];
+    assert_eq!((&record["verdict"], &record["status"]), (&"allowed".into(), &101.into()));
+    assert_eq!((&record["bytesUp"], &record["bytesDown"]), (&6.into(), &15.into()));
+}
+
+#[test]
+fn over_http_2_the_same_is_a_stream() {
+    let (_origin, gateway, port) = setup(echo);
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", port).await;
+        // What the gateway offers is known when its first answer is here.
+        assert_eq!(client.get("/nothing").await.head.status().as_u16(), 400);
+        assert!(client.requests.is_extended_connect_protocol_enabled());
+        let mut request = client.request("CONNECT", "/socket");
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        request.headers_mut().insert("sec-websocket-version", "13".parse().unwrap());
+        let (answer, mut up) = client.send(request, false).await;
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status().as_u16(), 200);
+        assert!(answer.headers().get("sec-websocket-accept").is_none());
+        let mut down = answer.into_body();
+        assert_eq!(next(&mut down).await.unwrap().unwrap(), "hello");
+        up.send_data(Bytes::from_static(b"one"), false).unwrap();
+        assert_eq!(next(&mut down).await.unwrap().unwrap(), "one");
+        up.send_data(Bytes::new(), true).unwrap();
+        assert_eq!(next(&mut down).await.unwrap().unwrap(), "last");
+        assert!(next(&mut down).await.is_none());
+    });
+    gateway.records(2);
+}
+
+#[test]
+fn a_change_of_policy_cuts_a_websocket() {
+    let (_origin, mut gateway, port) = setup(echo);
+    let mut stream = gateway.tls("origin.test", port);
+    assert!(shake(&mut stream, port, "websocket").starts_with("HTTP/1.1 101 "));
+    assert_eq!(read(&mut stream, 5), "hello");
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", port).await;
+        client.get("/nothing").await;
+        let mut request = client.request("CONNECT", "/socket");
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        let (answer, _up) = client.send(request, false).await;
+        let mut down = answer.await.unwrap().into_body();
+        assert_eq!(next(&mut down).await.unwrap().unwrap(), "hello");
+        gateway.apply(vec![policy("[]")]);
+        assert_eq!(next(&mut down).await.unwrap().unwrap_err().reason(), Some(Reason::CANCEL));
+    });
+    assert!(stream.read(&mut [0]).is_err(), "cut, not ended");
+    drop(stream);
+    let verdicts: Vec<_> = gateway.records(3).iter().map(|record| record["verdict"].clone()).collect();
+    assert_eq!(verdicts.iter().filter(|verdict| **verdict == "cut").count(), 2, "{verdicts:?}");
+}
+
+#[test]
+fn an_upstream_that_agrees_to_something_else_is_refused() {
+    let answers: [fn(&mut dyn Duplex) -> io::Result<()>; 3] = [
+        |wire| {
+            read_head(&mut &mut *wire);
+            let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
+            wire.write_all(format!("{head}Sec-WebSocket-Accept: AAAA\r\n\r\nhello").as_bytes())
+        },
+        |wire| {
+            read_head(&mut &mut *wire);
+            wire.write_all(
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: other\r\n\r\n",
+            )
+        },
+        |wire| {
+            read_head(&mut &mut *wire);
+            wire.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        },
+    ];
+    for answer in answers {
+        let (_origin, gateway, port) = setup(answer);
+        let mut stream = gateway.tls("origin.test", port);
+        let head = shake(&mut stream, port, "websocket");
+        assert!(head.starts_with("HTTP/1.1 502 ") && head.contains("upstream_malformed"), "{head}");
+        drop(stream);
+        gateway.records(1);
+    }
+}
+
+#[test]
+fn an_upstream_that_does_not_agree_answers_as_to_any_request() {
+    let (_origin, gateway, port) = setup(|wire| {
+        read_head(&mut &mut *wire);
+        wire.write_all(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno")
+    });
+    let mut stream = gateway.tls("origin.test", port);
+    let head = shake(&mut stream, port, "websocket");
+    assert!(head.starts_with("HTTP/1.1 426 ") && field(&head, "connection") == "close", "{head}");
+    assert_eq!(read(&mut stream, 2), "no");
+    drop(stream);
+    gateway.records(1);
+}
+
+#[test]
+fn other_protocols_and_tunnels_in_streams_are_refused() {
+    let (origin, gateway, port) = setup(|_| Ok(()));
+    let mut stream = gateway.tls("origin.test", port);
+    let head = shake(&mut stream, port, "tcp");
+    assert!(head.starts_with("HTTP/1.1 501 ") && head.contains("upgrade_not_served"), "{head}");
+    drop(stream);
+    run(async {
+        let mut client = Client::connect(&gateway, "denied.test", port).await;
+        client.get("/").await;
+        let mut request = client.request("CONNECT", "/");
+        request.extensions_mut().insert(Protocol::from_static("connect-udp"));
+        let (answer, _up) = client.send(request, false).await;
+        assert_eq!(answer.await.unwrap().status().as_u16(), 501);
+        let mut plain = http::Request::new(());
+        *plain.method_mut() = Method::CONNECT;
+        *plain.uri_mut() = "elsewhere.test:443".parse().unwrap();
+        let (answer, _up) = client.send(plain, false).await;
+        assert_eq!(answer.await.unwrap().status().as_u16(), 501);
+    });
+    assert_eq!(origin.connections(), 0);
+    gateway.records(4);
+}
