@@ -102,10 +102,14 @@ fn begin(args: &RunArgs, records: &Records) -> Result<(Gate, Room), Fault> {
     Ok((Gate::Own(Box::new(gateway)), room))
 }
 
-/// A gateway that runs, and the sandbox.
+/// A gateway that runs, and the sandbox, which is made meanwhile.
 fn via(socket: &Path) -> Result<(Gate, Room), Fault> {
-    let running = Running::find(socket)?;
-    let sandbox = Sandbox::make().map_err(|error| match error {
+    let (found, made) = std::thread::scope(|scope| {
+        let making = scope.spawn(Sandbox::make);
+        (Running::find(socket), making.join())
+    });
+    let running = found?;
+    let sandbox = made.unwrap_or(Err(SandboxError::Lost)).map_err(|error| match error {
         SandboxError::Refused(refusal) => Fault::from(format!("{refusal}; --via needs a sandbox")),
         error => error.into(),
     })?;
