@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,6 +14,7 @@ use crate::sandbox::Lender;
 
 /// What of a question is shown.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Question {
     id: String,
     sandbox: String,
@@ -20,6 +23,7 @@ struct Question {
     host: String,
     port: u16,
     path: String,
+    timeout_ms: u64,
 }
 
 /// What a person says.
@@ -57,7 +61,8 @@ async fn attend(client: &Client, sandbox: &str, lender: &Lender) -> Result<(), C
 
 async fn answer(client: &Client, lender: &Lender, question: &Question) -> Result<(), ClientError> {
     let Some(terminal) = lender.borrow() else { return Ok(()) };
-    let Ok(said) = put(terminal.file(), question) else { return Ok(()) };
+    // It was denied when its time was over, or there is nobody to ask.
+    let Ok(Some(said)) = put(terminal.file(), question) else { return Ok(()) };
     let body = match said {
         Said::Once => json!({ "verdict": "allow", "scope": "once" }),
         Said::Host => json!({ "verdict": "allow", "scope": "host" }),
@@ -75,23 +80,39 @@ async fn answer(client: &Client, lender: &Lender, question: &Question) -> Result
     }
 }
 
-/// Writes the question and reads until there is an answer. The end of the input is a no.
-fn put(mut terminal: &File, question: &Question) -> std::io::Result<Said> {
+/// Writes the question and reads until there is an answer, or none in time. The end of the input is a no.
+fn put(mut terminal: &File, question: &Question) -> std::io::Result<Option<Said>> {
     let Question { method, scheme, host, port, path, .. } = question;
+    let until = Instant::now() + Duration::from_millis(question.timeout_ms);
     let shown = visible(&format!("{method} {scheme}://{host}:{port}{path}"));
-    let mut lines = BufReader::new(terminal).lines();
+    let mut input = BufReader::new(terminal);
     loop {
         write!(
             terminal,
             "\noutgate: may the program send {shown}?\n[o]nce, this [h]ost from now on, [d]eny: "
         )?;
-        match lines.next().transpose()? {
-            None => return Ok(Said::Deny),
-            Some(line) => {
-                if let Some(said) = understood(&line) {
-                    return Ok(said);
-                }
-            }
+        if input.buffer().is_empty() && !comes(terminal, until)? {
+            writeln!(terminal, "\noutgate: nobody answered, so it was denied")?;
+            return Ok(None);
+        }
+        let mut line = String::new();
+        if input.read_line(&mut line)? == 0 {
+            return Ok(Some(Said::Deny));
+        }
+        if let Some(said) = understood(&line) {
+            return Ok(Some(said));
+        }
+    }
+}
+
+/// Waits for a line, or the end of the time. Everything inside stands still meanwhile.
+fn comes(terminal: &File, until: Instant) -> std::io::Result<bool> {
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = Timespec::try_from(left).map_err(std::io::Error::other)?;
+        match poll(&mut [PollFd::new(terminal, PollFlags::IN)], Some(&left)) {
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return Ok(ready? > 0),
         }
     }
 }
@@ -112,6 +133,10 @@ fn visible(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
 
     #[test]
@@ -122,6 +147,35 @@ mod tests {
         for line in ["", "y", "yes", "hostile", "onceh"] {
             assert_eq!(understood(line), None, "{line}");
         }
+    }
+
+    /// Asks at a line whose other end types this, and says what was shown too.
+    fn asked(typed: &str, timeout_ms: u64, ends: bool) -> (Option<Said>, String) {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        theirs.write_all(typed.as_bytes()).unwrap();
+        if ends {
+            theirs.shutdown(std::net::Shutdown::Write).unwrap();
+        }
+        let question = json!({ "id": "q", "method": "GET", "scheme": "https", "host": "a.example", "port": 443,
+                               "path": "/", "timeoutMs": timeout_ms });
+        let terminal = File::from(OwnedFd::from(ours));
+        let said = put(&terminal, &serde_json::from_value(question).unwrap()).unwrap();
+        drop(terminal);
+        let mut shown = String::new();
+        theirs.read_to_string(&mut shown).unwrap();
+        (said, shown)
+    }
+
+    #[test]
+    fn a_question_is_asked_until_it_is_answered_or_its_time_is_over() {
+        let (said, shown) = asked("what?\n\nonce\nhost\n", 20_000, false);
+        assert_eq!(
+            (said, shown.matches("may the program send GET https://a.example:443/?").count()),
+            (Some(Said::Once), 3)
+        );
+        assert_eq!(asked("", 20_000, true).0, Some(Said::Deny));
+        let (said, shown) = asked("", 1, false);
+        assert!(said.is_none() && shown.ends_with("nobody answered, so it was denied\n"), "{shown}");
     }
 
     #[test]

@@ -18,6 +18,7 @@ use rustix::process::{
 };
 
 use super::exposed::Exposed;
+use super::freeze::Freeze;
 use super::namespace::{self, Shown};
 use super::refusal::{Machine, Refusal};
 use super::terminal::Terminal;
@@ -229,8 +230,9 @@ fn become_program(furnished: &Furnished, mut tell: impl Write) -> ! {
 fn attend(socket: &OwnedFd, program: Pid) -> ExitCode {
     let Ok(orders) = socket.try_clone() else { return ExitCode::from(FAILED) };
     std::thread::spawn(move || {
+        let mut freeze = Freeze::default();
         while let Ok(Some((order, _))) = hear::<Order>(&orders) {
-            obey(&order, program);
+            obey(&order, program, &mut freeze);
         }
         // `run` is gone, or wants no more of this.
         std::process::exit(i32::from(FAILED));
@@ -258,7 +260,7 @@ fn ended(status: WaitStatus) -> Option<End> {
     status.terminating_signal().map(|signal| End::Killed { signal })
 }
 
-fn obey(order: &Order, program: Pid) {
+fn obey(order: &Order, program: Pid, freeze: &mut Freeze) {
     match order {
         Order::Start => {}
         // It may have ended meanwhile; its number is not used again before this process ends too.
@@ -267,13 +269,12 @@ fn obey(order: &Order, program: Pid) {
                 let _ended = kill_process(program, signal);
             }
         }
-        Order::Pause => {
-            let _ended = kill_process_group(program, Signal::STOP);
-        }
+        Order::Pause => freeze.stop(),
         Order::Resume { foreground } => {
             if *foreground && let Some(terminal) = Terminal::open() {
                 terminal.give(program);
             }
+            freeze.go_on();
             // Its group has its number, unless it has taken another: then its own is asked.
             if kill_process_group(program, Signal::CONT).is_err() {
                 let _ended = kill_process(program, Signal::CONT);

@@ -27,7 +27,7 @@ struct State {
     /// The program, or whoever it was lent to.
     given: bool,
     lent: bool,
-    /// The program wanted it meanwhile, and was stopped.
+    /// The program stands still.
     stopped: bool,
 }
 
@@ -52,12 +52,17 @@ impl Desk {
         state.lent
     }
 
-    /// Whoever waits in a read keeps what comes next, though the terminal is no longer its own. Stopped and continued,
-    /// it begins that read anew, and is stopped for it until the terminal comes back.
-    fn interrupt_reads(&self) {
+    /// Stops everything inside. Whoever waits in a read would keep what comes next, though the terminal is no longer
+    /// its own; whoever writes could draw over the question; and a process that ignores the signal for that may take
+    /// the foreground (tcsetpgrp(3)).
+    fn freeze(&self) {
         let _gone = say(&*self.socket, &Order::Pause, &[]);
-        // One that does not stop in time has ended, or is stopped already.
+        // One that does not stop in time has ended.
         drop(self.stop.wait_timeout_while(self.state(), PAUSE_TIME, |state| !state.stopped));
+    }
+
+    /// Lets everything go on; who had the terminal has it already.
+    fn thaw(&self) {
         let _gone = say(&*self.socket, &Order::Resume { foreground: false }, &[]);
     }
 
@@ -72,8 +77,8 @@ impl Desk {
 pub struct Lender(pub(super) Arc<Desk>);
 
 impl Lender {
-    /// Takes the terminal for as long as the answer lives, in the state in which people type lines; a program that
-    /// reads from it meanwhile waits. `None` where the program does not have it either: without one, in the background,
+    /// Takes the terminal for as long as the answer lives, in the state in which people type lines; everything inside
+    /// stands still meanwhile, and what was typed before is dropped. `None` where the program does not have it either: without one, in the background,
     /// or lent already.
     pub fn borrow(&self) -> Option<Lent> {
         let mut state = self.0.state();
@@ -81,17 +86,24 @@ impl Lender {
             return None;
         }
         let terminal = Terminal::open()?;
-        let (group, modes) = (tcgetpgrp(terminal.file()).ok()?, tcgetattr(terminal.file()).ok()?);
         state.lent = true;
+        state.stopped = false;
         drop(state);
+        // First of all: who reads from a terminal that is taken away would be stopped by that.
+        self.0.freeze();
+        let found = tcgetpgrp(terminal.file()).and_then(|group| Ok((group, tcgetattr(terminal.file())?)));
+        let Ok((group, modes)) = found else {
+            self.0.state().lent = false;
+            self.0.thaw();
+            return None;
+        };
         terminal.take();
-        self.0.interrupt_reads();
         let mut lines = modes.clone();
         lines.input_modes |= InputModes::ICRNL;
         lines.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;
         lines.local_modes |= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
-        // Where that fails, the answer is typed unseen.
-        let _unseen = tcsetattr(terminal.file(), OptionalActions::Drain, &lines);
+        // What was typed for the program is no answer. Where that fails, the answer is typed unseen.
+        let _unseen = tcsetattr(terminal.file(), OptionalActions::Flush, &lines);
         Some(Lent { desk: Arc::clone(&self.0), terminal, group, modes })
     }
 }
@@ -121,8 +133,7 @@ impl Drop for Lent {
         }
         let _unseen = tcsetattr(self.terminal.file(), OptionalActions::Drain, &self.modes);
         self.terminal.give(self.group);
-        if std::mem::take(&mut state.stopped) {
-            let _gone = say(&*self.desk.socket, &Order::Resume { foreground: true }, &[]);
-        }
+        drop(state);
+        self.desk.thaw();
     }
 }

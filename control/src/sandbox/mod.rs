@@ -36,6 +36,7 @@ pub mod credentials;
 mod filter;
 mod privileges;
 mod lend;
+mod freeze;
 mod init;
 mod streams;
 mod supervise;

@@ -21,9 +21,9 @@ pub(super) enum Order {
     Start,
     /// Send a signal to the program.
     Signal(i32),
-    /// Stop the program's group.
+    /// Stop everything inside.
     Pause,
-    /// Let the program go on that was stopped.
+    /// Let the program go on that was stopped, and what [`Order::Pause`] has stopped.
     Resume {
         /// It gets the terminal.
         foreground: bool,

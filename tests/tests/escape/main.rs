@@ -6,6 +6,7 @@ mod mounts;
 mod neighbours;
 mod network;
 mod processes;
+mod terminal;
 
 use std::process::Command;
 
