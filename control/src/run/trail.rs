@@ -26,6 +26,8 @@ const SILENCE_TIME: Duration = Duration::from_millis(500);
 pub(super) struct Records {
     /// The caller's file; the gateway's own where there is none.
     pub path: Option<PathBuf>,
+    /// The same, open: a program may put another folder in the place of that in which it lies.
+    file: Option<fs::File>,
     /// How much the caller's file held before.
     before: u64,
 }
@@ -36,20 +38,20 @@ impl Records {
 
     /// Opens the caller's file, so that it can be hidden.
     pub fn open(args: &RunArgs) -> Result<Self, Fault> {
-        let Some(path) = &args.record else { return Ok(Self { path: None, before: 0 }) };
+        let Some(path) = &args.record else { return Ok(Self { path: None, file: None, before: 0 }) };
         let path = std::path::absolute(path)?;
         let mut options = fs::OpenOptions::new();
         // A pipe that nobody reads is not waited for.
         options.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK);
-        let found = options.open(&path).and_then(|file| file.metadata());
+        let opened = options.open(&path).and_then(|file| Ok((file.metadata()?, file)));
         let told =
             |why: &dyn std::fmt::Display| format!("cannot write the records to {}: {why}", path.display());
-        let found = found.map_err(|error| told(&error))?;
+        let (found, file) = opened.map_err(|error| told(&error))?;
         // They are read at the end.
         if !found.is_file() {
             return Err(told(&"it is no file; name one with --record").into());
         }
-        Ok(Self { before: found.len(), path: Some(path) })
+        Ok(Self { before: found.len(), file: Some(file), path: Some(path) })
     }
 }
 
@@ -57,6 +59,7 @@ impl Records {
 pub(super) struct Trail {
     /// The caller's file.
     path: Option<PathBuf>,
+    file: Option<fs::File>,
     /// Read while the gateway's folder is there, since it goes with the gateway.
     source: io::Result<fs::File>,
     /// How much that held before.
@@ -72,7 +75,7 @@ impl Trail {
     pub fn begin(gate: &Gate, records: Records) -> Self {
         // Where it cannot be written there is no `why`; the run is not worse for it.
         let refusals = why::open();
-        let Records { path, before } = records;
+        let Records { path, file, before } = records;
         match gate {
             Gate::Own(gateway) => {
                 let place = path.clone().unwrap_or_else(|| gateway.folder().join(Records::NAME));
@@ -80,13 +83,13 @@ impl Trail {
                 // later.
                 let mut options = fs::OpenOptions::new();
                 let source = options.read(true).append(true).create(true).mode(0o600).open(place);
-                Self { path, source, before, among_others: None, refusals }
+                Self { path, file, source, before, among_others: None, refusals }
             }
             Gate::Running(running) => {
                 let source = fs::File::open(running.records());
                 let before = source.as_ref().ok().and_then(|file| file.metadata().ok());
                 let before = before.map_or(0, |found| found.len());
-                Self { path, source, before, among_others: Some(gate.naming().clone()), refusals }
+                Self { path, file, source, before, among_others: Some(gate.naming().clone()), refusals }
             }
         }
     }
@@ -117,9 +120,8 @@ impl Trail {
         let mut text = self.read()?;
         if let Some(naming) = &self.among_others {
             text = text.lines().filter_map(|line| own(line, naming)).collect();
-            if let Some(path) = &self.path {
-                let written = fs::OpenOptions::new().append(true).open(path);
-                let written = written.and_then(|mut file| file.write_all(text.as_bytes()));
+            if let (Some(path), Some(file)) = (&self.path, &mut self.file) {
+                let written = file.write_all(text.as_bytes());
                 written
                     .map_err(|error| format!("cannot write the records to {}: {error}", path.display()))?;
             }
