@@ -21,7 +21,10 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use crate::limits::{RECORD_BATCH_BYTES_MAX, RECORD_GATHER_TIME, RECORD_TEXT_BYTES_MAX, RECORDS_QUEUED_MAX};
-use crate::{http::Host, respond::Blame};
+use crate::{
+    http::Host,
+    respond::{Blame, Refusal},
+};
 
 /// What is remembered of one request, or of a connection that carried none. Never a query or a field's value.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -192,9 +195,17 @@ impl Audit {
         })
     }
 
-    /// Whether the last records were not taken, so that nothing more may pass.
-    pub fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Relaxed)
+    /// Nothing more may pass where the last records were not taken.
+    ///
+    /// # Errors
+    /// What the sandbox is told then.
+    pub fn check(&self) -> Result<(), Refusal> {
+        if !self.failing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let detail = "the records cannot be written, and nothing passes unrecorded";
+        let remedy = "ask the operator to make room on the disk of the records";
+        Err(Refusal::new(503, "records_unwritten", Blame::Gateway, detail, remedy))
     }
 
     /// Records that were lost, for metrics.
@@ -301,9 +312,9 @@ mod tests {
         while audit.lost() == 0 {
             std::thread::yield_now();
         }
-        assert!(audit.is_failing());
+        assert_eq!(audit.check().unwrap_err().status, 503);
         audit.record(record("second")).unwrap();
-        while audit.is_failing() {
+        while audit.check().is_err() {
             std::thread::yield_now();
         }
         let lost = Arc::clone(&audit.lost);

@@ -156,7 +156,7 @@ mod tests {
         if ends {
             theirs.shutdown(std::net::Shutdown::Write).unwrap();
         }
-        let question = json!({ "id": "q", "method": "GET", "scheme": "https", "host": "a.example", "port": 443,
+        let question = json!({ "id": "q", "sandbox": "run", "method": "GET", "scheme": "https", "host": "a.example", "port": 443,
                                "path": "/", "timeoutMs": timeout_ms });
         let terminal = File::from(OwnedFd::from(ours));
         let said = put(&terminal, &serde_json::from_value(question).unwrap()).unwrap();

@@ -235,6 +235,17 @@ impl Core {
         }
     }
 
+    /// The same, with what the sandbox is told.
+    ///
+    /// # Errors
+    /// When it may not go on.
+    pub fn check_lease(&self, rules: &Rules) -> Result<(), Refusal> {
+        let detail = "control is out of reach and the policy says to refuse then";
+        let remedy = "try again when control is reachable";
+        let ended = || Refusal::new(503, "lease_ended", Blame::Gateway, detail, remedy);
+        self.lease_runs(rules).then_some(()).ok_or_else(ended)
+    }
+
     /// What opens TLS for a sandbox. The authority's certificate is made once in the fleet: where its row has none, or
     /// one that is over, one is offered to control, and what comes back in the row is used, whoever made it. In the
     /// last third of its time another is offered, and the one that is there goes on until the row holds that.

@@ -120,9 +120,7 @@ pub fn prepare<B: Deref<Target = [u8]>>(
     record.scheme = Some(authority.scheme.as_str());
     record.host = Some(authority.host.to_string());
     record.port = Some(authority.port);
-    if arrived.core.common.audit.is_failing() {
-        return Err(unrecorded());
-    }
+    arrived.core.common.audit.check()?;
     let tables = arrived.core.tables();
     record.revision = tables.revision;
     let id = &arrived.resident.id;
@@ -135,9 +133,7 @@ pub fn prepare<B: Deref<Target = [u8]>>(
     if authority.scheme == Scheme::Https && !rules.intercepts() {
         return Err(unread());
     }
-    if !arrived.core.lease_runs(&rules) {
-        return Err(lease_ended());
-    }
+    arrived.core.check_lease(&rules)?;
     let judge = Judge { arrived, tables: &tables, rules: &rules, sandbox, approved };
     match judge.request(head, authority, record) {
         Ok(step) => Ok(step),
@@ -331,17 +327,6 @@ fn unread() -> Refusal {
     let remedy = "ask the operator to remove interceptHttps: false";
     Refusal::new(501, "passthrough_not_served", Blame::Policy, detail, remedy)
         .by_rule("interceptHttps: false")
-}
-
-fn lease_ended() -> Refusal {
-    let detail = "control is out of reach and the policy says to refuse then";
-    Refusal::new(503, "lease_ended", Blame::Gateway, detail, "try again when control is reachable")
-}
-
-fn unrecorded() -> Refusal {
-    let detail = "the records cannot be written, and nothing passes unrecorded";
-    let remedy = "ask the operator to make room on the disk of the records";
-    Refusal::new(503, "records_unwritten", Blame::Gateway, detail, remedy)
 }
 
 fn own_page<B: Deref<Target = [u8]>>(
