@@ -20,7 +20,8 @@ const EXAMPLES: &[(&str, &str)] = &[
          the gateway; names and TLS of any port go through it, everything else is refused at once. What was refused is\n\
          shown at the end with the options that would allow it.\n\n\
          Limits: the program can write your files, also those that other programs run later (~/.bashrc), and connect to\n\
-         Unix sockets that appear in shared folders after it has started. Its exit status is that of this command.\n\n\
+         Unix sockets that appear in shared folders after it has started. Its exit status is that of this command.\n\
+         Where Chromium is installed and has never run, an empty ~/.pki stays: there it is told to trust the gateway.\n\n\
          With --via the gateway is one that runs already. Whoever may use the socket of its API is its operator; what this\n\
          command puts there (a sandbox, its policy, secrets and handlers, under a name of its own) is gone when it ends,\n\
          also when it is killed.\n\n\
