@@ -109,25 +109,6 @@ fn lock_down_cuts_a_stream_that_is_under_way() {
 }
 
 #[test]
-fn tls_that_is_not_to_be_opened_is_refused_and_nothing_is_sent() {
-    let origin = Origin::tls(&["origin.test"], |_, out| respond(out, b"never"));
-    let mut gateway = Gateway::start(4, &origin);
-    gateway.apply(vec![template("t", r#"{"enableInternet":true,"interceptHttps":false}"#)]);
-    let port = origin.address.port();
-    let mut stream = gateway.tls("origin.test", port);
-    let (head, body) = ask(&mut stream, &format!("GET / HTTP/1.1\r\nHost: origin.test:{port}\r\n\r\n"), b"");
-    assert!(head.starts_with("HTTP/1.1 501 "), "{head}");
-    let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
-    assert_eq!(
-        (&problem["code"], &problem["rule"]),
-        (&"passthrough_not_served".into(), &"interceptHttps: false".into())
-    );
-    assert_eq!(origin.connections(), 0);
-    drop(stream);
-    gateway.records(1);
-}
-
-#[test]
 fn address_behind_a_refused_name_is_for_the_record_alone() {
     let origin = Origin::tls(&["origin.test"], |_, out| respond(out, b"never"));
     let mut gateway = Gateway::start(4, &origin);

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, rc::Rc};
 
 use super::{
     core::{Core, HandOver},
+    opaque::relay,
     request::Proof,
     requests::{begin, client_error, detached, requests, slow},
     resident::Admission,
@@ -48,6 +49,9 @@ pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
     // Apart: opening needs room for a moment, and the rest of a connection's life is mostly idle.
     let opened = Box::pin(arrive(core, stream, way)).await;
     match opened {
+        Ok(Some(Opened { unread: Some(hello), admission, wire, facts, .. })) => {
+            relay(core, &admission, (wire, &hello), &facts).await;
+        }
         Ok(Some(opened)) if opened.version == Version::Http2 => streams(core, opened).await,
         Ok(Some(opened)) => requests(core, opened).await,
         Ok(None) => {}
@@ -75,6 +79,8 @@ pub(super) struct Opened {
     pub(super) proof: Proof,
     /// HTTP/2, or whichever version of HTTP/1 each head says.
     pub(super) version: Version,
+    /// The hello of TLS that is relayed unread.
+    pub(super) unread: Option<Vec<u8>>,
 }
 
 /// Opens a connection; nothing where it went on to another shard.
@@ -178,7 +184,7 @@ async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Resu
     if facts.connect_target.is_none() {
         stream.unread(bytes);
         let wire = Rc::new(Wire::Plain(stream));
-        return Ok(Some(Opened { admission, wire, facts, proof, version: Version::Http11 }));
+        return Ok(Some(Opened { admission, wire, facts, proof, version: Version::Http11, unread: None }));
     }
     stream.unread(bytes.split_off(consumed));
     // A refused name gets its 200 too, and is refused inside: clients hide the body of a failed CONNECT.
@@ -271,7 +277,7 @@ async fn open(
             return Err(refused(&facts, detached()));
         }
     };
-    let (wire, version) = match opening {
+    let (wire, version, unread) = match opening {
         Opening::Tls => match terminate(core, &admission, stream, &first, &mut facts).await {
             Ok(terminated) => terminated,
             Err(refusal) => return Err(refused(&facts, refusal)),
@@ -279,7 +285,7 @@ async fn open(
         Opening::Http1 | Opening::Http2 => {
             stream.unread(first);
             let version = if opening == Opening::Http2 { Version::Http2 } else { Version::Http11 };
-            (Wire::Plain(stream), version)
+            (Wire::Plain(stream), version, None)
         }
         Opening::Other => {
             stream.reset();
@@ -289,7 +295,7 @@ async fn open(
             return Err(refused(&facts, refusal));
         }
     };
-    Ok(Opened { admission, wire: Rc::new(wire), facts, proof: Proof::Connection, version })
+    Ok(Opened { admission, wire: Rc::new(wire), facts, proof: Proof::Connection, version, unread })
 }
 
 async fn first_bytes(stream: &Stream) -> std::io::Result<(Opening, Vec<u8>)> {
@@ -303,23 +309,28 @@ async fn first_bytes(stream: &Stream) -> std::io::Result<(Opening, Vec<u8>)> {
     }
 }
 
-/// Opens the sandbox's TLS with a certificate for the name that it asked for.
+/// Opens the sandbox's TLS with a certificate for the name that it asked for. Where the policy leaves it closed, gives the
+/// hello instead.
 async fn terminate(
     core: &Core,
     admission: &Admission,
     stream: Stream,
     first: &[u8],
     facts: &mut ConnectionFacts,
-) -> Result<(Wire, Version), Refusal> {
+) -> Result<(Wire, Version, Option<Vec<u8>>), Refusal> {
     let refused = |error: &tls::TlsError| {
         let remedy = "let the client trust http://outgate.internal/ca.pem and offer TLS 1.2 or 1.3";
         Refusal::new(400, "tls_failed", Blame::Sandbox, &error.to_string(), remedy).because(error)
     };
     let opened = async {
         let (hello, replay) = tls::read_hello(&stream, first).await.map_err(|error| refused(&error))?;
-        let terminator = core.terminator(admission.resident()).await?;
         facts.sni = hello.server_name.as_deref().and_then(|name| Host::parse(name).ok());
         facts.scheme = Scheme::Https;
+        let rules = core.tables().rules(&admission.resident().id);
+        if rules.is_some_and(|rules| !rules.intercepts()) {
+            return Ok((Wire::Plain(stream), Version::Http11, Some(replay)));
+        }
+        let terminator = core.terminator(admission.resident()).await?;
         let host = facts
             .sni
             .clone()
@@ -333,7 +344,7 @@ async fn terminate(
         let stream =
             tls::accept(stream, &hello, replay, &name, &terminator).await.map_err(|error| refused(&error))?;
         let version = if stream.speaks_http2() { Version::Http2 } else { Version::Http11 };
-        Ok((Wire::Tls(Box::new(stream)), version))
+        Ok((Wire::Tls(Box::new(stream)), version, None))
     };
     match admission.tie().hold(timeout(HANDSHAKE_TIME, opened)).await {
         Some(in_time) => in_time.unwrap_or_else(|_| Err(slow("the TLS handshake did not end in time"))),

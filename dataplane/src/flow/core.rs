@@ -13,7 +13,6 @@ use std::{
 use super::{
     bell::Bell,
     connection::Way,
-    open::allows,
     resident::{Admission, Resident},
 };
 use crate::{
@@ -157,8 +156,8 @@ impl Core {
             let row = tables.sandboxes.get(sandbox.as_str());
             if concerned.concerns(&tables, sandbox) {
                 let rules = tables.rules(sandbox);
-                resident.open.cut_unless(|asked, approved| match (&rules, row) {
-                    (Some(rules), Some(row)) => allows(rules, row, asked, approved),
+                resident.open.cut_unless(|judged| match (&rules, row) {
+                    (Some(rules), Some(row)) => judged.stays(rules, row),
                     _ => false,
                 });
                 waiting.extend((self.desk.parked() > 0).then(|| sandbox.clone()));
@@ -212,7 +211,7 @@ impl Core {
     /// turn. Answers how many connections there were.
     pub fn detach(&self, sandbox: &SandboxId) -> usize {
         let Some(resident) = self.residents.borrow().get(sandbox).map(Rc::clone) else { return 0 };
-        resident.open.cut_unless(|_, _| false);
+        resident.open.cut_unless(|_| false);
         self.pool.forget(sandbox);
         self.shared.forget(sandbox);
         self.desk.detach(sandbox);

@@ -5,6 +5,7 @@ pub mod open;
 pub mod tie;
 pub mod exchange;
 mod multiplexed;
+mod opaque;
 pub mod outbound;
 mod tunnel;
 pub mod guest;

@@ -12,7 +12,7 @@ use crate::{
     approval::About,
     clock::unix_millis,
     http::{Host, Leg, Scheme},
-    policy::{Asked, Decision, Rules, decide},
+    policy::{Asked, Decision, Rules, decide, decide_opaque},
     snapshot::Sandbox,
 };
 
@@ -33,6 +33,8 @@ pub struct Judged {
     pub name_proven: bool,
     /// A person has allowed this one request.
     pub approved: bool,
+    /// It is TLS that is relayed unread: nobody knows method and path.
+    pub opaque: bool,
     /// What the sandbox asked for, where a handler sent it elsewhere: both must stay allowed.
     pub before: Option<Box<Judged>>,
 }
@@ -61,9 +63,19 @@ impl Judged {
         self
     }
 
-    fn stays(&self, allowed: &impl Fn(&Asked<'_>, bool) -> bool) -> bool {
-        allowed(&self.asked(), self.approved)
-            && self.before.as_ref().is_none_or(|before| before.stays(allowed))
+    /// Whether an exchange that was judged so may go on. What a person has allowed once goes on for as long as the
+    /// policy would ask.
+    pub fn stays(&self, rules: &Rules, row: &Sandbox) -> bool {
+        if self.opaque {
+            let opaque = || decide_opaque(rules, &row.id, &self.host, self.port, self.name_proven);
+            return !rules.intercepts() && opaque().is_ok();
+        }
+        let allowed = match judge(rules, row, &self.asked()) {
+            Decision::Allow(_) => true,
+            Decision::Ask(_) => self.approved,
+            Decision::Deny(_) => false,
+        };
+        allowed && self.before.as_ref().is_none_or(|before| before.stays(rules, row))
     }
 }
 
@@ -128,12 +140,11 @@ impl Open {
         Hold { open: Rc::clone(self), place, entry }
     }
 
-    /// Cuts every exchange that is no longer `allowed`, by what was judged and whether a person has allowed that one
-    /// request. Answers how many.
-    pub fn cut_unless(&self, allowed: impl Fn(&Asked<'_>, bool) -> bool) -> usize {
+    /// Cuts every exchange that does not `stay`, by what was judged. Answers how many.
+    pub fn cut_unless(&self, stays: impl Fn(&Judged) -> bool) -> usize {
         let places = self.places.borrow();
         let open = places.entries.iter().flatten();
-        open.filter(|entry| !entry.is_cut() && !entry.judged.stays(&allowed)).map(|entry| entry.cut()).count()
+        open.filter(|entry| !entry.is_cut() && !stays(&entry.judged)).map(|entry| entry.cut()).count()
     }
 
     /// Number of open exchanges.
@@ -176,14 +187,5 @@ pub(super) fn judge(rules: &Rules, row: &Sandbox, asked: &Asked<'_>) -> Decision
     match decide(rules, &row.id, asked) {
         Decision::Ask(question) => row.answers.settle(question, asked, unix_millis()),
         decided => decided,
-    }
-}
-
-/// Whether an open exchange may go on. What a person has allowed once goes on for as long as the policy would ask.
-pub(super) fn allows(rules: &Rules, row: &Sandbox, asked: &Asked<'_>, approved: bool) -> bool {
-    match judge(rules, row, asked) {
-        Decision::Allow(_) => true,
-        Decision::Ask(_) => approved,
-        Decision::Deny(_) => false,
     }
 }

@@ -219,6 +219,7 @@ impl Judge<'_> {
             path: outgoing.path().as_bytes().into(),
             name_proven,
             approved: false,
+            opaque: false,
             before: None,
         }
     }
@@ -239,11 +240,7 @@ impl Judge<'_> {
 
     /// TLS to a bare address proves no name; everything else names its host.
     fn name_proven(&self) -> bool {
-        let facts = self.arrived.facts;
-        facts.scheme == Scheme::Http
-            || facts.sni.is_some()
-            || facts.connect_target.is_some()
-            || facts.destination_name.is_some()
+        self.arrived.facts.scheme == Scheme::Http || self.arrived.facts.names_a_host()
     }
 
     fn consult(
@@ -321,12 +318,11 @@ fn failed(used: &HandlerUse, error: &GuestError) -> Refusal {
     Refusal::new(502, code, Blame::Gateway, &detail, remedy).by_rule(&used.rule).because(error)
 }
 
-/// The operator wants TLS to pass unread. To open it all the same would be against the policy.
+/// The operator wants TLS to pass unread. To go on in a connection that was opened before would be against the policy.
 fn unread() -> Refusal {
-    let detail = "the policy says that TLS is not opened, and this plane relays none unread";
-    let remedy = "ask the operator to remove interceptHttps: false";
-    Refusal::new(501, "passthrough_not_served", Blame::Policy, detail, remedy)
-        .by_rule("interceptHttps: false")
+    let detail = "the policy says since then that TLS is not opened";
+    let remedy = "connect again: what comes now is relayed unread";
+    Refusal::new(421, "tls_not_opened", Blame::Policy, detail, remedy).by_rule("interceptHttps: false")
 }
 
 fn own_page<B: Deref<Target = [u8]>>(

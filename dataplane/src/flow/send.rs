@@ -1,6 +1,11 @@
 //! One request's way out: the upstream, the exchange with it, and what the client is told when there is none.
 
-use std::{cell::Cell, io, net::SocketAddr, rc::Rc};
+use std::{
+    cell::Cell,
+    io,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+};
 
 use super::{
     core::Core,
@@ -55,10 +60,10 @@ pub(super) async fn answer(reply: &ReplyTo, head: OwnAnswer, body: Vec<u8>) -> R
 
 /// The gate of one exchange: its entry among the open ones, and the lease. It lives until the last byte of the answer
 /// was handed to the kernel, so a change of policy meets the exchange until then.
-struct Fence {
-    core: Rc<Core>,
-    resident: Rc<Resident>,
-    hold: Hold,
+pub(super) struct Fence {
+    pub(super) core: Rc<Core>,
+    pub(super) resident: Rc<Resident>,
+    pub(super) hold: Hold,
 }
 
 impl Gate for Fence {
@@ -267,18 +272,21 @@ async fn connect(
     record: &mut Record,
 ) -> Result<(Rc<Wire>, SocketAddr), Refusal> {
     let core = arrived.core;
-    let addresses = match permit.host() {
-        Host::Ip(address) => Rc::from([*address]),
-        Host::Name(name) => {
-            core.resolver.resolve(name.as_str()).await.map_err(|error| Refusal::from(&error))?
-        }
-    };
-    let dialled = dial_any(permit, &addresses, &core.upstream_tls, speaks.protocols()).await;
+    let addresses = lookup(core, permit).await?;
+    let dialled = dial_any(permit, &addresses, &core.upstream_tls, Some(speaks.protocols())).await;
     let (wire, address) = dialled.map_err(|error| {
         record.address = error.address().or(record.address);
         Refusal::from(&error)
     })?;
     Ok((Rc::new(wire), address))
+}
+
+/// The addresses of a permit's host.
+pub(super) async fn lookup(core: &Core, permit: &Permit) -> Result<Rc<[IpAddr]>, Refusal> {
+    match permit.host() {
+        Host::Ip(address) => Ok(Rc::from([*address])),
+        Host::Name(name) => core.resolver.resolve(name.as_str()).await.map_err(|error| Refusal::from(&error)),
+    }
 }
 
 fn cut(leg: &dyn Leg, record: &mut Record) {

@@ -34,6 +34,11 @@ impl ConnectionFacts {
         };
         self.connect_target.clone().or_else(captured)
     }
+
+    /// Whether it was asked for by a name: TLS to a bare address proves none.
+    pub fn names_a_host(&self) -> bool {
+        self.sni.is_some() || self.connect_target.is_some() || self.destination_name.is_some()
+    }
 }
 
 /// Why a request has no authority.
@@ -145,6 +150,16 @@ pub fn authority_of<B: Deref<Target = [u8]>>(
         }
         _ => Ok(Authority { scheme: facts.scheme, host, port }),
     }
+}
+
+/// Host and port of TLS that is relayed unread: only the connection says whom it is for.
+///
+/// # Errors
+/// [`AuthorityError`]: 421 where what it says disagrees, 400 where it says nothing.
+pub fn authority_unread(facts: &ConnectionFacts) -> Result<Authority, AuthorityError> {
+    let named = connection_host(facts)?;
+    let (host, port) = facts.whither().ok_or(AuthorityError::Nothing)?;
+    Ok(Authority { scheme: Scheme::Https, host: named.unwrap_or(host), port })
 }
 
 /// What the connection names. CONNECT, server name and synthetic address must agree before a request is looked at.

@@ -17,7 +17,7 @@ pub mod reader;
 pub mod serve;
 mod target;
 
-pub use authority::{AuthorityError, ConnectionFacts, authority_of, connect_target};
+pub use authority::{AuthorityError, ConnectionFacts, authority_of, authority_unread, connect_target};
 pub use body::{BodyDecoder, BodyEncoder, BodyError, Piece, Trailers};
 pub use edit::{EditError, FieldName, FieldValue};
 pub use exchange::{BodyPiece, BodyReader, Driver, Exchange, Gate, Leg, Reply, ReplyPiece};

@@ -52,22 +52,23 @@ pub fn decide_opaque(
     host: &Host,
     port: u16,
     name_proven: bool,
-) -> Decision {
+) -> Result<Permit, Denial> {
     if let Ok(Some(denial)) | Err(denial) = judge_host(rules, host, port, name_proven) {
-        return Decision::Deny(denial);
+        return Err(denial);
     }
+    let denial =
+        |reason, rule: &Arc<str>| Denial { reason, rule: Arc::clone(rule), status: rules.deny_status };
     if let Some((name, rule)) = rules.rules.all(host, port).next() {
-        return match &rule.deny {
-            Some(reason) => deny(rules, DenyReason::Rule(Arc::clone(reason)), Arc::clone(name)),
-            None => deny(rules, DenyReason::NeedsInterception, Arc::clone(name)),
-        };
+        let reason = rule.deny.as_ref().map(|reason| DenyReason::Rule(Arc::clone(reason)));
+        return Err(denial(reason.unwrap_or(DenyReason::NeedsInterception), name));
     }
     if let Some(used) = chosen_handler(rules, host, port) {
-        return deny(rules, DenyReason::NeedsInterception, Arc::clone(&used.rule));
+        return Err(denial(DenyReason::NeedsInterception, &used.rule));
     }
     match permit(rules, sandbox, (Scheme::Https, host, port), (None, None), Vec::new()) {
-        Decision::Ask(question) => Decision::Deny(question.unasked()),
-        decided => decided,
+        Decision::Allow(permit) => Ok(permit),
+        Decision::Ask(question) => Err(question.unasked()),
+        Decision::Deny(denial) => Err(denial),
     }
 }
 

@@ -196,7 +196,7 @@ fn nobody_is_asked_about_what_is_relayed_unread() {
     let rules = rules(r#"{"interceptHttps":false,"ask":{"hosts":["*"]}}"#, "{}");
     let gated = self::rules(r#"{"allowedHosts":["a.com"],"ask":{"hosts":["*"]}}"#, "{}");
     let (sandbox, host) = (SandboxId::new("s").unwrap(), Host::parse("b.com").unwrap());
-    let judge = |rules: &Rules| denial(decide_opaque(rules, &sandbox, &host, 443, true)).reason;
+    let judge = |rules: &Rules| decide_opaque(rules, &sandbox, &host, 443, true).unwrap_err().reason;
     assert_eq!((judge(&rules), judge(&gated)), (DenyReason::NoInternet, DenyReason::NotAllowed));
 }
 
@@ -251,8 +251,8 @@ fn what_is_relayed_unread_is_judged_by_its_worst() {
     assert!(!rules.intercepts());
     let sandbox = SandboxId::new("s").unwrap();
     let judge = |host: &str| decide_opaque(&rules, &sandbox, &Host::parse(host).unwrap(), 443, true);
-    assert_eq!(denial(judge("a.com")).reason, DenyReason::Rule("no".into()));
-    assert_eq!(denial(judge("b.com")).reason, DenyReason::NeedsInterception);
-    assert_eq!(denial(judge("h.com")).reason, DenyReason::NeedsInterception);
-    assert!(permit(judge("c.com")).injections().is_empty());
+    assert_eq!(judge("a.com").unwrap_err().reason, DenyReason::Rule("no".into()));
+    assert_eq!(judge("b.com").unwrap_err().reason, DenyReason::NeedsInterception);
+    assert_eq!(judge("h.com").unwrap_err().reason, DenyReason::NeedsInterception);
+    assert!(judge("c.com").unwrap().injections().is_empty());
 }

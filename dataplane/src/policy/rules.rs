@@ -154,8 +154,7 @@ impl Rules {
         })
     }
 
-    /// TLS is opened. Where false, nothing may go on in TLS: [`super::decide_opaque`] judges what would be relayed
-    /// unread, and no plane relays so yet.
+    /// TLS is opened. Where false, it is relayed unread as [`super::decide_opaque`] judges.
     pub fn intercepts(&self) -> bool {
         self.intercept
     }

@@ -170,8 +170,8 @@ impl DialError {
 }
 
 /// Connects to a target: TCP within [`CONNECT_TIME`], and for `https` TLS within [`HANDSHAKE_TIME`], verified for the
-/// target's host by `roots` alone, or by the system's where there are none; these protocols are offered. Dropping it
-/// ends the try.
+/// target's host by `roots` alone, or by the system's where there are none; these protocols are offered. Where there are
+/// none, TLS is somebody else's and only TCP is connected. Dropping it ends the try.
 ///
 /// # Errors
 /// [`DialError`] with the host and the address.
@@ -179,25 +179,25 @@ pub async fn dial(
     target: &Target,
     tls: &UpstreamTls,
     roots: Option<&Arc<Roots>>,
-    protocols: &[Protocol],
+    protocols: Option<&[Protocol]>,
 ) -> Result<Wire, DialError> {
     let address = target.address();
     let host = || target.host().clone();
     // What needs no network is known before anything is sent.
-    let secure = match target.scheme() {
-        Scheme::Http => None,
-        Scheme::Https => {
+    let secure = match (target.scheme(), protocols) {
+        (Scheme::Http, _) | (_, None) => None,
+        (Scheme::Https, Some(protocols)) => {
             let name = server_name(target.host()).ok_or_else(|| DialError::Name { host: host() })?;
             let config =
                 config_for(tls, roots).map_err(|source| DialError::Roots { host: host(), source })?;
-            Some((name, config))
+            Some((name, config, protocols))
         }
     };
     let stream = match ring::timeout(CONNECT_TIME, Stream::connect(address)).await {
         Ok(connected) => connected.map_err(|source| DialError::connecting(target, source))?,
         Err(_) => return Err(DialError::ConnectTimedOut { host: host(), address }),
     };
-    let Some((name, config)) = secure else { return Ok(Wire::Plain(stream)) };
+    let Some((name, config, protocols)) = secure else { return Ok(Wire::Plain(stream)) };
     match ring::timeout(HANDSHAKE_TIME, tls::connect(stream, name, &config, protocols)).await {
         Ok(Ok(stream)) => Ok(Wire::Tls(Box::new(stream))),
         Ok(Err(source)) => Err(DialError::Tls { host: host(), address, source }),
@@ -215,7 +215,7 @@ pub async fn dial_any(
     permit: &Permit,
     addresses: &[IpAddr],
     tls: &UpstreamTls,
-    protocols: &[Protocol],
+    protocols: Option<&[Protocol]>,
 ) -> Result<(Wire, SocketAddr), DialError> {
     let tries = first_of(permit, addresses, |target| async move {
         let wire = dial(&target, tls, permit.roots(), protocols).await?;
