@@ -188,3 +188,18 @@ fn plane_that_cannot_be_let_in_yet_says_why_listens_to_nothing_and_ends_when_ask
     stage.plane.restart();
     second.told("connected to control");
 }
+
+/// The executor of a shard registers 64 KiB with each of its three rings. They lay in a huge page, which the kernel
+/// counts as a whole: 6 MiB of the 8 MiB that a user may lock, and the fourth `outgate run` did not start. So there are
+/// no huge pages until the shards are up.
+#[test]
+fn a_shard_locks_little_memory() {
+    let origin = echo();
+    let stage = Stage::set(&origin, 2);
+    let status = fs::read_to_string(format!("/proc/{}/status", stage.plane.process.pid())).unwrap();
+    let pinned = status.lines().find_map(|line| line.strip_prefix("VmPin:")?.strip_suffix("kB"));
+    let pinned: u64 = pinned.expect("the kernel tells").trim().parse().unwrap();
+    assert!(pinned <= 2 * 256, "{pinned} KiB");
+    let huge = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
+    assert_eq!(huge.map(str::trim), Some("1"), "what comes later may lie in huge pages");
+}

@@ -116,6 +116,7 @@ pub fn run(config: &Config) -> Result<(), BootError> {
     let process = |what| move |source| BootError::Process { what, source };
     harden::hide_memory().map_err(process("hiding its memory"))?;
     harden::raise_descriptors().map_err(process("raising the number of descriptors"))?;
+    let small_pages = harden::SmallPages::ask().map_err(process("asking for small pages"))?;
     // Before any thread is there that could be ended by one.
     let mut wakes = Wakes::of_signals().map_err(process("handling signals"))?;
     let keeper = Keeper::from_environment()?;
@@ -154,6 +155,7 @@ pub fn run(config: &Config) -> Result<(), BootError> {
         ask: Box::new(move |question| asking.wait().ask(question)),
         enforced: Box::new(move |revision| acknowledging.wait().acknowledge(revision)),
     })?);
+    drop(small_pages);
     let mut follower = Follower::new(Arc::clone(&shards), Arc::clone(&link), target);
     let started =
         link::start(settings, member, move |event| follower.hear(event)).map_err(BootError::Thread)?;
