@@ -23,7 +23,7 @@ fn curl_gets_and_posts_and_its_requests_carry_the_credential() {
         let stage = Stage::set(&origin, shards);
         let url = format!("https://origin.test:{}/p?q=1", origin.address.port());
         let (went, text) = run(stage.curl().args(["--include", &url]));
-        assert!(went && text.contains("HTTP/1.1 200"), "{text}");
+        assert!(went && text.contains("HTTP/2 200"), "{text}");
         let (went, body) = run(stage.curl().args(["--data", "hello", &url]));
         assert!(went && body == "hello", "{body}");
         for seen in origin.wait_for(2) {
@@ -45,7 +45,7 @@ fn refused_host_is_told_inside_tls_by_which_rule_and_what_would_allow_it() {
     let stage = Stage::set(&origin, 2);
     let url = format!("https://other.test:{}/", origin.address.port());
     let (went, text) = run(stage.curl().args(["--include", &url]));
-    assert!(went && text.contains("HTTP/1.1 403") && text.contains("host_not_allowed"), "{text}");
+    assert!(went && text.contains("HTTP/2 403") && text.contains("host_not_allowed"), "{text}");
     assert!(text.contains("allowedHosts"), "{text}");
     assert_eq!(origin.connections(), 0);
     assert_eq!(records(&stage.plane.folder, 1)[0]["verdict"], "refused");
@@ -126,19 +126,19 @@ fn list_change_and_rotated_secret_hold_for_the_next_request_after_applied() {
         let (_, text) = run(stage.curl().args(["--include", &url]));
         assert!(text.contains(expected), "{text}");
     };
-    ask("HTTP/1.1 200");
+    ask("HTTP/2 200");
     stage
         .control
         .put("secrets/token", &serde_json::json!({ "value": "rotated-value", "hosts": ["origin.test"] }));
-    ask("HTTP/1.1 200");
+    ask("HTTP/2 200");
     let seen = origin.wait_for(2);
     assert_eq!(seen[1].fields("authorization").collect::<Vec<_>>(), ["Bearer rotated-value"]);
     stage.control.put("sandboxes/box/deniedHosts", &serde_json::json!(["origin.test"]));
-    ask("HTTP/1.1 403");
+    ask("HTTP/2 403");
     stage.control.put("sandboxes/box/deniedHosts", &serde_json::json!([]));
-    ask("HTTP/1.1 200");
+    ask("HTTP/2 200");
     stage.control.put("templates/t", &policy(&[]));
-    ask("HTTP/1.1 403");
+    ask("HTTP/2 403");
     assert_eq!(origin.seen().len(), 3, "nothing that was refused reached the upstream");
 }
 
@@ -154,7 +154,7 @@ fn two_planes_of_one_pool_present_the_same_authority() {
     let password = attach_proxy(&second.folder, SANDBOX);
     let proxy = proxy_url(second.proxy, SANDBOX, &password);
     let (went, text) = run(stage.curl().args(["--include", "--proxy", &proxy, &url]));
-    assert!(went && text.contains("HTTP/1.1 200"), "{text}");
+    assert!(went && text.contains("HTTP/2 200"), "{text}");
     let own = run(stage.curl().args(["--proxy", &proxy, "http://outgate.internal/ca.pem"])).1;
     assert_eq!(own.trim(), before.trim());
     assert_eq!(authority_pem(&stage.control, SANDBOX), before);
