@@ -235,7 +235,7 @@ async fn over_http11(
         Ok(done) => {
             fence.hold.part();
             if done.upstream_goes_on && !inbound.has_surplus() {
-                arrived.core.pool.put(key.clone(), (wire, address), arrived.resident.connections());
+                arrived.core.pool.put(key, (wire, address), arrived.resident.connections());
             }
         }
         Err(_) => wire.reset(),

@@ -80,7 +80,7 @@ impl Pool {
     /// `clients`, for so many requests it can send at once, and never less than [`UPSTREAM_IDLE_SHARE`]. Where that is
     /// reached, its oldest goes; where the shard's bound is, the oldest of a sandbox that has more than its share goes
     /// before those of others.
-    pub fn put(&self, key: Key, connection: (Rc<Wire>, SocketAddr), clients: usize) {
+    pub fn put(&self, key: &Key, connection: (Rc<Wire>, SocketAddr), clients: usize) {
         self.put_at(key, connection, clients, Ring::current().now());
     }
 
@@ -131,7 +131,7 @@ impl Pool {
         }
     }
 
-    fn put_at(&self, key: Key, (wire, address): (Rc<Wire>, SocketAddr), clients: usize, now: Instant) {
+    fn put_at(&self, key: &Key, (wire, address): (Rc<Wire>, SocketAddr), clients: usize, now: Instant) {
         wire.arm();
         if Rc::strong_count(&wire) != 1 || !wire.is_quiet() {
             return;
@@ -158,12 +158,12 @@ impl Connection {
 }
 
 impl Idle {
-    fn insert(&mut self, key: Key, (wire, address): (Rc<Wire>, SocketAddr), since: Instant) {
+    fn insert(&mut self, key: &Key, (wire, address): (Rc<Wire>, SocketAddr), since: Instant) {
         self.put += 1;
         let number = self.put;
-        let key = match self.by_key.get_key_value(&key) {
+        let key = match self.by_key.get_key_value(key) {
             Some((same, _)) => same.clone(),
-            None => Rc::new(key),
+            None => Rc::new(key.clone()),
         };
         self.by_sandbox.entry(key.sandbox.clone()).or_default().insert(number);
         self.by_key.entry(key.clone()).or_default().push(number);
@@ -225,16 +225,16 @@ mod tests {
         on_shard(|| async {
             let (pool, own) = (Pool::default(), key("box-1", "a.example"));
             let (client, server) = pair().await;
-            pool.put(own.clone(), idle(Wire::Plain(client)), 1);
+            pool.put(&own, idle(Wire::Plain(client)), 1);
             assert!(pool.take(&key("box-2", "a.example")).is_none());
             assert!(pool.take(&key("box-1", "b.example")).is_none());
             let found = pool.take(&own).expect("quiet");
             assert!(pool.is_empty());
             assert_eq!(found.1.to_string(), "192.0.2.1:443");
-            pool.put(own.clone(), found.clone(), 1);
+            pool.put(&own, found.clone(), 1);
             assert!(pool.is_empty(), "somebody else still holds it");
             let seen = Rc::downgrade(&found.0);
-            pool.put(own.clone(), found, 1);
+            pool.put(&own, found, 1);
             server.send(b"unasked").await.unwrap();
             while seen.upgrade().is_some_and(|wire| wire.is_quiet()) {
                 crate::ring::yield_now().await;
@@ -251,14 +251,14 @@ mod tests {
             for _ in 0..UPSTREAM_IDLE_SHARE + 3 {
                 let (client, server) = pair().await;
                 ends.push(server);
-                pool.put_at(own.clone(), idle(Wire::Plain(client)), 1, now);
+                pool.put_at(&own, idle(Wire::Plain(client)), 1, now);
             }
             assert_eq!(pool.len(), UPSTREAM_IDLE_SHARE);
             let (client, server) = pair().await;
             ends.push(server);
-            pool.put_at(own.clone(), idle(Wire::Plain(client)), UPSTREAM_IDLE_SHARE + 9, now);
+            pool.put_at(&own, idle(Wire::Plain(client)), UPSTREAM_IDLE_SHARE + 9, now);
             assert_eq!(pool.len(), UPSTREAM_IDLE_SHARE + 1, "it has as many connections open itself");
-            pool.put_at(own.clone(), pool.take_at(&own, now).expect("quiet"), 1, now);
+            pool.put_at(&own, pool.take_at(&own, now).expect("quiet"), 1, now);
             pool.sweep(now);
             assert_eq!(pool.len(), UPSTREAM_IDLE_SHARE);
             assert!(pool.take_at(&own, now + UPSTREAM_IDLE_TIME).is_none());
