@@ -108,7 +108,8 @@ impl Gateway {
         match self.runtime.block_on(self.client.call(method, path, body.into())) {
             // It has ended meanwhile.
             Err(ClientError::Connect { .. } | ClientError::Http(_)) => Err(self.serve.reason()?.into()),
-            done => Ok(done?),
+            Err(error) => Err(self.serve.with_disk(chain(&error)).into()),
+            Ok(reply) => Ok(reply),
         }
     }
 
@@ -227,12 +228,16 @@ impl Serve {
 
     /// Why it does not serve.
     fn reason(&self) -> Result<String, Fault> {
-        let reason = reason(&self.log()?, &self.program);
+        Ok(self.with_disk(reason(&self.log()?, &self.program)))
+    }
+
+    /// The reason, and that the disk is full where it is.
+    fn with_disk(&self, reason: String) -> String {
         if !files::is_full(rustix::fs::statvfs(&self.folder)) {
-            return Ok(reason);
+            return reason;
         }
         let place = self.folder.ancestors().nth(2).unwrap_or(&self.folder).display();
-        Ok(format!("{reason}; the disk of {place} is full: make room, or set TMPDIR to another place"))
+        format!("{reason}; the disk of {place} is full: make room, or set TMPDIR to another place")
     }
 
     /// Waits until this was told. Fails when it will not be, with the reason that was given.

@@ -1,5 +1,7 @@
 //! How `outgate run` ends: as a shell tells it, and with everything that it started.
 
+use std::process::Command;
+
 use rustix::process::Signal;
 use tests::process::Process;
 use tests::yard::{Yard, said};
@@ -97,4 +99,39 @@ fn a_signal_for_run_is_the_programs_and_so_is_the_end() {
         assert!(shell.ended());
         nothing_is_left(&yard);
     }
+}
+
+/// The table was written to standard error whoever had closed it, and the run ended by a panic.
+#[test]
+fn who_hears_no_summary_is_told_the_end_all_the_same() {
+    let yard = Yard::new();
+    let run = yard.run(&[], &["sh", "-c", "exit 3"]);
+    let mut closed = run_of(&yard, "exec 2>&-; exec \"$@\"", &run);
+    assert_eq!(closed.status().expect("it runs").code(), Some(3));
+    let mut gone = run_of(&yard, "{ \"$@\"; echo $? >&3; } 2>&1 3>status | true", &run);
+    assert!(gone.status().expect("it runs").success());
+    assert_eq!(std::fs::read_to_string(yard.ground.path("status")).expect("status"), "3\n");
+    nothing_is_left(&yard);
+}
+
+fn run_of(yard: &Yard, script: &str, run: &Command) -> Command {
+    let mut command = yard.ground.command("sh", &["-c", script, "sh"]);
+    command.arg(run.get_program()).args(run.get_args());
+    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
+}
+
+/// A program that stopped the terminal's output held up the end of the run, and one that claimed the terminal for
+/// itself kept it from whatever came after.
+#[test]
+fn the_terminal_is_everybodys_again_after_the_program() {
+    let yard = Yard::new();
+    let script = "import fcntl, termios\nfcntl.ioctl(1, termios.TIOCEXCL)\ntermios.tcflow(1, termios.TCOOFF)";
+    let run = yard.run(&[], &["python3", "-c", script]);
+    let shell = run_of(&yard, "\"$@\"; echo open > /dev/tty && exit 8", &run);
+    let output = yard.at_a_terminal("never,", &shell).output().expect("it runs");
+    let (out, err) = said(&output);
+    assert_eq!(output.status.code(), Some(8), "{out}{err}");
+    assert!(out.contains("0 requests to 0 hosts") && out.contains("open"), "{out}");
+    nothing_is_left(&yard);
 }

@@ -27,6 +27,7 @@ use crate::client::segment;
 use crate::gateway::Gateway;
 use crate::sandbox::{self, End, Environment, Hidden, Sandbox, SandboxError, Trust, World};
 use crate::serve::Fault;
+use crate::tell::tell;
 use crate::{documents, local_plane};
 use gate::Gate;
 use options::Source;
@@ -55,7 +56,7 @@ pub fn main(args: &RunArgs, places: &Places) -> ExitCode {
     match run(args, places) {
         Ok(end) => ExitCode::from(end.status()),
         Err(error) => {
-            eprintln!("outgate run: {}", chain(&*error));
+            tell(format_args!("outgate run: {}", chain(&*error)));
             let status = error.downcast_ref::<SandboxError>().map_or(FAILED, SandboxError::status);
             ExitCode::from(status)
         }
@@ -137,10 +138,10 @@ impl Room {
                        all the same to you";
             return Err(format!("{refusal}; {why}").into());
         }
-        eprintln!(
+        tell(format_args!(
             "outgate run: NO SANDBOX: {refusal}\n\
              outgate run: the program is told to use the gateway as a proxy; nothing makes it do so"
-        );
+        ));
         Ok(Self::Together)
     }
 }
@@ -320,5 +321,5 @@ fn tell_of_credentials(hidden: &[PathBuf]) {
                 .map_or(path.display().to_string(), |rest| format!("~/{}", rest.display()))
         })
         .collect();
-    eprintln!("outgate run: the program can read these credentials of yours: {}", names.join(", "));
+    tell(format_args!("outgate run: the program can read these credentials of yours: {}", names.join(", ")));
 }

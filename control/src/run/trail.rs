@@ -15,6 +15,7 @@ use super::tally::Tally;
 use super::why;
 use crate::files;
 use crate::serve::Fault;
+use crate::tell::tell;
 
 /// Silence after which a gateway that runs on is taken to have written all records of a sandbox that was detached: it
 /// gathers them for a tenth of that.
@@ -103,10 +104,10 @@ impl Trail {
     /// Tells of a full disk, while the gateway's folder is there: much is free again when that is gone.
     pub fn look_at_disk(&self) {
         if self.source.as_ref().is_ok_and(|file| files::is_full(rustix::fs::fstatvfs(file))) {
-            eprintln!(
+            tell(format_args!(
                 "outgate run: the disk of the records is full, so nothing more was let through, and the table may \
                  lack what was let through last: make room, or set TMPDIR or --record to another place"
-            );
+            ));
         }
     }
 
@@ -114,7 +115,7 @@ impl Trail {
     pub fn tell(mut self, args: &RunArgs, took: Duration) -> Result<(), Fault> {
         if let (Some(_), Err(error)) = (&self.among_others, &self.source) {
             // The program's status counts for more.
-            eprintln!("outgate run: no table, since the gateway's records cannot be read: {error}");
+            tell(format_args!("outgate run: no table, since the gateway's records cannot be read: {error}"));
             return Ok(());
         }
         let mut text = self.read()?;
@@ -129,15 +130,16 @@ impl Trail {
         let tally = Tally::of(&text);
         let kept = self.refusals.and_then(|(path, file)| why::keep(&path, file, &text));
         if let Some(problem) = kept.err().filter(|_| !tally.refusals.is_empty()) {
-            eprintln!("outgate run: `outgate why` will not know of this run: {problem}");
+            tell(format_args!("outgate run: `outgate why` will not know of this run: {problem}"));
         }
         if args.no_tty_summary {
             return Ok(());
         }
-        eprint!("\n{}{}", summary::table(&tally, took), summary::remedies(&tally));
+        let mut text = format!("\n{}{}", summary::table(&tally, took), summary::remedies(&tally));
         if args.observe {
-            eprint!("{}", summary::least(&tally));
+            text += &summary::least(&tally);
         }
+        tell(text.trim_end_matches('\n'));
         Ok(())
     }
 

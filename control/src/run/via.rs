@@ -19,6 +19,7 @@ use crate::client::{Client, ClientError, Reply};
 use crate::here::{Here, PlaneHere};
 use crate::limits::ATTACH_PATIENCE;
 use crate::serve::Fault;
+use crate::tell::tell;
 
 /// Bytes of chance in a sandbox's name.
 const NAME_BYTES: usize = 5;
@@ -130,7 +131,7 @@ impl Running {
         let path = format!("/v1/leases/{}", self.naming.sandbox());
         match self.runtime.block_on(self.client.call("DELETE", &path, "")) {
             Ok(_) | Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => {}
-            Err(error) => eprintln!("outgate run: not removed yet: {}", chain(&error)),
+            Err(error) => tell(format_args!("outgate run: not removed yet: {}", chain(&error))),
         }
     }
 }
@@ -145,21 +146,23 @@ fn name() -> Result<String, Fault> {
 /// Takes the lease, and holds it in a thread of its own until this process ends.
 fn hold(client: &Client, name: &str, ended: &Arc<AtomicBool>) -> Result<(), Fault> {
     let (client, path, ended) = (client.clone(), format!("/v1/leases/{name}"), Arc::clone(ended));
-    let (tell, told) = mpsc::sync_channel::<Result<(), Fault>>(1);
+    let (answer, told) = mpsc::sync_channel::<Result<(), Fault>>(1);
     std::thread::spawn(move || {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
-            Err(error) => return drop(tell.send(Err(error.into()))),
+            Err(error) => return drop(answer.send(Err(error.into()))),
         };
         runtime.block_on(async {
             match client.hold("POST", &path).await {
-                Err(error) => drop(tell.send(Err(error.into()))),
+                Err(error) => drop(answer.send(Err(error.into()))),
                 Ok(held) => {
-                    let _waited_for = tell.send(Ok(()));
+                    let _waited_for = answer.send(Ok(()));
                     held.ended().await;
                     // Its next start removes what this run has there.
                     if !ended.swap(true, Ordering::Relaxed) {
-                        eprintln!("outgate run: the gateway has ended; nothing is let through any more");
+                        tell(format_args!(
+                            "outgate run: the gateway has ended; nothing is let through any more"
+                        ));
                     }
                 }
             }

@@ -98,6 +98,7 @@ impl Lender {
             return None;
         };
         terminal.take();
+        terminal.release();
         let mut lines = modes.clone();
         lines.input_modes |= InputModes::ICRNL;
         lines.output_modes |= OutputModes::OPOST | OutputModes::ONLCR;

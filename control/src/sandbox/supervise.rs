@@ -157,6 +157,7 @@ fn attend(socket: &OwnedFd, mut child: Child, desk: &Desk, tell: &SyncSender<New
         if let (Some(terminal), true) = (&terminal, desk.is_given()) {
             desk.set_given(false);
             terminal.take();
+            terminal.release();
         }
     };
     while let Ok(Some((report, passed))) = hear::<Report>(socket) {

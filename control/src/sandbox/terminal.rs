@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal};
-use rustix::termios::tcsetpgrp;
+use rustix::termios::{Action, ioctl_tiocnxcl, tcflow, tcsetpgrp};
 
 use super::limits::PARENTS_MAX;
 use super::system::{Mask, mask};
@@ -40,6 +40,13 @@ impl Terminal {
         if held.is_ok() {
             let _never = mask(Signal::TTOU, Mask::Unblock);
         }
+    }
+
+    /// Undoes what a program may have done to keep others from it: output that it has stopped (tcflow(3)), and a claim
+    /// to be the last who opens it (ioctl_tty(2)).
+    pub fn release(&self) {
+        let _gone = tcflow(&self.0, Action::OOn);
+        let _gone = ioctl_tiocnxcl(&self.0);
     }
 
     /// Puts this process's group into its foreground.

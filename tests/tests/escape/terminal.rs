@@ -1,44 +1,15 @@
 //! The person at the terminal is asked by us, answers us, and sees nothing but the question meanwhile.
 
-use std::process::Command;
-
 use tests::yard::{Yard, said};
 
 use super::python;
-
-/// Runs a command at a terminal of its own. For each two further words: waits for the first, then types the second.
-/// Says all that was shown.
-const AT_A_TERMINAL: &str = r"
-import os, pty, sys
-steps = [word.encode().decode('unicode_escape').encode() for word in sys.argv[1].split(',')]
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execvp(sys.argv[2], sys.argv[2:])
-shown, read = b'', b''
-while True:
-    try:
-        piece = os.read(terminal, 4096)
-    except OSError:
-        break
-    if not piece:
-        break
-    shown, read = shown + piece, read + piece
-    while steps and steps[0] in read:
-        read = read.split(steps.pop(0), 1)[1]
-        os.write(terminal, steps.pop(0))
-sys.stdout.buffer.write(shown)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-";
 
 fn asked(yard: &Yard, steps: &str, script: &str) -> String {
     let url = yard.url("origin.test");
     let words = python(script);
     let words: Vec<&str> = words.iter().map(String::as_str).chain([&*url]).collect();
     let run = yard.run(&["--ask"], &words);
-    let mut command: Command = yard.ground.command("python3", &["-c", AT_A_TERMINAL, steps]);
-    command.arg(run.get_program()).args(run.get_args());
-    command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let (out, err) = said(&command.output().unwrap());
+    let (out, err) = said(&yard.at_a_terminal(steps, &run).output().unwrap());
     assert!(err.is_empty(), "{err}");
     assert_eq!((yard.left(), yard.processes()), (vec![], 0), "{out}");
     out
