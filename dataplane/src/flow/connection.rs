@@ -46,13 +46,13 @@ pub enum Way {
 
 /// Serves a connection to its end. Where it carried no request, the connection itself leaves a record.
 pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
-    // Apart: opening needs room for a moment, and the rest of a connection's life is mostly idle.
+    // Each apart: opening needs room for a moment, and an idle connection of HTTP/1 none for what it is not.
     let opened = Box::pin(arrive(core, stream, way)).await;
     match opened {
         Ok(Some(Opened { unread: Some(hello), admission, wire, facts, .. })) => {
-            relay(core, &admission, (wire, &hello), &facts).await;
+            Box::pin(relay(core, &admission, (wire, &hello), &facts)).await;
         }
-        Ok(Some(opened)) if opened.version == Version::Http2 => streams(core, opened).await,
+        Ok(Some(opened)) if opened.version == Version::Http2 => Box::pin(streams(core, opened)).await,
         Ok(Some(opened)) => requests(core, opened).await,
         Ok(None) => {}
         Err(Refused { sandbox, whither, refusal }) => record(core, sandbox.as_ref(), whither, &refusal),
