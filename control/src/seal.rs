@@ -45,6 +45,9 @@ pub enum SealError {
     Seal,
 }
 
+/// Name of the file of the key in the state folder.
+pub const KEY_FILE: &str = "seal.key";
+
 /// Holds the key of the key file.
 pub struct Sealer {
     key: RandomizedNonceKey,

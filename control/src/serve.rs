@@ -27,7 +27,7 @@ use crate::local_plane::{Given, LocalPlane, PlaneError, find};
 use crate::pki::Authority;
 use crate::planes::Planes;
 use crate::questions::Questions;
-use crate::seal::Sealer;
+use crate::seal::{KEY_FILE, Sealer};
 use crate::store::Store;
 use crate::{answers, api, files, leases, link};
 
@@ -86,7 +86,7 @@ pub struct PlaneSettings {
 pub async fn open(state: &Path) -> Result<Arc<Core>, Fault> {
     files::make_folder(state)?;
     let store = Store::open(&state.join("store.sqlite"))?;
-    let sealer = Sealer::open_or_create(&state.join("seal.key"))?;
+    let sealer = Sealer::open_or_create(&state.join(KEY_FILE))?;
     let authority = Authority::open_or_create(&state.join("pki"))?;
     let artefacts = state.join("artefacts");
     files::make_folder(&artefacts)?;

@@ -180,6 +180,7 @@ fn a_home_that_is_missing_or_cannot_be_written_costs_only_why() {
     fs::set_permissions(yard.ground.path("closed"), fs::Permissions::from_mode(0o555)).expect("mode");
     let nowhere = yard.ground.path("none/at/all");
     fs::create_dir(yard.ground.path("none")).expect("folder");
+    fs::set_permissions(yard.ground.path("none"), fs::Permissions::from_mode(0o555)).expect("mode");
     let url = yard.url("denied.test");
     for (home, told) in [
         (Some(yard.ground.path("closed")), "closed/.local/state/outgate"),

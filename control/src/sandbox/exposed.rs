@@ -2,7 +2,7 @@
 //!
 //! Abstract sockets need no look: they belong to a network namespace. The kernel lists the sockets that were bound in
 //! this one; those of others (an engine's, in a container that it was given to) are looked for where they usually are.
-//! What is mounted at several places is covered at each. A socket that appears later in a folder that is shared is not
+//! What is mounted at several places is covered at each, and where a gateway of this user keeps its state, all of that. A socket that appears later in a folder that is shared is not
 //! seen here.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +13,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::limits::ENTRIES_MAX;
+use crate::seal::KEY_FILE;
 
 /// Folders that hold nothing but sockets and what belongs to them. They are covered whole, so that what appears in them
 /// later is covered too; `{uid}` is the user's number, and the number is the mode of what covers them.
@@ -71,8 +72,19 @@ impl Exposed {
         sockets.retain(|path| !within(path) && is_socket(path));
         let elsewhere: Vec<_> = sockets.iter().flat_map(|path| elsewhere(path, &points)).collect();
         sockets.extend(elsewhere);
+        let gateways: BTreeSet<_> = sockets.iter().filter_map(|path| gateway_of(path, uid)).collect();
+        let folders = folders.into_iter().chain(gateways.into_iter().map(|folder| (folder, 0))).collect();
         Ok(Self { folders, sockets: sockets.into_iter().collect() })
     }
+}
+
+/// The state of the gateway that has this socket, by the key that lies there: what its secrets are sealed with.
+fn gateway_of(socket: &Path, uid: u32) -> Option<PathBuf> {
+    // Control's own is in its state, its plane's in a folder there.
+    const LEVELS: usize = 2;
+    let above = socket.ancestors().skip(1).take(LEVELS);
+    let is_own = |path: PathBuf| fs::metadata(path).is_ok_and(|found| found.is_file() && found.uid() == uid);
+    above.filter(|folder| is_own(folder.join(KEY_FILE))).last().map(Path::to_owned)
 }
 
 /// Number and name of each socket of a list that has a name: the number is the last of seven columns, the rest of the

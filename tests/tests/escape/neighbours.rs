@@ -127,6 +127,23 @@ fn state_of_a_gateway_that_serves_is_covered() {
     }
 }
 
+/// One that keeps its state elsewhere is found by its socket: what its secrets are sealed with lies beside that.
+#[test]
+fn state_of_a_gateway_elsewhere_is_covered_too() {
+    let yard = Yard::new();
+    let options = ["--state", "else/where", "serve", "--no-plane", "--listen", "127.0.0.1:0"];
+    let serve = Process::start(&mut yard.ground.command(&yard.outgate, &options));
+    serve.told("link ");
+    let look = "cat else/where/seal.key | wc -c; ls else/where; ./outgate --state else/where template list";
+    let outside = told(&mut yard.ground.command("sh", &["-c", look]));
+    assert!(outside.starts_with("32\n") && outside.contains("api.sock"), "{outside}");
+    let nested = [&NESTED[..], &["sh", "-c", look]].concat();
+    for program in [&["sh", "-c", look][..], &nested] {
+        let (out, err) = said(&yard.run(&["--no-tty-summary"], program).output().unwrap());
+        assert!(out == "0\n" && err.contains("outgate: "), "{out}{err}");
+    }
+}
+
 /// The kernel lists a socket as its owner called it. One that was called from the folder in which the owner is was
 /// looked for in ours, and not covered.
 #[test]

@@ -198,7 +198,7 @@ for server in ('93.184.216.34', '2606:2800:220:1::1', '::ffff:93.184.216.34', '1
         assert_eq!(out.matches("\"code\":\"host_not_allowed\"").count(), 3, "{out}");
         assert_eq!(out.matches(" 403").count(), 3, "{out}");
         let why = told(&mut yard.ground.command(&yard.outgate, &["why", "-n", "20"]));
-        for host in ["dns.google", "1.1.1.1", "2606:4700:4700::1111"] {
+        for host in ["dns.google", "1.1.1.1", "2606:4700:4700::1111", "one.one.one.one"] {
             assert!(err.contains(host) && why.contains(host), "{host}: {err}{why}");
         }
         // What is no HTTP inside of TLS.
