@@ -287,7 +287,9 @@ impl Drop for Serve {
 
 /// The process that serves.
 fn main(folder: &Path, program: PathBuf) -> ExitCode {
-    match serve_for_owner(folder, program) {
+    // Its environment is the caller's, with what is hidden from the program, and its memory has the same.
+    let served = crate::sandbox::close_to_others().and_then(|()| serve_for_owner(folder, program));
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("outgate: {error}");

@@ -76,6 +76,65 @@ fn gateways_of_the_same_user_are_out_of_reach_also_those_that_come_later() {
     }
 }
 
+/// Memory and environment of `run`, of control, of the plane and of the sandbox's own processes, by their numbers.
+#[test]
+fn processes_of_the_gateway_are_out_of_reach_and_closed_to_their_own_user() {
+    let script = "
+print('ready', flush=True)
+numbers = [int(word) for word in (sys.argv[2] if sys.argv[2:] else open('numbers').read()).split()]
+read_memory, open_process, ptrace = map(int, sys.argv[1].split())
+room = ctypes.create_string_buffer(8)
+vector = struct.pack('PN', ctypes.addressof(room), 8)
+for number in numbers:
+    for name in ('environ', 'mem', 'maps', 'auxv'):
+        tried(name, lambda: len(open(f'/proc/{number}/{name}', 'rb').read(1)))
+    for name in ('fd', 'root', 'cwd', 'map_files'):
+        tried(name, lambda: len(os.listdir(f'/proc/{number}/{name}/')))
+    tried('vm', lambda: call(read_memory, number, vector, 1, vector, 1, ctypes.c_ulong(0)))
+    tried('trace', lambda: call(ptrace, 0x4206, number, 0, 0))
+    tried('process', lambda: call(open_process, number, 0))
+    tried('signal', lambda: os.kill(number, 0))
+print('done', flush=True)
+";
+    let calls = if cfg!(target_arch = "x86_64") { "310 434 101" } else { "270 434 117" };
+    let words = python(script);
+    let words: Vec<&str> = words.iter().map(String::as_str).chain([calls]).collect();
+    for program in [words.clone(), [&NESTED[..], &words].concat()] {
+        let yard = Yard::new();
+        assert!(yard.ground.command("mkfifo", &["numbers"]).status().unwrap().success());
+        let run = Process::start(&mut yard.run(&["--secret=token=env:TOKEN@origin.test"], &program));
+        run.told("ready");
+        let mut numbers = vec![run.pid()];
+        let below = |above: u32| {
+            let entries = fs::read_dir("/proc").unwrap().flatten();
+            let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+            pids.filter(|pid| parent(*pid) == Some(above)).collect::<Vec<_>>()
+        };
+        // Control, the process that left, the first one inside, the plane; the program itself is not asked.
+        let children = below(run.pid());
+        let more: Vec<u32> = children.iter().flat_map(|pid| below(*pid)).collect();
+        numbers.extend(children.into_iter().chain(more));
+        assert_eq!(numbers.len(), 5, "{numbers:?}");
+        let numbers = numbers.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+        let outside = told(&mut yard.ground.command(words[0], &[&words[1..], &[&*numbers]].concat()));
+        let open: Vec<&str> = outside.lines().filter(|line| !line.contains(" E")).collect();
+        let shown = ["ready", "process", "signal", "done"];
+        assert!(open.iter().all(|line| shown.iter().any(|word| line.starts_with(word))), "{outside}");
+        assert_eq!(open.len(), 2 + 2 * 5, "they are there: {outside}");
+        fs::write(yard.ground.path("numbers"), numbers).unwrap();
+        run.told("done");
+        let tried = run.said();
+        let tried = tried.lines().filter(|line| line.contains(' ') && !line.contains("outgate"));
+        let open: Vec<&str> = tried.filter(|line| !line.contains(" E")).collect();
+        assert!(open.is_empty(), "{open:?}");
+    }
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// The caller's folder for temporary files lay in a folder of the caller's: moved away, it left the gateway's store
 /// behind for the next sandbox to read, and another could be put in its place under the gateway.
 #[test]
