@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
 
 /// Whether the sandbox is stopped, and which processes were so by themselves.
 #[derive(Debug, Default)]
@@ -12,6 +12,10 @@ pub(super) struct Freeze(Option<BTreeSet<i32>>);
 impl Freeze {
     /// Stops every process but the first, which calls this.
     pub fn stop(&mut self) {
+        // Anywhere else that would be every process of the user.
+        if getpid() != Pid::INIT {
+            return;
+        }
         self.0.get_or_insert_with(|| {
             stat().filter(|(_, is_stopped)| *is_stopped).map(|(pid, _)| pid).collect()
         });
