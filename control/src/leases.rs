@@ -82,18 +82,23 @@ pub async fn release(core: &Core, name: &str) -> Result<bool, StoreError> {
     if core.store.local(format!("{KEYS}{name}")).await?.is_none() {
         return Ok(false);
     }
-    if let Some(plane) = core.here.get().and_then(|here| here.plane.as_ref()) {
-        let (socket, sandbox) = (plane.attach_socket.clone(), name.to_owned());
-        let detach = move || -> Result<_, ClientError> {
-            Client::connect(&socket, ATTACH_PATIENCE)?.call(&Request::Detach(Detach { sandbox }), &[])
-        };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(detach).await {
-            // Without its row nothing of it is let through.
-            tell(format_args!("sandbox {name} is not detached: {}", chain(&error)));
-        }
-    }
+    detach(core, name).await;
     remove(core, name).await?;
+    // Who was killed while it attached may be attached since.
+    detach(core, name).await;
     Ok(true)
+}
+
+async fn detach(core: &Core, name: &str) {
+    let Some(plane) = core.here.get().and_then(|here| here.plane.as_ref()) else { return };
+    let (socket, sandbox) = (plane.attach_socket.clone(), name.to_owned());
+    let detach = move || -> Result<_, ClientError> {
+        Client::connect(&socket, ATTACH_PATIENCE)?.call(&Request::Detach(Detach { sandbox }), &[])
+    };
+    if let Ok(Err(error)) = tokio::task::spawn_blocking(detach).await {
+        // Without its row nothing of it is let through.
+        tell(format_args!("sandbox {name} is not detached: {}", chain(&error)));
+    }
 }
 
 /// Ends the leases of an earlier life of this process, whose connections ended with it.

@@ -25,7 +25,11 @@ pub(super) async fn get_here(State(core): Shared) -> Answer {
 /// Takes a name. The answer begins when it is taken and does not end; with the connection, all rows of that name go.
 pub(super) async fn post_lease(State(core): Shared, Path(name): Path<String>) -> Answer {
     check_name("sandbox", &name)?;
-    let lease = Lease::take(&Arc::clone(&core), &name).await.map_err(|error| match error {
+    // Apart: where the caller leaves meanwhile, the lease is dropped when it is taken, and all goes with it.
+    let (taking, wanted) = (Arc::clone(&core), name.clone());
+    let taken = tokio::spawn(async move { Lease::take(&taking, &wanted).await }).await;
+    let taken = taken.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+    let lease = taken.map_err(|error| match error {
         LeaseError::Taken(_) | LeaseError::Full => Problem::conflict(error.to_string()),
         LeaseError::Store(error) => error.into(),
     })?;

@@ -21,10 +21,12 @@ const EXAMPLES: &[(&str, &str)] = &[
          shown at the end with the options that would allow it.\n\n\
          Limits: the program can write your files, also those that other programs run later (~/.bashrc), and connect to\n\
          Unix sockets that appear in shared folders after it has started. Its exit status is that of this command.\n\
+         While --ask asks, everything inside is stopped; a program that has prepared a timer to wake it can still write to\n\
+         the terminal, so answer for programs that lie by `outgate question`, behind a gateway that serves.\n\
          Where Chromium is installed and has never run, an empty ~/.pki stays: there it is told to trust the gateway.\n\n\
          With --via the gateway is one that runs already. Whoever may use the socket of its API is its operator; what this\n\
          command puts there (a sandbox, its policy, secrets and handlers, under a name of its own) is gone when it ends,\n\
-         also when it is killed.\n\n\
+         also when it is killed. Handlers there find secrets by the names that the gateway has.\n\n\
          Examples:\n  \
          outgate run --allow github.com -- git clone https://github.com/acme/site\n  \
          outgate run --allow api.github.com --secret token=env:GITHUB_TOKEN@api.github.com -- ./report.py\n  \

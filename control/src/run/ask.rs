@@ -84,12 +84,13 @@ async fn answer(client: &Client, lender: &Lender, question: &Question) -> Result
 fn put(mut terminal: &File, question: &Question) -> std::io::Result<Option<Said>> {
     let Question { method, scheme, host, port, path, .. } = question;
     let until = Instant::now() + Duration::from_millis(question.timeout_ms);
-    let shown = visible(&format!("{method} {scheme}://{host}:{port}{path}"));
+    let shown = visible(&format!("{method} {scheme}://{host}:{port}{}", shortened(path)));
+    let host = visible(&format!("{host}:{port}"));
     let mut input = BufReader::new(terminal);
     loop {
         write!(
             terminal,
-            "\noutgate: may the program send {shown}?\n[o]nce, this [h]ost from now on, [d]eny: "
+            "\noutgate: may the program send {shown}?\n[o]nce, this [h]ost ({host}) from now on, [d]eny: "
         )?;
         if input.buffer().is_empty() && !comes(terminal, until)? {
             writeln!(terminal, "\noutgate: nobody answered, so it was denied")?;
@@ -125,6 +126,17 @@ fn understood(line: &str) -> Option<Said> {
         _ => None,
     }
 }
+
+/// The program chooses the path: a long one must not push the host off the screen.
+fn shortened(path: &str) -> String {
+    match path.char_indices().nth(PATH_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &path[..end]),
+        None => path.to_owned(),
+    }
+}
+
+/// Characters of a path that are shown, somewhat more than a line.
+const PATH_CHARS_MAX: usize = 100;
 
 /// What a program wrote must not move the cursor, nor look like another question.
 fn visible(text: &str) -> String {

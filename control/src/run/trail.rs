@@ -1,7 +1,7 @@
 //! What is told of a run when it has ended: its records, as a table and for `outgate why`.
 
 use std::fs;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -87,7 +87,7 @@ impl Trail {
                 Self { path, file, source, before, among_others: None, refusals }
             }
             Gate::Running(running) => {
-                let source = fs::File::open(running.records());
+                let source = regular(running.records());
                 let before = source.as_ref().ok().and_then(|file| file.metadata().ok());
                 let before = before.map_or(0, |found| found.len());
                 Self { path, file, source, before, among_others: Some(gate.naming().clone()), refusals }
@@ -118,14 +118,18 @@ impl Trail {
             tell(format_args!("outgate run: no table, since the gateway's records cannot be read: {error}"));
             return Ok(());
         }
-        let mut text = self.read()?;
-        if let Some(naming) = &self.among_others {
-            text = text.lines().filter_map(|line| own(line, naming)).collect();
-            if let (Some(path), Some(file)) = (&self.path, &mut self.file) {
-                let written = file.write_all(text.as_bytes());
-                written
-                    .map_err(|error| format!("cannot write the records to {}: {error}", path.display()))?;
+        let text = match self.read() {
+            Ok(text) => text,
+            Err(fault) if self.among_others.is_some() => {
+                tell(format_args!("outgate run: no table: {fault}"));
+                return Ok(());
             }
+            Err(fault) => return Err(fault),
+        };
+        if let (Some(_), Some(path), Some(file)) = (&self.among_others, &self.path, &mut self.file)
+            && let Err(error) = file.write_all(text.as_bytes())
+        {
+            tell(format_args!("outgate run: cannot write the records to {}: {error}", path.display()));
         }
         let tally = Tally::of(&text);
         let kept = self.refusals.and_then(|(path, file)| why::keep(&path, file, &text));
@@ -143,19 +147,40 @@ impl Trail {
         Ok(())
     }
 
-    /// What was written since the beginning.
+    /// What was written since the beginning; of a gateway with others only what is of this run, line by line, since
+    /// others may have written much.
     fn read(&mut self) -> Result<String, Fault> {
         let file = self.source.as_mut().map_err(|error| format!("cannot read the records: {error}"))?;
         file.seek(SeekFrom::Start(self.before))?;
-        let (mut text, begun) = (String::new(), Instant::now());
-        loop {
-            let more = file.read_to_string(&mut text)?;
-            let silent = more == 0 && begun.elapsed() >= SILENCE;
-            if self.among_others.is_none() || silent || begun.elapsed() > SILENCE_TIME {
-                return Ok(text);
+        let mut reader = BufReader::new(file);
+        let (mut text, mut line, begun) = (String::new(), String::new(), Instant::now());
+        let Some(naming) = &self.among_others else {
+            reader.read_to_string(&mut text)?;
+            return Ok(text);
+        };
+        let mut silent = false;
+        while !silent && begun.elapsed() <= SILENCE_TIME {
+            let waited = begun.elapsed() >= SILENCE;
+            silent = waited;
+            while reader.read_line(&mut line)? > 0 && line.ends_with('\n') {
+                silent = false;
+                text.extend(own(line.trim_end(), naming));
+                line.clear();
             }
-            std::thread::sleep(SILENCE);
+            if !silent {
+                std::thread::sleep(SILENCE);
+            }
         }
+        Ok(text)
+    }
+}
+
+/// Opens what was written as a file: a pipe has another reader already.
+fn regular(path: &Path) -> io::Result<fs::File> {
+    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    match path.is_absolute() && file.metadata()?.is_file() {
+        true => Ok(file),
+        false => Err(io::Error::other("the gateway writes them to no file")),
     }
 }
 

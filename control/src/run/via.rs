@@ -101,7 +101,9 @@ impl Running {
     /// What lies outside of that folder.
     pub fn hidden(&self) -> Vec<PathBuf> {
         let places = [&self.socket, &self.plane.attach_socket, &self.plane.records];
-        let outside = places.into_iter().filter(|path| !path.starts_with(&self.state) && path.exists());
+        let outside = places
+            .into_iter()
+            .filter(|path| !path.starts_with(&self.state) && path.is_absolute() && path.exists());
         outside.cloned().collect()
     }
 
@@ -129,9 +131,13 @@ impl Running {
             return;
         }
         let path = format!("/v1/leases/{}", self.naming.sandbox());
-        match self.runtime.block_on(self.client.call("DELETE", &path, "")) {
-            Ok(_) | Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => {}
-            Err(error) => tell(format_args!("outgate run: not removed yet: {}", chain(&error))),
+        // Where it does not answer, the end of the lease's connection does the same.
+        let removed =
+            async { tokio::time::timeout(ATTACH_PATIENCE, self.client.call("DELETE", &path, "")).await };
+        match self.runtime.block_on(removed) {
+            Ok(Ok(_) | Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. })) => {}
+            Ok(Err(error)) => tell(format_args!("outgate run: not removed yet: {}", chain(&error))),
+            Err(_) => tell("outgate run: not removed yet: the gateway does not answer"),
         }
     }
 }

@@ -60,7 +60,7 @@ pub fn place() -> Option<PathBuf> {
     Some(state.or_else(home)?.join("outgate/last-run.jsonl"))
 }
 
-/// Opens the file where the refusals will be, empty, so that it can be hidden from the program. It is held open: a
+/// Opens the file where the refusals will be, so that it can be hidden from the program. It is held open: a
 /// program that renames a folder above it could otherwise put another file, or a pipe that nobody reads, in its place.
 ///
 /// # Errors
@@ -72,7 +72,7 @@ pub fn open() -> Result<(PathBuf, fs::File), String> {
             files::make_folder(folder)?;
         }
         let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create(true).truncate(false).mode(0o600);
         options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path)
     };
     match opened() {
@@ -81,7 +81,7 @@ pub fn open() -> Result<(PathBuf, fs::File), String> {
     }
 }
 
-/// Keeps the lines of refusals among the records.
+/// Keeps the lines of refusals among the records, in place of those of an earlier run.
 ///
 /// # Errors
 /// A sentence with the fix.
@@ -90,7 +90,9 @@ pub fn keep(path: &Path, mut file: fs::File, records: &str) -> Result<(), String
     let lines: Vec<&str> = records.lines().filter(refused).collect();
     let newest = &lines[lines.len().saturating_sub(KEPT_MAX)..];
     let text: String = newest.iter().map(|line| format!("{line}\n")).collect();
-    file.write_all(text.as_bytes()).map_err(|error| unwritten(path, &error))
+    // Only now: runs may overlap, and each has held the file since it began.
+    let written = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
+    written.map_err(|error| unwritten(path, &error))
 }
 
 fn unwritten(path: &Path, error: &std::io::Error) -> String {
