@@ -195,7 +195,7 @@ pub(super) fn upload_error(error: BodyError) -> ExchangeError {
 }
 
 /// What a future gives at once, or after the other half of this task had one turn. Dropping it loses nothing.
-async fn at_hand<T>(future: impl Future<Output = T>) -> Option<T> {
+pub(super) async fn at_hand<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     if let Some(found) = poll_once(future.as_mut()).await {
         return Some(found);

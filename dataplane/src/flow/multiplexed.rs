@@ -9,13 +9,13 @@ use std::{
 use ::h2::{Reason, RecvStream, client::ResponseFuture};
 use futures_lite::future::or;
 
-use super::exchange::{Answered, Body, ExchangeError, ReplyTo, upload_error};
+use super::exchange::{Answered, Body, ExchangeError, ReplyTo, at_hand, upload_error};
 use crate::{
     http::{
-        Answer, BodyPiece, Gate, ReplyPiece, Trailers,
+        Answer, BodyPiece, Gate, HeadError, ReplyPiece, Trailers,
         h2::{SendError, StreamLeg, response_head},
     },
-    limits::{BODY_SILENCE, UPSTREAM_SILENCE},
+    limits::{BODY_SILENCE, INTERIM_ANSWERS_MAX, UPSTREAM_SILENCE},
     ring::timeout,
 };
 
@@ -92,6 +92,7 @@ async fn upload(
 /// Hands the answer over as it arrives. Gives its status.
 async fn download(mut answer: ResponseFuture, method: &str, reply: &ReplyTo) -> Result<u16, ExchangeError> {
     let gone = |_| ExchangeError::ClientGone;
+    let mut interim = 0;
     let response = loop {
         let next = poll_fn(|cx| match answer.poll_informational(cx) {
             std::task::Poll::Ready(Some(interim)) => std::task::Poll::Ready(interim.map(Next::Interim)),
@@ -100,9 +101,15 @@ async fn download(mut answer: ResponseFuture, method: &str, reply: &ReplyTo) -> 
         match timeout(UPSTREAM_SILENCE, next).await {
             Err(_) => return Err(ExchangeError::Silent),
             Ok(Err(error)) => return Err(unanswered(error)),
+            Ok(Ok(Next::Interim(_))) if interim == INTERIM_ANSWERS_MAX => {
+                return Err(HeadError::TooLong.into());
+            }
             Ok(Ok(Next::Interim(head))) => {
+                interim += 1;
                 let head = response_head(&head, method, false)?;
-                reply.send(ReplyPiece::Interim(Answer::Upstream(head))).await.map_err(gone)?;
+                // h2 keeps those that nobody takes, without a bound: so a client that is slow misses some.
+                let told = at_hand(reply.send(ReplyPiece::Interim(Answer::Upstream(head)))).await;
+                told.unwrap_or(Ok(())).map_err(gone)?;
             }
             Ok(Ok(Next::Answer(response))) => break response,
         }

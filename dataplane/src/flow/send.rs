@@ -7,6 +7,8 @@ use std::{
     rc::Rc,
 };
 
+use futures_lite::future::or;
+
 use super::{
     core::Core,
     exchange::{Answered, Body, ExchangeError, ReplyTo, Sending, exchange},
@@ -88,9 +90,17 @@ pub(super) async fn send(
         let fence =
             Rc::new(Fence { core: Rc::clone(arrived.core), resident: Rc::clone(arrived.resident), hold });
         reply.guard(Rc::clone(&fence) as Rc<dyn Gate>);
-        let upstream = match upstream(arrived, &outbound.permit, (&key, speaks, last), record).await {
-            Ok(upstream) => upstream,
-            Err(refusal) => return refuse(reply, &refusal, record).await,
+        let found = upstream(arrived, &outbound.permit, (&key, speaks, last), record);
+        // A client that leaves meanwhile ends the search.
+        let left = async {
+            reply.cancelled().await;
+            None
+        };
+        let upstream = match or(async { Some(found.await) }, left).await {
+            Some(Ok(upstream)) => upstream,
+            Some(Err(refusal)) => return refuse(reply, &refusal, record).await,
+            None if fence.hold.is_cut() => return cut(&**leg, record),
+            None => return unfinished(reply, &**leg, &ExchangeError::ClientGone, record).await,
         };
         record.address = Some(upstream.address());
         let reused = upstream.is_reused();
@@ -192,7 +202,9 @@ async fn upstream(
     let (wire, address) = connect(arrived, permit, speaks, record).await?;
     let shares = wire.speaks_http2() || (speaks == Speaks::Http2 && permit.scheme() == Scheme::Http);
     if !shares {
-        core.shared.speaks_http11(permit.host(), permit.port());
+        if could_share {
+            core.shared.speaks_http11(permit.host(), permit.port());
+        }
         if speaks == Speaks::Http2 {
             return Err(only_http11());
         }
@@ -252,8 +264,12 @@ async fn over_http2(
     let Outbound { head, method, framing, permit, .. } = outbound;
     let request = h2::request(head, permit.scheme(), secret)?;
     let ended = matches!(framing, Framing::None | Framing::Length(0));
+    // Before: h2 sends the head of a stream also where it is broken at once.
+    if !fence.is_open() {
+        return Err(ExchangeError::Revoked);
+    }
     let (answer, leg) = place.open(request, ended).map_err(|_| ExchangeError::NotTaken)?;
-    if !fence.is_open() || !fence.hold.join(Rc::clone(&leg) as Rc<dyn Leg>) {
+    if !fence.hold.join(Rc::clone(&leg) as Rc<dyn Leg>) {
         leg.reset();
         return Err(ExchangeError::Revoked);
     }

@@ -6,6 +6,7 @@ use std::{
     pin::pin,
     rc::Rc,
     task::Poll,
+    time::Duration,
 };
 
 use ::h2::{Reason, RecvStream, server};
@@ -31,8 +32,9 @@ use crate::{
         h2::{Payload, Pipe, Pump, StreamLeg, StreamOf, request_head, serve},
     },
     limits::{
-        H2_CONNECTION_WINDOW, H2_RESETS_MAX, H2_SEND_BYTES_MAX, H2_STREAM_WINDOW, H2_STREAMS_MAX,
-        HEAD_BYTES_MAX, HEAD_TIME, IDLE_TIME, LINGER_TIME,
+        H2_CONNECTION_WINDOW, H2_RESET_TIME, H2_RESETS_KNOWN, H2_RESETS_MAX, H2_SEND_BYTES_MAX,
+        H2_STREAM_WINDOW, H2_STREAMS_MAX, H2_UNDER_WAY_MAX, HEAD_BYTES_MAX, HEAD_TIME, IDLE_TIME,
+        LINGER_TIME,
     },
     respond::{Blame, Refusal},
     ring::timeout,
@@ -43,18 +45,27 @@ pub(super) async fn streams(core: &Rc<Core>, opened: Opened) {
     let Opened { admission, wire, facts, proof, .. } = opened;
     let arrived = Arrived { core, resident: admission.resident(), facts: &facts, proof };
     let (pipe, pump) = Pipe::new(Rc::clone(&wire));
-    let mut open = FuturesUnordered::new();
+    let (mut open, mut patience) = (FuturesUnordered::new(), IDLE_TIME);
     let ended = match shake_hands(&admission, pipe, &pump).await {
         Ok(mut connection) => loop {
-            let next = next(&mut connection, &mut open, &pump);
+            let next = next(&mut connection, &mut open, &pump, patience);
             match admission.tie().hold(next).await {
+                Some(Event::Request(..)) if open.len() >= H2_UNDER_WAY_MAX => {
+                    connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    break Err(flood());
+                }
                 Some(Event::Request(request, answer)) => {
                     open.push(stream(&arrived, request, StreamLeg::answering(answer, pump.clone())));
                 }
                 Some(Event::Done { recorded: true }) => {}
                 // What cannot be recorded is not served.
                 Some(Event::Done { recorded: false }) => connection.abrupt_shutdown(Reason::INTERNAL_ERROR),
-                Some(Event::Idle) => connection.graceful_shutdown(),
+                // A client that does not even answer the farewell is not waited for.
+                Some(Event::Idle) if patience == LINGER_TIME => break Ok(()),
+                Some(Event::Idle) => {
+                    connection.graceful_shutdown();
+                    patience = LINGER_TIME;
+                }
                 Some(Event::Ended(ended)) => break ended,
                 None => break Ok(()),
             }
@@ -67,14 +78,20 @@ pub(super) async fn streams(core: &Rc<Core>, opened: Opened) {
     if admission.tie().is_cut() {
         wire.reset();
     }
-    // The connection is gone, so each of them finds its stream broken, and leaves its record.
-    while open.next().await.is_some() {}
     // The farewell that h2 wrote; a client that takes none may be gone.
-    let farewell = async {
+    let farewell = timeout(LINGER_TIME, async {
         let _told = pump.flush().await;
         end(&wire).await;
-    };
-    let _in_time = timeout(LINGER_TIME, farewell).await;
+    });
+    // The connection is gone, so each of them finds its stream broken, and leaves its record.
+    let ending = async { while open.next().await.is_some() {} };
+    let _in_time = zip(farewell, ending).await;
+}
+
+/// Clients that open streams and break them before they are answered (CVE-2023-44487).
+fn flood() -> Refusal {
+    let detail = "more requests were begun and broken off than are ended";
+    Refusal::new(429, "h2_flood", Blame::Sandbox, detail, "wait for the answers of requests")
 }
 
 type Connection = server::Connection<Pipe, Payload>;
@@ -96,6 +113,7 @@ async fn next(
     connection: &mut Connection,
     open: &mut (impl Stream<Item = bool> + Unpin),
     pump: &Pump,
+    patience: Duration,
 ) -> Event {
     let mut pumping = pin!(pump.run());
     let idle = open.size_hint().0 == 0;
@@ -111,7 +129,7 @@ async fn next(
         }
         pumping.as_mut().poll(cx).map(|_| Event::Ended(Ok(())))
     });
-    if idle { timeout(IDLE_TIME, event).await.unwrap_or(Event::Idle) } else { event.await }
+    if idle { timeout(patience, event).await.unwrap_or(Event::Idle) } else { event.await }
 }
 
 /// A connection that ends between requests may end as it likes; one that breaks the protocol is recorded.
@@ -134,8 +152,8 @@ async fn shake_hands(admission: &Admission, pipe: Pipe, pump: &Pump) -> Result<C
         // WebSockets (RFC 8441).
         .enable_connect_protocol()
         .max_pending_accept_reset_streams(H2_RESETS_MAX)
-        .max_concurrent_reset_streams(H2_RESETS_MAX)
-        .max_local_error_reset_streams(Some(H2_RESETS_MAX));
+        .max_concurrent_reset_streams(H2_RESETS_KNOWN)
+        .reset_stream_duration(H2_RESET_TIME);
     let shaken = or(async { Some(builder.handshake(pipe).await) }, async {
         pump.run().await;
         None

@@ -22,8 +22,8 @@ use crate::{
     },
     identity::SandboxId,
     limits::{
-        H2_CONNECTION_WINDOW, H2_RESETS_MAX, H2_SEND_BYTES_MAX, H2_SHARED_IDLE_MAX, H2_STREAM_WINDOW,
-        H2_STREAMS_MAX, HEAD_BYTES_MAX, HTTP11_HOSTS_MAX, LINGER_TIME, UPSTREAM_IDLE_TIME,
+        H2_CONNECTION_WINDOW, H2_RESET_TIME, H2_RESETS_KNOWN, H2_SEND_BYTES_MAX, H2_SHARED_IDLE_MAX,
+        H2_STREAM_WINDOW, H2_STREAMS_MAX, HEAD_BYTES_MAX, HTTP11_HOSTS_MAX, LINGER_TIME, UPSTREAM_IDLE_TIME,
     },
     ring::{Ring, timeout},
     tls::Wire,
@@ -59,8 +59,8 @@ impl Shared {
             .initial_connection_window_size(H2_CONNECTION_WINDOW)
             .max_header_list_size(HEAD_BYTES_MAX as u32)
             .max_send_buffer_size(H2_SEND_BYTES_MAX)
-            .max_concurrent_reset_streams(H2_RESETS_MAX)
-            .max_local_error_reset_streams(Some(H2_RESETS_MAX));
+            .max_concurrent_reset_streams(H2_RESETS_KNOWN)
+            .reset_stream_duration(H2_RESET_TIME);
         let (requests, connection) = builder.handshake(pipe).await?;
         let pumping = pump.clone();
         let driving = async move {
@@ -122,8 +122,7 @@ impl Place {
         self.shared.address
     }
 
-    /// Opens the stream. Its head leaves only in a later turn of the connection's task, so whoever breaks the leg in
-    /// this one has sent nothing.
+    /// Opens the stream. Its head leaves even where it is broken at once, so leave to send it is asked for before.
     ///
     /// # Errors
     /// The connection takes no more.

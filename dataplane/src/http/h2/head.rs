@@ -44,11 +44,12 @@ pub fn request_head(parts: &Parts, ended: bool) -> Result<RequestHead<Block<Chun
     }
     let method = if switches.is_some() { "GET" } else { parts.method.as_str() };
     let _written = write!(text, "{method} ");
-    if path != "*" && !tunnel {
+    // Without an authority h2 tells no scheme, and the field alone names the host (RFC 9113 §8.3.1).
+    if path != "*" && !tunnel && authority.is_some() {
         let scheme = uri.scheme_str().ok_or(HeadError::Scheme)?;
         let _written = write!(text, "{scheme}://");
     }
-    if path != "*" {
+    if path != "*" && authority.is_some() {
         text.extend_from_slice(host);
     }
     text.extend_from_slice(path.as_bytes());

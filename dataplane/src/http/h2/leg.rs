@@ -48,17 +48,20 @@ pub struct StreamLeg {
     sender: RefCell<Sender>,
     pump: Pump,
     broken: Cell<bool>,
+    /// The turn in which our head was given to h2, which keeps it even where the stream is broken.
+    asked_in: Option<u64>,
 }
 
 impl StreamLeg {
     /// Of a stream that a client opened.
     pub fn answering(sender: SendResponse<Payload>, pump: Pump) -> Self {
-        Self { sender: RefCell::new(Sender::Heads(sender)), pump, broken: Cell::new(false) }
+        Self { sender: RefCell::new(Sender::Heads(sender)), pump, broken: Cell::new(false), asked_in: None }
     }
 
     /// Of a stream that was opened to an upstream.
     pub fn asking(sender: SendStream<Payload>, pump: Pump) -> Self {
-        Self { sender: RefCell::new(Sender::Body(sender)), pump, broken: Cell::new(false) }
+        let asked_in = Some(pump.turns());
+        Self { sender: RefCell::new(Sender::Body(sender)), pump, broken: Cell::new(false), asked_in }
     }
 
     pub(super) fn inform(&self, head: Response<()>) -> Result<(), ::h2::Error> {
@@ -178,10 +181,11 @@ impl StreamLeg {
 
 impl Leg for StreamLeg {
     /// What h2 has queued of the stream is thrown away. Where the wire is blocked, frames of it may lie among those of
-    /// others that are written and not sent, and then the whole connection is broken.
+    /// others that are written and not sent, and a head that was given in this turn is written in any case: then the
+    /// whole connection is broken.
     fn reset(&self) {
         self.break_off(Reason::CANCEL);
-        if self.pump.is_blocked() {
+        if self.pump.is_blocked() || self.asked_in == Some(self.pump.turns()) {
             self.pump.wire().reset();
         }
     }

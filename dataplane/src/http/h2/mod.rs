@@ -35,12 +35,12 @@ impl Payload {
     }
 }
 
-/// h2 drops payload under its lock, and the last holder of a gate ends a stream, which takes that lock: so the pump
-/// drops it.
+/// What is dropped was written and not yet sent, so the pump holds the gate on. Nor could it be dropped here: h2 drops
+/// payload under its lock, and the last holder of a gate ends a stream, which takes that lock.
 impl Drop for Payload {
     fn drop(&mut self) {
         if let Some((gate, pump)) = self.gate.take() {
-            pump.drop_later(gate);
+            pump.hold(gate);
         }
     }
 }

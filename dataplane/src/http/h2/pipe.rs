@@ -34,8 +34,13 @@ struct Ends {
     gathered: RefCell<Vec<u8>>,
     sending: Waiting<(io::Result<()>, Vec<u8>)>,
     writer: RefCell<Option<Waker>>,
-    /// What must be dropped outside h2.
-    done: RefCell<Vec<Rc<dyn Gate>>>,
+    /// h2 was not taken all from at its last write: it holds the rest of a frame.
+    held_back: Cell<bool>,
+    /// Gates of what is gathered, and of what is being sent.
+    gates: RefCell<Vec<Rc<dyn Gate>>>,
+    leaving: RefCell<Vec<Rc<dyn Gate>>>,
+    /// Turns in which h2 could write.
+    turns: Cell<u64>,
 }
 
 /// The side of h2.
@@ -56,7 +61,10 @@ impl Pipe {
             gathered: RefCell::default(),
             sending: RefCell::default(),
             writer: RefCell::default(),
-            done: RefCell::default(),
+            held_back: Cell::new(false),
+            gates: RefCell::default(),
+            leaving: RefCell::default(),
+            turns: Cell::new(0),
         });
         (Self(Rc::clone(&ends)), Pump(ends))
     }
@@ -82,14 +90,17 @@ impl Pump {
 
     /// Whether the wire takes nothing more at the moment: what h2 wrote, of whichever stream, is not with the kernel.
     pub fn is_blocked(&self) -> bool {
-        self.0.sending.borrow().is_some() || !self.0.gathered.borrow().is_empty()
+        self.0.held_back.get() || self.0.sending.borrow().is_some() || !self.0.gathered.borrow().is_empty()
     }
 
-    /// Drops a gate, where this is its last holder in the next turn.
-    pub(super) fn drop_later(&self, gate: Rc<dyn Gate>) {
-        if Rc::strong_count(&gate) == 1 {
-            self.0.done.borrow_mut().push(gate);
-        }
+    /// Turns so far. While it does not change, nothing that was given to h2 is written.
+    pub(super) fn turns(&self) -> u64 {
+        self.0.turns.get()
+    }
+
+    /// Holds the gate of what was gathered until that was sent.
+    pub(super) fn hold(&self, gate: Rc<dyn Gate>) {
+        self.0.gates.borrow_mut().push(gate);
     }
 
     /// The wire below.
@@ -99,14 +110,16 @@ impl Pump {
 
     fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ends = &self.0;
-        // Taken out first: what they hold may lead back here.
-        let done = ends.done.take();
-        drop(done);
+        ends.turns.set(ends.turns.get() + 1);
         loop {
             let mut sending = ends.sending.borrow_mut();
             if let Some(future) = &mut *sending {
                 let (sent, mut buffer) = ready!(future.as_mut().poll(cx));
                 *sending = None;
+                drop(sending);
+                // Taken out first: what they hold may lead back here.
+                let gone = ends.leaving.take();
+                drop(gone);
                 sent?;
                 buffer.clear();
                 let mut gathered = ends.gathered.borrow_mut();
@@ -124,8 +137,12 @@ impl Pump {
             if ends.gathered.borrow().is_empty() {
                 // An idle connection holds no buffer.
                 ends.gathered.take();
+                drop(sending);
+                let gone = ends.gates.take();
+                drop(gone);
                 return Poll::Ready(Ok(()));
             }
+            ends.leaving.replace(ends.gates.take());
             let (wire, bytes) = (Rc::clone(&ends.wire), ends.gathered.take());
             *sending = Some(Box::pin(async move { (wire.send(&bytes).await, bytes) }));
         }
@@ -169,10 +186,12 @@ impl AsyncWrite for Pipe {
         let room = H2_GATHERED_BYTES.saturating_sub(gathered.len());
         if room == 0 {
             *self.0.writer.borrow_mut() = Some(cx.waker().clone());
+            self.0.held_back.set(true);
             return Poll::Pending;
         }
         let count = bytes.len().min(room);
         gathered.extend_from_slice(&bytes[..count]);
+        self.0.held_back.set(count < bytes.len());
         Poll::Ready(Ok(count))
     }
 
