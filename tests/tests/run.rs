@@ -72,39 +72,15 @@ fn least_policy_of_what_was_observed_is_printed() {
     assert!(yard.origin.seen().is_empty(), "the origin was never dialled");
 }
 
-/// Runs a command at a terminal of its own, types an answer whenever it is asked, and says all that was shown.
-const AT_A_TERMINAL: &str = r#"
-import os, pty, sys
-answers = sys.argv[1].split(',')
-pid, terminal = pty.fork()
-if pid == 0:
-    os.execvp(sys.argv[2], sys.argv[2:])
-shown = b''
-while True:
-    try:
-        piece = os.read(terminal, 4096)
-    except OSError:
-        break
-    if not piece:
-        break
-    shown += piece
-    if shown.count(b'[d]eny: ') > shown.count(b'typed') and answers:
-        shown += b'typed'
-        os.write(terminal, answers.pop(0).encode() + b'\n')
-sys.stdout.buffer.write(shown)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"#;
-
 #[test]
 fn a_request_that_nothing_allows_waits_until_the_terminal_has_said_yes_or_no() {
     let yard = Yard::new();
     let url = yard.url("origin.test");
     let script = "curl --silent \"$1\"; echo; curl --silent \"$1\"; echo; curl --silent \"$1\"";
-    for (answers, allowed) in [("nonsense,once,host", true), ("deny", false)] {
+    for (answers, allowed) in [(&["nonsense", "once", "host"][..], true), (&["deny"], false)] {
         let run = yard.run(&["--ask"], &["sh", "-c", script, "sh", &url]);
-        let mut command = yard.ground.command("python3", &["-c", AT_A_TERMINAL, answers]);
-        command.arg(run.get_program()).args(run.get_args());
-        command.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let steps: Vec<String> = answers.iter().map(|answer| format!("[d]eny: ,{answer}\\n")).collect();
+        let mut command = yard.at_a_terminal(&steps.join(","), &run);
         let before = yard.origin.seen().len();
         let (out, err) = said(&command.output().expect("it runs"));
         let question = format!("may the program send GET {}?", url.split('?').next().unwrap());

@@ -90,17 +90,23 @@ pub(super) async fn send(
         let fence =
             Rc::new(Fence { core: Rc::clone(arrived.core), resident: Rc::clone(arrived.resident), hold });
         reply.guard(Rc::clone(&fence) as Rc<dyn Gate>);
-        let found = upstream(arrived, &outbound.permit, (&key, speaks, last), record);
-        // A client that leaves meanwhile ends the search.
-        let left = async {
-            reply.cancelled().await;
-            None
-        };
-        let upstream = match or(async { Some(found.await) }, left).await {
-            Some(Ok(upstream)) => upstream,
-            Some(Err(refusal)) => return refuse(reply, &refusal, record).await,
-            None if fence.hold.is_cut() => return cut(&**leg, record),
-            None => return unfinished(reply, &**leg, &ExchangeError::ClientGone, record).await,
+        let upstream = match at_hand(arrived.core, &key, speaks, last) {
+            Some(upstream) => upstream,
+            None => {
+                let search = search(arrived, &outbound.permit, (&key, speaks, last), record);
+                // A client that leaves meanwhile ends it.
+                let left = async {
+                    reply.cancelled().await;
+                    None
+                };
+                // Rare and large: the future of every other request does not hold it.
+                match Box::pin(or(async { Some(search.await) }, left)).await {
+                    Some(Ok(upstream)) => upstream,
+                    Some(Err(refusal)) => return refuse(reply, &refusal, record).await,
+                    None if fence.hold.is_cut() => return cut(&**leg, record),
+                    None => return unfinished(reply, &**leg, &ExchangeError::ClientGone, record).await,
+                }
+            }
         };
         record.address = Some(upstream.address());
         let reused = upstream.is_reused();
@@ -119,7 +125,7 @@ pub(super) async fn send(
             Upstream::Shared { place, .. } => {
                 record.secrets.extend(secrets);
                 let secret = !record.secrets.is_empty();
-                over_http2((&mut *body, reply), place, (&outbound, secret, &sent), &fence).await
+                Box::pin(over_http2((&mut *body, reply), place, (&outbound, secret, &sent), &fence)).await
             }
         };
         record.bytes_up = sent.get();
@@ -168,26 +174,24 @@ impl Upstream {
     }
 }
 
-/// A connection that is there already, or a new one.
-async fn upstream(
+/// A connection that is there already. What failed on one that had been idle is tried on another.
+fn at_hand(core: &Core, key: &Key, speaks: Speaks, again: bool) -> Option<Upstream> {
+    let shared = (speaks != Speaks::Http11).then(|| core.shared.find(key)).flatten();
+    if let Some(place) = shared {
+        return Some(Upstream::Shared { place, reused: true });
+    }
+    let own = (speaks != Speaks::Http2 && !again).then(|| core.pool.take(key)).flatten();
+    own.map(|(wire, address)| Upstream::Own { wire, address, reused: true })
+}
+
+/// A new connection, or one that somebody else has opened meanwhile.
+async fn search(
     arrived: &Arrived<'_>,
     permit: &Permit,
     (key, speaks, again): (&Key, Speaks, bool),
     record: &mut Record,
 ) -> Result<Upstream, Refusal> {
     let core = arrived.core;
-    let at_hand = || {
-        let shared = (speaks != Speaks::Http11).then(|| core.shared.find(key)).flatten();
-        if let Some(place) = shared {
-            return Some(Upstream::Shared { place, reused: true });
-        }
-        // What failed on a connection that had been idle is tried on a new one.
-        let own = (speaks != Speaks::Http2 && !again).then(|| core.pool.take(key)).flatten();
-        own.map(|(wire, address)| Upstream::Own { wire, address, reused: true })
-    };
-    if let Some(found) = at_hand() {
-        return Ok(found);
-    }
     let could_share = permit.scheme() == Scheme::Https && speaks != Speaks::Http11;
     let dialling = match could_share {
         true => core.shared.dial_or_wait(key, (permit.host(), permit.port())).await,
@@ -195,7 +199,7 @@ async fn upstream(
     };
     if dialling.is_none()
         && could_share
-        && let Some(found) = at_hand()
+        && let Some(found) = at_hand(core, key, speaks, again)
     {
         return Ok(found);
     }
@@ -240,7 +244,7 @@ async fn over_http11(
     let sending = Sending { head, method, framing: *framing, sent };
     let upstream = (&*wire, &mut inbound);
     let outcome = match framing {
-        Framing::Tunnel => tunnel::exchange(ends, upstream, sending, &**fence).await,
+        Framing::Tunnel => Box::pin(tunnel::exchange(ends, upstream, sending, &**fence)).await,
         _ => exchange(ends, upstream, sending, &**fence).await,
     };
     match &outcome {
