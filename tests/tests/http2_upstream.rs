@@ -3,14 +3,16 @@
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
+    mpsc,
 };
 
 use bytes::Bytes;
 use h2::Reason;
 use http::{HeaderMap, Request, Response};
 use tests::{
-    gateway::{Gateway, SECRET, ask, policy},
+    gateway::{Gateway, PATIENCE, SECRET, ask, policy},
     http2::{Client, next, origin, origin_with, read, respond, run, whole},
+    origin::{self, Origin},
 };
 
 /// Says what it was asked: method, path, and the fields that matter here.
@@ -131,7 +133,7 @@ fn grpc_passes_in_all_its_parts_and_its_refusals_are_statuses() {
 
 #[test]
 fn grpc_to_an_upstream_without_http_2_is_a_refusal_of_its_own_name() {
-    let origin = tests::origin::Origin::tls(&["origin.test"], |_, out| tests::origin::respond(out, b"never"));
+    let origin = Origin::tls(&["origin.test"], |_, out| origin::respond(out, b"never"));
     let gateway = Gateway::start(1, &origin);
     run(async {
         let mut client = Client::connect(&gateway, "origin.test", origin.address.port()).await;
@@ -288,4 +290,67 @@ fn a_change_of_policy_cuts_a_stream_on_both_legs_and_other_streams_of_the_connec
     assert_eq!(origin.connections(), 1);
     let records = gateway.records(3);
     assert_eq!(records[0]["verdict"], "cut");
+}
+
+/// An origin that takes connections and says nothing, and tells when one has ended.
+fn silent() -> (Origin, mpsc::Receiver<()>) {
+    let (told, ended) = mpsc::channel();
+    let origin = Origin::wire(&[], move |wire| {
+        let mut bytes = [0; 4096];
+        while wire.read(&mut bytes).is_ok_and(|count| count > 0) {}
+        told.send(()).map_err(std::io::Error::other)
+    });
+    (origin, ended)
+}
+
+#[test]
+fn a_client_that_leaves_and_a_policy_that_changes_end_the_dialling_of_an_upstream() {
+    for by_policy in [false, true] {
+        let (origin, ended) = silent();
+        let mut gateway = Gateway::start(1, &origin);
+        run(async {
+            let mut client = Client::connect(&gateway, "origin.test", origin.address.port()).await;
+            let (answer, mut stream) = client.send(client.request("GET", "/"), true).await;
+            while origin.connections() == 0 {
+                tokio::task::yield_now().await;
+            }
+            match by_policy {
+                true => gateway.apply(vec![policy("[]")]),
+                false => stream.send_reset(Reason::CANCEL),
+            }
+            let ended = tokio::task::spawn_blocking(move || ended.recv_timeout(PATIENCE));
+            assert_eq!(
+                (answer.await.unwrap_err().reason(), ended.await.unwrap()),
+                (Some(Reason::CANCEL), Ok(()))
+            );
+        });
+        let record = &gateway.records(1)[0];
+        let code = if by_policy { "revoked" } else { "client_gone" };
+        assert_eq!(record["code"], code, "{record}");
+    }
+}
+
+#[test]
+fn requests_that_are_begun_and_broken_off_leave_nothing_under_way() {
+    const TIMES: usize = 300;
+    let origin = origin(&["origin.test"], |request, mut answer| async move {
+        if request.uri().path() == "/last" {
+            return respond(&mut answer, "last", None);
+        }
+        let mut stream = answer.send_response(Response::new(()), false).ok()?;
+        std::future::poll_fn(|cx| stream.poll_reset(cx)).await.ok().map(drop)
+    });
+    let gateway = Gateway::start(1, &origin);
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", origin.address.port()).await;
+        for _ in 0..TIMES {
+            let (answer, mut stream) = client.send(client.request("GET", "/"), true).await;
+            let _body = answer.await.unwrap();
+            stream.send_reset(Reason::CANCEL);
+        }
+        assert_eq!(client.get("/last").await.text(), "last");
+    });
+    assert_eq!(origin.connections(), 1);
+    let records = gateway.records(TIMES + 1);
+    assert_eq!(records.iter().filter(|record| record["code"] == "client_gone").count(), TIMES);
 }

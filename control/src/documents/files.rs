@@ -106,7 +106,7 @@ fn text_of(file: &Path) -> Result<String, Fault> {
     let bytes_max = DOCUMENT_FILE_BYTES_MAX as u64;
     fs::File::open(file)
         .and_then(|opened| opened.take(bytes_max + 1).read_to_string(&mut text))
-        .map_err(|error| fault(file, error.to_string()))?;
+        .map_err(|error| fault(file, format!("cannot be read: {error}")))?;
     if text.len() as u64 > bytes_max {
         return Err(fault(file, format!("has more than {bytes_max} bytes; split it")));
     }

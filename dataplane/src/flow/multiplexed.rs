@@ -2,8 +2,10 @@
 
 use std::{
     cell::Cell,
-    future::{pending, poll_fn},
+    future::{Future, pending, poll_fn},
+    pin::Pin,
     rc::Rc,
+    task::Poll,
 };
 
 use ::h2::{Reason, RecvStream, client::ResponseFuture};
@@ -95,8 +97,8 @@ async fn download(mut answer: ResponseFuture, method: &str, reply: &ReplyTo) -> 
     let mut interim = 0;
     let response = loop {
         let next = poll_fn(|cx| match answer.poll_informational(cx) {
-            std::task::Poll::Ready(Some(interim)) => std::task::Poll::Ready(interim.map(Next::Interim)),
-            _ => std::pin::Pin::new(&mut answer).poll(cx).map_ok(Next::Answer),
+            Poll::Ready(Some(interim)) => Poll::Ready(interim.map(Next::Interim)),
+            _ => Pin::new(&mut answer).poll(cx).map_ok(Next::Answer),
         });
         match timeout(UPSTREAM_SILENCE, next).await {
             Err(_) => return Err(ExchangeError::Silent),
