@@ -17,6 +17,7 @@ pub mod questions;
 pub mod rows;
 pub mod sandboxed;
 pub mod stage;
+pub mod websocket;
 pub mod yard;
 
 /// The root of the checkout.

@@ -2,28 +2,15 @@
 
 use std::io::{self, Read, Write};
 
-use aws_lc_rs::digest;
 use bytes::Bytes;
-use data_encoding::BASE64;
 use h2::{Reason, ext::Protocol};
 use http::Method;
 use tests::{
     gateway::{Gateway, SECRET, Tls, policy, read_head},
     http2::{Client, next, run},
     origin::{Duplex, Origin},
+    websocket::{agree, field},
 };
-
-/// RFC 6455 §1.3.
-const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
-
-fn field<'a>(head: &'a str, name: &str) -> &'a str {
-    let lines = head.lines().filter_map(|line| line.split_once(':'));
-    lines
-        .filter(|(found, _)| found.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.trim())
-        .next()
-        .unwrap_or("")
-}
 
 /// Agrees to a handshake that carries its credential, then says everything back, and at the client's end `last`.
 fn echo(wire: &mut dyn Duplex) -> io::Result<()> {
@@ -32,10 +19,8 @@ fn echo(wire: &mut dyn Duplex) -> io::Result<()> {
     if asked != ("Upgrade", "websocket", &format!("Bearer {SECRET}")) {
         return wire.write_all(format!("HTTP/1.1 400 {head:?}\r\nContent-Length: 0\r\n\r\n").as_bytes());
     }
-    let key = format!("{}{GUID}", field(&head, "sec-websocket-key"));
-    let accept = BASE64.encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes()).as_ref());
-    let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
-    wire.write_all(format!("{head}Sec-WebSocket-Accept: {accept}\r\n\r\nhello").as_bytes())?;
+    agree(wire, &head)?;
+    wire.write_all(b"hello")?;
     let mut bytes = [0; 4096];
     loop {
         match wire.read(&mut bytes)? {
