@@ -5,6 +5,7 @@
 
 mod browser;
 mod command_line;
+mod curl;
 mod grpc;
 mod java;
 mod node;
