@@ -8,6 +8,7 @@ mod command_line;
 mod curl;
 mod grpc;
 mod java;
+mod nghttp2;
 mod node;
 mod python;
 mod s3;
