@@ -14,10 +14,11 @@ use std::{
 use futures_lite::future::{or, poll_once, yield_now};
 use zeroize::Zeroizing;
 
+use super::edits::{FromClient, Instead, ToClient};
 use crate::{
     http::{
         Answer, BodyDecoder, BodyEncoder, BodyError, BodyPiece, BodyReader, Framing, Gate, HeadError, Reply,
-        ReplyPiece, ResponseHead,
+        ResponseHead,
         h1::{Block, H1Error, Inbound, Slice},
     },
     limits::{BODY_SILENCE, UPSTREAM_SILENCE},
@@ -85,6 +86,9 @@ pub enum ExchangeError {
     /// Policy or lease no longer allow it.
     #[error("the exchange is no longer allowed")]
     Revoked,
+    /// What edits it has ended it, and says what the client is told where its answer has not begun.
+    #[error("the exchange was ended by what edits it")]
+    Instead(Box<Instead>),
 }
 
 /// Sends a request and hands its answer over.
@@ -92,7 +96,7 @@ pub enum ExchangeError {
 /// # Errors
 /// [`ExchangeError`]; the upstream's connection is of no further use then.
 pub async fn exchange(
-    (body, reply): (&mut Body, &ReplyTo),
+    (body, reply): (FromClient<'_>, ToClient<'_>),
     (wire, inbound): (&Wire, &mut Inbound<Chunk>),
     sending: Sending<'_>,
     gate: &dyn Gate,
@@ -130,7 +134,12 @@ struct Upload<'a> {
 }
 
 impl Upload<'_> {
-    async fn run(&self, body: &mut Body, head: &[u8], framing: Framing) -> Result<(), ExchangeError> {
+    async fn run(
+        &self,
+        mut body: FromClient<'_>,
+        head: &[u8],
+        framing: Framing,
+    ) -> Result<(), ExchangeError> {
         let mut frame = Zeroizing::new(Vec::with_capacity(head.len() + CHUNK_FRAME_BYTES));
         frame.extend_from_slice(head);
         let mut encoder = BodyEncoder::new(framing);
@@ -144,7 +153,7 @@ impl Upload<'_> {
                     body.next().await
                 }
             };
-            match next.map_err(upload_error)? {
+            match next? {
                 BodyPiece::Data(data) => {
                     encoder.before(data.len(), &mut frame).map_err(ExchangeError::RequestBody)?;
                     self.send(&mut frame, &data).await?;
@@ -212,7 +221,7 @@ async fn download(
     wire: &Wire,
     inbound: &mut Inbound<Chunk>,
     method: &str,
-    reply: &ReplyTo,
+    reply: ToClient<'_>,
 ) -> Result<(u16, bool), ExchangeError> {
     let head = answer_head(wire, inbound, method, reply).await?;
     if head.framing() == Framing::Tunnel {
@@ -226,7 +235,7 @@ pub(super) async fn answer_head(
     wire: &Wire,
     inbound: &mut Inbound<Chunk>,
     method: &str,
-    reply: &ReplyTo,
+    reply: ToClient<'_>,
 ) -> Result<AnswerHead, ExchangeError> {
     let gone = |_| ExchangeError::ClientGone;
     loop {
@@ -240,7 +249,7 @@ pub(super) async fn answer_head(
         if !head.is_interim() {
             return Ok(head);
         }
-        reply.send(ReplyPiece::Interim(Answer::Upstream(head))).await.map_err(gone)?;
+        reply.send(reply.interim(head)?).await.map_err(gone)?;
     }
 }
 
@@ -249,13 +258,13 @@ pub(super) async fn hand_over(
     head: AnswerHead,
     wire: &Wire,
     inbound: &mut Inbound<Chunk>,
-    reply: &ReplyTo,
+    reply: ToClient<'_>,
 ) -> Result<(u16, bool), ExchangeError> {
     let gone = |_| ExchangeError::ClientGone;
     let (status, arriving) = (head.status(), head.framing());
     let goes_on = head.keep_alive() && arriving != Framing::UntilClose;
     let mut decoder = BodyDecoder::new(arriving);
-    reply.send(ReplyPiece::Head(Answer::Upstream(head))).await.map_err(gone)?;
+    reply.send(reply.head(head)?).await.map_err(gone)?;
     loop {
         let piece = match timeout(BODY_SILENCE, inbound.next_piece(wire, &mut decoder)).await {
             Err(_) => return Err(ExchangeError::Broken(None)),
@@ -263,9 +272,17 @@ pub(super) async fn hand_over(
             Ok(Ok(piece)) => piece,
         };
         match piece {
-            BodyPiece::Data(data) => reply.send(ReplyPiece::Data(data)).await.map_err(gone)?,
+            BodyPiece::Data(data) => {
+                if let Some(piece) = reply.data(data)? {
+                    reply.send(piece).await.map_err(gone)?;
+                }
+            }
             BodyPiece::End(trailers) => {
-                reply.send(ReplyPiece::End(trailers)).await.map_err(gone)?;
+                let (held, end) = reply.end(trailers)?;
+                if let Some(held) = held {
+                    reply.send(held).await.map_err(gone)?;
+                }
+                reply.send(end).await.map_err(gone)?;
                 return Ok((status, goes_on));
             }
         }
@@ -275,3 +292,7 @@ pub(super) async fn hand_over(
 #[cfg(test)]
 #[path = "exchange_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "edits_tests.rs"]
+mod edits_tests;

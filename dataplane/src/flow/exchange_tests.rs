@@ -6,13 +6,14 @@ use futures_lite::future::zip;
 
 use super::*;
 use crate::{
+    flow::edits::Edits,
     http::{About, Exchange, Leg, Parsed, ServeError, Served, parse_request, serve},
     ring::testing::on_shard,
     tls::{Script, Socket},
 };
 
 /// A gate that the test opens and shuts.
-struct Door(Cell<bool>);
+pub(super) struct Door(Cell<bool>);
 
 impl Gate for Door {
     fn is_open(&self) -> bool {
@@ -20,27 +21,29 @@ impl Gate for Door {
     }
 }
 
-fn open() -> Rc<Door> {
+pub(super) fn open() -> Rc<Door> {
     Rc::new(Door(Cell::new(true)))
 }
 
 /// The plane's side of both legs.
-struct Plane {
+pub(super) struct Plane {
     near: Rc<Wire>,
     inbound: Inbound<Chunk>,
     up: Wire,
+    /// What edits the exchanges.
+    pub(super) edits: Option<Edits>,
 }
 
 /// The plane's side and the test's ends of both legs.
-fn legs() -> (Plane, Script, Script) {
+pub(super) fn legs() -> (Plane, Script, Script) {
     let ((client, near), (upstream, far)) = (Script::pair(), Script::pair());
     let near = Rc::new(Wire::Scripted(near));
-    (Plane { near, inbound: Inbound::default(), up: Wire::Scripted(upstream) }, client, far)
+    (Plane { near, inbound: Inbound::default(), up: Wire::Scripted(upstream), edits: None }, client, far)
 }
 
 impl Plane {
     /// Takes one request, whose head was read, along both legs.
-    async fn take(&mut self, method: &str, framing: &str, gate: &Rc<Door>) -> Taken {
+    pub(super) async fn take(&mut self, method: &str, framing: &str, gate: &Rc<Door>) -> Taken {
         let text = format!("{method} / HTTP/1.1\r\nHost: a.test\r\n{framing}\r\n");
         let Ok(Parsed::Complete { head, .. }) = parse_request(text.as_bytes()) else { panic!("{text}") };
         let sent = Cell::new(0);
@@ -51,7 +54,9 @@ impl Plane {
         let path = async {
             let Exchange { mut body, reply, .. } = made;
             reply.guard(Rc::clone(gate) as Rc<dyn Gate>);
-            let done = exchange((&mut body, &reply), (&self.up, &mut upstream), sending, &**gate).await;
+            let ends =
+                (FromClient::new(&mut body, self.edits.as_ref()), ToClient::new(&reply, self.edits.as_ref()));
+            let done = exchange(ends, (&self.up, &mut upstream), sending, &**gate).await;
             (done, reply.is_started())
         };
         let ((outcome, started), served) =
@@ -62,21 +67,21 @@ impl Plane {
 
 /// What became of a request on both sides.
 #[derive(Debug)]
-struct Taken {
-    outcome: Result<Answered, ExchangeError>,
+pub(super) struct Taken {
+    pub(super) outcome: Result<Answered, ExchangeError>,
     sent: u64,
-    started: bool,
-    served: Served,
+    pub(super) started: bool,
+    pub(super) served: Served,
 }
 
 impl Taken {
-    fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         matches!(self.served.outcome, Ok(true))
     }
 }
 
 /// Receives until `text` was seen.
-async fn expect(end: &Script, text: &str) -> String {
+pub(super) async fn expect(end: &Script, text: &str) -> String {
     let mut seen = String::new();
     while !seen.contains(text) {
         let bytes =

@@ -4,6 +4,7 @@ pub mod bell;
 pub mod open;
 pub mod tie;
 pub mod exchange;
+pub mod edits;
 mod multiplexed;
 mod opaque;
 pub mod outbound;
@@ -56,7 +57,13 @@ async fn run(
     match step {
         // `settle` ends only when there is nothing more to ask.
         Ok(Step::Ask(_)) => unreachable!("a question was settled"),
-        Ok(Step::Send(outbound)) => send(arrived, (&mut body, &reply, &leg), *outbound, record).await,
+        Ok(Step::Send(mut outbound)) => {
+            let edits = outbound.edits.take();
+            send(arrived, (&mut body, &reply, &leg), (*outbound, edits.as_deref()), record).await;
+            if let Some(edits) = edits {
+                edits.report(record);
+            }
+        }
         Ok(Step::Answer { status, fields, body }) => {
             record.verdict = "answered";
             record.status = Some(status);

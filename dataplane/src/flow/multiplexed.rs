@@ -11,10 +11,13 @@ use std::{
 use ::h2::{Reason, RecvStream, client::ResponseFuture};
 use futures_lite::future::or;
 
-use super::exchange::{Answered, Body, ExchangeError, ReplyTo, at_hand, upload_error};
+use super::{
+    edits::{FromClient, ToClient},
+    exchange::{Answered, ExchangeError, at_hand},
+};
 use crate::{
     http::{
-        Answer, BodyPiece, Gate, HeadError, ReplyPiece, Trailers,
+        BodyPiece, Gate, HeadError, Trailers,
         h2::{SendError, StreamLeg, response_head},
     },
     limits::{BODY_SILENCE, INTERIM_ANSWERS_MAX, UPSTREAM_SILENCE},
@@ -36,7 +39,7 @@ pub struct Opened {
 /// # Errors
 /// [`ExchangeError`]. [`ExchangeError::NotTaken`] only while nothing of the body was taken from the client.
 pub async fn exchange(
-    (body, reply): (&mut Body, &ReplyTo),
+    (mut body, reply): (FromClient<'_>, ToClient<'_>),
     stream: Opened,
     method: &str,
     gate: &Rc<dyn Gate>,
@@ -46,7 +49,7 @@ pub async fn exchange(
     let (uploaded, touched) = (Cell::new(ended), Cell::new(false));
     let going_up = async {
         if !ended {
-            upload(&leg, body, gate, (sent, &touched)).await?;
+            upload(&leg, &mut body, gate, (sent, &touched)).await?;
             uploaded.set(true);
         }
         // Everything is sent; what is left is to notice that nobody waits any more.
@@ -70,12 +73,12 @@ pub async fn exchange(
 
 async fn upload(
     leg: &StreamLeg,
-    body: &mut Body,
+    body: &mut FromClient<'_>,
     gate: &Rc<dyn Gate>,
     (sent, touched): (&Cell<u64>, &Cell<bool>),
 ) -> Result<(), ExchangeError> {
     loop {
-        let piece = body.next().await.map_err(upload_error)?;
+        let piece = body.next().await?;
         touched.set(true);
         let (handed, ended) = match piece {
             BodyPiece::Data(data) => (leg.send_all(data, Some(gate), sent).await, false),
@@ -92,7 +95,11 @@ async fn upload(
 }
 
 /// Hands the answer over as it arrives. Gives its status.
-async fn download(mut answer: ResponseFuture, method: &str, reply: &ReplyTo) -> Result<u16, ExchangeError> {
+async fn download(
+    mut answer: ResponseFuture,
+    method: &str,
+    reply: ToClient<'_>,
+) -> Result<u16, ExchangeError> {
     let gone = |_| ExchangeError::ClientGone;
     let mut interim = 0;
     let response = loop {
@@ -110,7 +117,7 @@ async fn download(mut answer: ResponseFuture, method: &str, reply: &ReplyTo) -> 
                 interim += 1;
                 let head = response_head(&head, method, false)?;
                 // h2 keeps those that nobody takes, without a bound: so a client that is slow misses some.
-                let told = at_hand(reply.send(ReplyPiece::Interim(Answer::Upstream(head)))).await;
+                let told = at_hand(reply.send(reply.interim(head)?)).await;
                 told.unwrap_or(Ok(())).map_err(gone)?;
             }
             Ok(Ok(Next::Answer(response))) => break response,
@@ -119,7 +126,7 @@ async fn download(mut answer: ResponseFuture, method: &str, reply: &ReplyTo) -> 
     let (parts, mut stream) = response.into_parts();
     let head = response_head(&::http::Response::from_parts(parts, ()), method, stream.is_end_stream())?;
     let status = head.status();
-    reply.send(ReplyPiece::Head(Answer::Upstream(head))).await.map_err(gone)?;
+    reply.send(reply.head(head)?).await.map_err(gone)?;
     loop {
         let data = match timeout(BODY_SILENCE, poll_fn(|cx| stream.poll_data(cx))).await {
             Err(_) => return Err(ExchangeError::Broken(None)),
@@ -133,12 +140,18 @@ async fn download(mut answer: ResponseFuture, method: &str, reply: &ReplyTo) -> 
         }
         let length = data.len();
         // The next piece is asked for when this one was sent on: only then its room is given back.
-        reply.send(ReplyPiece::Data(data.into())).await.map_err(gone)?;
-        reply.taken().await.map_err(gone)?;
+        if let Some(piece) = reply.data(data.into())? {
+            reply.send(piece).await.map_err(gone)?;
+            reply.taken().await.map_err(gone)?;
+        }
         let _ended = stream.flow_control().release_capacity(length);
     }
     let trailers = trailers(&mut stream).await?;
-    reply.send(ReplyPiece::End(trailers)).await.map_err(gone)?;
+    let (held, end) = reply.end(trailers)?;
+    if let Some(held) = held {
+        reply.send(held).await.map_err(gone)?;
+    }
+    reply.send(end).await.map_err(gone)?;
     Ok(status)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
-use super::open::Judged;
+use super::{edits::Edits, open::Judged};
 use crate::{http::Framing, policy::Permit, tls::Protocol};
 
 /// A request that was allowed, rewritten and given its credentials.
@@ -23,6 +23,8 @@ pub struct Outbound {
     pub speaks: Speaks,
     /// What policy judged, to be judged again when the tables change.
     pub judged: Judged,
+    /// What edits its body and its answer, where anything does.
+    pub edits: Option<Box<Edits>>,
 }
 
 impl Outbound {

@@ -207,7 +207,9 @@ impl Judge<'_> {
             _ if head.is_grpc() => Speaks::Http2,
             _ => Speaks::Either,
         };
-        Ok(Step::Send(Box::new(Outbound { permit, head: bytes, secrets, method, framing, speaks, judged })))
+        let edits = None;
+        let outbound = Outbound { permit, head: bytes, secrets, method, framing, speaks, judged, edits };
+        Ok(Step::Send(Box::new(outbound)))
     }
 
     fn judged(&self, authority: &Authority, outgoing: &OutgoingRequest<'_>, name_proven: bool) -> Judged {

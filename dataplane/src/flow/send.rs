@@ -11,6 +11,7 @@ use futures_lite::future::or;
 
 use super::{
     core::Core,
+    edits::{Edits, FromClient, Instead, ToClient},
     exchange::{Answered, Body, ExchangeError, ReplyTo, Sending, exchange},
     multiplexed,
     open::Hold,
@@ -80,7 +81,7 @@ impl Gate for Fence {
 pub(super) async fn send(
     arrived: &Arrived<'_>,
     (body, reply, leg): (&mut Body, &ReplyTo, &Rc<dyn Leg>),
-    mut outbound: Outbound,
+    (mut outbound, edits): (Outbound, Option<&Edits>),
     record: &mut Record,
 ) {
     let key = Key::of(&outbound.permit);
@@ -113,6 +114,7 @@ pub(super) async fn send(
         // From here on they leave; a second try carries the same.
         let secrets = std::mem::take(&mut outbound.secrets);
         let sent = Cell::new(0);
+        let ends = (FromClient::new(body, edits), ToClient::new(reply, edits));
         let outcome = match upstream {
             Upstream::Own { wire, address, .. } => {
                 if !fence.hold.join(Rc::clone(&wire) as Rc<dyn Leg>) {
@@ -120,15 +122,17 @@ pub(super) async fn send(
                 }
                 record.secrets.extend(secrets);
                 let connection = (wire, address, &key);
-                over_http11(arrived, (&mut *body, reply), connection, (&outbound, &sent), &fence).await
+                over_http11(arrived, ends, connection, (&outbound, &sent), &fence).await
             }
             Upstream::Shared { place, .. } => {
                 record.secrets.extend(secrets);
                 let secret = !record.secrets.is_empty();
-                Box::pin(over_http2((&mut *body, reply), place, (&outbound, secret, &sent), &fence)).await
+                Box::pin(over_http2(ends, place, (&outbound, secret, &sent), &fence)).await
             }
         };
         record.bytes_up = sent.get();
+        // What an edit has seen it must not see again.
+        let last = last || edits.is_some_and(Edits::has_begun);
         match outcome {
             Ok(done) => {
                 record.verdict = "allowed";
@@ -234,7 +238,7 @@ fn only_http11() -> Refusal {
 
 async fn over_http11(
     arrived: &Arrived<'_>,
-    ends: (&mut Body, &ReplyTo),
+    ends: (FromClient<'_>, ToClient<'_>),
     (wire, address, key): (Rc<Wire>, SocketAddr, &Key),
     (outbound, sent): (&Outbound, &Cell<u64>),
     fence: &Rc<Fence>,
@@ -260,7 +264,7 @@ async fn over_http11(
 }
 
 async fn over_http2(
-    ends: (&mut Body, &ReplyTo),
+    ends: (FromClient<'_>, ToClient<'_>),
     mut place: Place,
     (outbound, secret, sent): (&Outbound, bool, &Cell<u64>),
     fence: &Rc<Fence>,
@@ -318,6 +322,7 @@ fn cut(leg: &dyn Leg, record: &mut Record) {
 async fn unfinished(reply: &ReplyTo, leg: &dyn Leg, error: &ExchangeError, record: &mut Record) {
     let (status, code, blame) = match error {
         ExchangeError::Revoked => return cut(leg, record),
+        ExchangeError::Instead(instead) => return Box::pin(replace(reply, instead, record)).await,
         ExchangeError::ClientGone => (499, "client_gone", Blame::Sandbox),
         ExchangeError::RequestBody(_) => (400, "body_malformed", Blame::Sandbox),
         ExchangeError::NotTaken => (503, "upstream_busy", Blame::Upstream),
@@ -334,4 +339,28 @@ async fn unfinished(reply: &ReplyTo, leg: &dyn Leg, error: &ExchangeError, recor
     record.verdict = "broken";
     record.code = Some(code);
     record.reason = Some(chain(error));
+}
+
+/// Says what an edit wants said in the answer's place. An answer that has begun is cut.
+async fn replace(reply: &ReplyTo, instead: &Instead, record: &mut Record) {
+    match instead {
+        Instead::Refuse(refusal) if reply.is_started() => {
+            note(refusal, record);
+            record.verdict = "broken";
+            record.status = None;
+        }
+        Instead::Refuse(refusal) => refuse(reply, refusal, record).await,
+        Instead::Answer { .. } if reply.is_started() => {
+            record.verdict = "broken";
+            record.code = Some("answered_late");
+        }
+        Instead::Answer { status, fields, body } => {
+            record.verdict = "answered";
+            record.status = Some(*status);
+            let fields = fields.clone();
+            let head = OwnAnswer { status: *status, reason: "".into(), fields, length: body.len() };
+            // Where the client is gone, what serves it says so.
+            let _told = answer(reply, head, body.clone()).await;
+        }
+    }
 }

@@ -6,12 +6,13 @@ use aws_lc_rs::digest;
 use data_encoding::BASE64;
 use futures_lite::future::{or, try_zip};
 
-use super::exchange::{
-    AnswerHead, Answered, Body, ExchangeError, ReplyTo, Sending, answer_head, hand_over, upload_error,
+use super::{
+    edits::{FromClient, ToClient},
+    exchange::{AnswerHead, Answered, ExchangeError, Sending, answer_head, hand_over},
 };
 use crate::{
     http::{
-        Answer, BodyDecoder, BodyPiece, Framing, Gate, Parsed, ReplyPiece,
+        BodyDecoder, BodyPiece, Framing, Gate, Parsed,
         h1::{H1Error, Inbound},
         parse_request,
     },
@@ -25,7 +26,7 @@ use crate::{
 /// # Errors
 /// [`ExchangeError`]; the upstream's connection is of no further use, with or without one.
 pub async fn exchange(
-    (body, reply): (&mut Body, &ReplyTo),
+    (body, reply): (FromClient<'_>, ToClient<'_>),
     (wire, inbound): (&Wire, &mut Inbound<Chunk>),
     sending: Sending<'_>,
     gate: &dyn Gate,
@@ -48,7 +49,7 @@ pub async fn exchange(
     if !agrees(asked, &head) {
         return Err(ExchangeError::Handshake);
     }
-    reply.send(ReplyPiece::Head(Answer::Upstream(head))).await.map_err(|_| ExchangeError::ClientGone)?;
+    reply.send(reply.head(head)?).await.map_err(|_| ExchangeError::ClientGone)?;
     let pieces = Cell::new(0);
     try_zip(up(body, wire, gate, (sent, &pieces)), down(wire, inbound, reply, &pieces)).await?;
     Ok(Answered { status, upstream_goes_on: false })
@@ -69,14 +70,14 @@ const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The client's half, to its end, of which the upstream is told.
 async fn up(
-    body: &mut Body,
+    mut body: FromClient<'_>,
     wire: &Wire,
     gate: &dyn Gate,
     (sent, pieces): (&Cell<u64>, &Cell<u64>),
 ) -> Result<(), ExchangeError> {
     let broken = |error| ExchangeError::Broken(Some(H1Error::Io(error)));
     loop {
-        let BodyPiece::Data(data) = body.next().await.map_err(upload_error)? else {
+        let BodyPiece::Data(data) = body.next().await? else {
             return wire.close().await.map_err(broken);
         };
         if !gate.is_open() {
@@ -92,7 +93,7 @@ async fn up(
 async fn down(
     wire: &Wire,
     inbound: &mut Inbound<Chunk>,
-    reply: &ReplyTo,
+    reply: ToClient<'_>,
     pieces: &Cell<u64>,
 ) -> Result<(), ExchangeError> {
     let gone = |_| ExchangeError::ClientGone;
@@ -106,8 +107,12 @@ async fn down(
             Ok(Ok(piece)) => piece,
         };
         match piece {
-            BodyPiece::Data(data) => reply.send(ReplyPiece::Data(data)).await.map_err(gone)?,
-            BodyPiece::End(end) => return reply.send(ReplyPiece::End(end)).await.map_err(gone),
+            BodyPiece::Data(data) => {
+                if let Some(piece) = reply.data(data)? {
+                    reply.send(piece).await.map_err(gone)?;
+                }
+            }
+            BodyPiece::End(end) => return reply.send(reply.end(end)?.1).await.map_err(gone),
         }
     }
 }

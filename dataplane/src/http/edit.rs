@@ -24,6 +24,9 @@ pub enum EditError {
     /// A path or query that no request target may hold.
     #[error("the path or query is malformed")]
     Target,
+    /// A status that no edit may give, or an answer whose status no edit may change.
+    #[error("the status is no status of a final answer, or belongs to an answer that is none")]
+    Status,
     /// The edited head would be longer than any that is accepted.
     #[error("the head became too long")]
     TooLong,

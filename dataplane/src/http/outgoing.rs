@@ -1,124 +1,19 @@
 //! The head that goes on: what handlers and injection edit, without the fields of one hop, written once.
 
-use std::{borrow::Cow, fmt, io::Write, ops::Deref};
+use std::{borrow::Cow, io::Write, ops::Deref};
 
 use crate::limits::{HEAD_BYTES_MAX, METHOD_BYTES_MAX, TARGET_BYTES_MAX};
 
 use super::{
-    edit::{EditError, FieldName, FieldValue, is_hop_by_hop, is_token_byte},
+    edit::{EditError, FieldName, FieldValue, is_token_byte},
+    fields::{Fields, Value},
     head::{Field, Framing, RequestHead, ResponseHead, Version},
     host::Authority,
-    parse::{reads, same_field, trim},
+    parse::{same_field, trim},
+    parts::AnswerParts,
     query::Query,
     target::check_path,
 };
-
-#[derive(Clone)]
-enum Value<'a> {
-    Sent(&'a [u8]),
-    Written(FieldValue),
-}
-
-impl Value<'_> {
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Value::Sent(bytes) => bytes,
-            Value::Written(value) => value.bytes(),
-        }
-    }
-
-    fn text(text: &str) -> Self {
-        Value::Written(FieldValue::own(text))
-    }
-}
-
-/// Room for fields that edits add. More: memory that most heads do not use. Fewer: a second allocation for those that
-/// are given a credential.
-const ADDED_FIELDS: usize = 2;
-
-#[derive(Clone)]
-struct Fields<'a>(Vec<(Cow<'a, [u8]>, Value<'a>)>);
-
-impl<'a> Fields<'a> {
-    /// Everything but the fields of one hop, those that `Connection` names included.
-    fn end_to_end(fields: impl Iterator<Item = Field<'a>> + Clone) -> Self {
-        let connection = fields.clone().filter(|field| field.is("connection"));
-        let named = connection.flat_map(|field| field.value.split(|byte| *byte == b',').map(trim));
-        // Nearly every head names no field there, and then none is compared with what it names.
-        let names_fields = named.clone().any(|token| !says_only_when_to_close(token));
-        let kept = fields.clone().filter(|field| {
-            // Framing and host are rewritten in place, so naming them in `Connection` removes nothing.
-            let rewritten = field.is("host") || field.is("content-length") || field.is("transfer-encoding");
-            let ends_here = || {
-                is_hop_by_hop(field.name)
-                    || (names_fields && named.clone().any(|token| same_field(token, field.name)))
-            };
-            rewritten || !ends_here()
-        });
-        let mut found = Vec::with_capacity(fields.size_hint().0 + ADDED_FIELDS);
-        found.extend(kept.map(|field| (Cow::Borrowed(field.name), Value::Sent(field.value))));
-        Fields(found)
-    }
-
-    fn remove(&mut self, name: &[u8]) {
-        self.0.retain(|(sent, _)| !same_field(sent, name));
-    }
-
-    /// The first field of that name keeps its place and is given the value; its other variants go.
-    fn replace(&mut self, name: Cow<'a, [u8]>, value: Value<'a>) {
-        let place = self.0.iter().position(|(sent, _)| same_field(sent, &name));
-        let Some(place) = place else { return self.0.push((name, value)) };
-        let mut at = 0;
-        self.0.retain(|(sent, _)| {
-            at += 1;
-            at <= place + 1 || !same_field(sent, &name)
-        });
-        self.0[place] = (name, value);
-    }
-
-    /// Gives the field this value, and leaves it as it was sent where it says the same already.
-    fn say(&mut self, name: &'static str, value: fmt::Arguments<'_>) {
-        let mut same = self.0.iter().filter(|(sent, _)| same_field(sent, name.as_bytes()));
-        let as_sent = match (same.next(), same.next()) {
-            (Some((sent, given)), None) => {
-                sent.eq_ignore_ascii_case(name.as_bytes()) && reads(value, given.bytes())
-            }
-            _ => false,
-        };
-        if !as_sent {
-            self.replace(Cow::Borrowed(name.as_bytes()), Value::text(&value.to_string()));
-        }
-    }
-
-    fn frame(&mut self, framing: Framing) {
-        match framing {
-            Framing::Length(length) => self.say("Content-Length", format_args!("{length}")),
-            _ => self.remove(b"content-length"),
-        }
-        match framing {
-            Framing::Chunked => self.say("Transfer-Encoding", format_args!("chunked")),
-            _ => self.remove(b"transfer-encoding"),
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = Field<'_>> {
-        self.0.iter().map(|(name, value)| Field { name, value: value.bytes() })
-    }
-
-    /// Bytes of all of them as they are written.
-    fn length(&self) -> usize {
-        self.iter().map(|field| field.name.len() + field.value.len() + 4).sum()
-    }
-
-    fn write_to(&self, out: &mut Vec<u8>) {
-        for field in self.iter() {
-            out.extend_from_slice(field.name);
-            out.extend_from_slice(b": ");
-            out.extend_from_slice(field.value);
-            out.extend_from_slice(b"\r\n");
-        }
-    }
-}
 
 /// A request as it goes to the upstream. Order, case and duplicates of the fields are those of the client except where
 /// an edit says otherwise.
@@ -298,18 +193,30 @@ impl<'a> OutgoingResponse<'a> {
         let mut fields = Fields::end_to_end(head.fields());
         // It would lead the client round the gateway.
         fields.remove(b"alt-svc");
-        let framing = match (head.framing(), to) {
+        Self::framed((head.status(), head.reason()), fields, head.framing(), (to, keep_alive))
+    }
+
+    /// The same of a head that was edited.
+    pub fn edited(parts: &'a AnswerParts, to: Version, keep_alive: bool) -> Self {
+        Self::framed((parts.status(), parts.reason()), parts.sent_fields(), parts.framing(), (to, keep_alive))
+    }
+
+    fn framed(
+        (status, reason): (u16, &'a [u8]),
+        mut fields: Fields<'a>,
+        arriving: Framing,
+        (to, keep_alive): (Version, bool),
+    ) -> Self {
+        let framing = match (arriving, to) {
             (Framing::Chunked, Version::Http10) => Framing::UntilClose,
             (Framing::UntilClose, Version::Http11 | Version::Http2) => Framing::Chunked,
             (framing, _) => framing,
         };
-        let status = head.status();
         match framing {
             // To HEAD and with 304 the length is that of a body that is not sent (RFC 9110 §8.6).
             Framing::None if status >= 200 && status != 204 => {
-                let length = head
-                    .field("content-length")
-                    .map(|value| value.split(|byte| *byte == b',').next().map_or(value, trim));
+                let length = fields.sent(b"content-length");
+                let length = length.map(|value| value.split(|byte| *byte == b',').next().map_or(value, trim));
                 fields.remove(b"transfer-encoding");
                 if let Some(length) = length {
                     fields.replace(Cow::Borrowed(b"Content-Length"), Value::Sent(length));
@@ -318,7 +225,7 @@ impl<'a> OutgoingResponse<'a> {
             framing => fields.frame(framing),
         }
         let keep_alive = keep_alive && !matches!(framing, Framing::UntilClose | Framing::Tunnel);
-        OutgoingResponse { status, reason: head.reason(), fields, framing, keep_alive, to }
+        OutgoingResponse { status, reason, fields, framing, keep_alive, to }
     }
 
     /// The status.
@@ -389,11 +296,6 @@ impl<'a> OutgoingResponse<'a> {
 
 /// What is said of the connection where a WebSocket begins (RFC 6455 §4): fields of one hop, so they are written anew.
 const SWITCH: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
-
-/// Tokens of `Connection` that name no field.
-fn says_only_when_to_close(token: &[u8]) -> bool {
-    token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close") || token.is_empty()
-}
 
 #[cfg(test)]
 mod tests;

@@ -11,12 +11,15 @@ use super::{
     h1::{Block, H1Error, Inbound, Slice, Transport},
     head::{Framing, RequestHead, ResponseHead, Version},
     outgoing::OutgoingResponse,
+    parts::AnswerParts,
 };
 
 /// The head of an answer, whoever made it.
 pub enum Answer<C> {
     /// The upstream's.
     Upstream(ResponseHead<Block<C>>),
+    /// The upstream's, edited on the way.
+    Edited(Box<AnswerParts>),
     /// The gateway's or a handler's.
     Own(OwnAnswer),
 }
@@ -245,19 +248,18 @@ impl<T: Transport> Writer<'_, T> {
         // What the client still sends of a body that nobody wants cannot be told from its next request.
         let keep_alive = self.about.keep_alive && self.uploaded.get();
         out.reserve(HEAD_BYTES_USUAL);
-        match head {
-            Answer::Upstream(head) => {
-                let outgoing = OutgoingResponse::new(head, self.about.version, keep_alive);
-                outgoing.write_to(out)?;
-                Ok((outgoing.framing(), outgoing.keep_alive()))
-            }
+        let outgoing = match head {
+            Answer::Upstream(head) => OutgoingResponse::new(head, self.about.version, keep_alive),
+            Answer::Edited(parts) => OutgoingResponse::edited(parts, self.about.version, keep_alive),
             Answer::Own(own) => {
                 own.write_to(keep_alive, out);
                 let framing =
                     if self.about.head_only { Framing::None } else { Framing::Length(own.length as u64) };
-                Ok((framing, keep_alive))
+                return Ok((framing, keep_alive));
             }
-        }
+        };
+        outgoing.write_to(out)?;
+        Ok((outgoing.framing(), outgoing.keep_alive()))
     }
 
     /// Hands framing and payload to the kernel in one write, if there is anything and it may still go on.

@@ -137,6 +137,7 @@ impl From<&EditError> for Refusal {
             EditError::Reserved => "edit_field_reserved",
             EditError::Method => "edit_method",
             EditError::Target => "edit_target",
+            EditError::Status => "edit_status",
             EditError::TooLong => "edit_too_long",
         };
         Self::new(

@@ -161,18 +161,8 @@ fn line(text: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 /// [`EditError`] where a field cannot be said in HTTP/2.
 pub fn response(answer: &Answer<Chunk>, head_only: bool) -> Result<(Response<()>, Framing), EditError> {
     let (status, fields, framing) = match answer {
-        Answer::Upstream(head) => {
-            let outgoing = OutgoingResponse::new(head, Version::Http2, true);
-            let mut fields = fields(outgoing.fields())?;
-            match outgoing.framing() {
-                // RFC 8441 §5: a success says it all.
-                Framing::Tunnel => {
-                    fields.remove("sec-websocket-accept");
-                    (200, fields, Framing::Tunnel)
-                }
-                framing => (outgoing.status(), fields, framing),
-            }
-        }
+        Answer::Upstream(head) => relayed(&OutgoingResponse::new(head, Version::Http2, true))?,
+        Answer::Edited(parts) => relayed(&OutgoingResponse::edited(parts, Version::Http2, true))?,
         Answer::Own(own) => {
             let mut fields = fields(
                 own.fields.iter().map(|(name, value)| Field { name: name.bytes(), value: value.bytes() }),
@@ -186,6 +176,19 @@ pub fn response(answer: &Answer<Chunk>, head_only: bool) -> Result<(Response<()>
     *response.status_mut() = StatusCode::from_u16(status).map_err(|_| EditError::Value)?;
     *response.headers_mut() = fields;
     Ok((response, framing))
+}
+
+/// Status, fields and framing of an upstream's answer.
+fn relayed(outgoing: &OutgoingResponse<'_>) -> Result<(u16, HeaderMap, Framing), EditError> {
+    let mut fields = fields(outgoing.fields())?;
+    Ok(match outgoing.framing() {
+        // RFC 8441 §5: a success says it all.
+        Framing::Tunnel => {
+            fields.remove("sec-websocket-accept");
+            (200, fields, Framing::Tunnel)
+        }
+        framing => (outgoing.status(), fields, framing),
+    })
 }
 
 /// Fields in lower case (RFC 9113 §8.2.1), without the framing of HTTP/1.1.
