@@ -12,7 +12,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName},
 };
 
-use crate::gateway::{PATIENCE, read_head};
+use crate::{gateway::PATIENCE, reading::read_head};
 
 /// A connection to the explicit proxy.
 ///

@@ -1,7 +1,7 @@
 //! A plane inside the test: its shards, its tables, its records, and clients that speak to it.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, Write},
     net::{SocketAddr, TcpStream},
     path::Path,
     sync::{Arc, Condvar, Mutex, mpsc},
@@ -31,8 +31,11 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-pub use crate::rows::{policy, template};
 use crate::{client, origin::Origin, questions::Questions};
+pub use crate::{
+    reading::{ask, read_answer, read_head},
+    rows::{policy, template},
+};
 
 /// Value of the secret `token`.
 pub const SECRET: &str = "s3cret-value-that-no-sandbox-may-see";
@@ -87,9 +90,17 @@ impl Gateway {
     /// # Panics
     /// When anything that a plane needs is missing on this machine.
     pub fn start(shards: usize, origin: &Origin) -> Self {
+        Self::start_where(shards, origin, "127.0.0.1 origin.test second.test\n")
+    }
+
+    /// The same where names lead elsewhere, in the form of a hosts file.
+    ///
+    /// # Panics
+    /// As [`Gateway::start`].
+    pub fn start_where(shards: usize, origin: &Origin, hosts: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let hosts_file = folder.path().join("hosts");
-        std::fs::write(&hosts_file, "127.0.0.1 origin.test second.test\n").expect("a file is written");
+        std::fs::write(&hosts_file, hosts).expect("a file is written");
         let lines = Lines::default();
         let (audit, writer) = Audit::start(Box::new(lines.clone())).expect("a thread");
         let mut roots = RootCertStore::empty();
@@ -347,49 +358,6 @@ fn parse(bytes: &[u8]) -> Vec<serde_json::Value> {
         .filter(|line| !line.is_empty())
         .map(|line| serde_json::from_slice(line).expect("a record is JSON"))
         .collect()
-}
-
-/// Reads a head to its empty line, and nothing beyond it.
-///
-/// # Panics
-/// When the connection ends before.
-pub fn read_head(stream: &mut impl Read) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        let seen = || String::from_utf8_lossy(&head).into_owned();
-        let count = stream.read(&mut byte).unwrap_or_else(|error| panic!("{error} after {:?}", seen()));
-        assert_eq!(count, 1, "the connection ended after {:?}", seen());
-        head.push(byte[0]);
-    }
-    String::from_utf8(head).expect("heads of tests are text")
-}
-
-/// Reads an answer whose length is given; `bodiless` for the one to HEAD and the like.
-///
-/// # Panics
-/// When it is not whole.
-pub fn read_answer(stream: &mut impl Read, bodiless: bool) -> (String, Vec<u8>) {
-    let head = read_head(stream);
-    let length = head
-        .lines()
-        .find_map(|line| {
-            line.to_ascii_lowercase().strip_prefix("content-length:").map(str::trim).map(str::to_owned)
-        })
-        .map_or(0, |length| length.parse().expect("a length"));
-    let mut body = vec![0; if bodiless { 0 } else { length }];
-    stream.read_exact(&mut body).expect("the body is whole");
-    (head, body)
-}
-
-/// One request over a connection, and the whole answer, whose length must be known.
-///
-/// # Panics
-/// When the answer does not come whole.
-pub fn ask(stream: &mut (impl Read + Write), head: &str, body: &[u8]) -> (String, Vec<u8>) {
-    stream.write_all(&[head.as_bytes(), body].concat()).expect("the gateway reads");
-    stream.flush().expect("the gateway reads");
-    read_answer(stream, false)
 }
 
 /// Runs a test on one shard and on four.

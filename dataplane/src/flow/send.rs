@@ -26,7 +26,7 @@ use crate::{
     http::{Answer, BodyError, Framing, Gate, Host, Leg, OwnAnswer, ReplyPiece, Scheme, h1::Inbound, h2},
     policy::Permit,
     respond::{Blame, Refusal},
-    tls::Wire,
+    tls::{TlsError, Wire},
     upstream::{Place, Shared, dial_any, pool::Key},
 };
 
@@ -333,6 +333,10 @@ async fn unfinished(reply: &ReplyTo, leg: &dyn Leg, error: &ExchangeError, recor
         ExchangeError::Broken(_) => (502, "answer_broken", Blame::Upstream),
     };
     if !reply.is_started() && !matches!(error, ExchangeError::ClientGone) {
+        // In TLS 1.3 a server that wants a certificate says so only behind the handshake.
+        if let Some(fault) = TlsError::within(error).filter(|fault| matches!(fault, TlsError::Alert(_))) {
+            return refuse(reply, &Refusal::from(fault).because(error), record).await;
+        }
         let refusal = Refusal::new(status, code, blame, &error.to_string(), "try again").because(error);
         return refuse(reply, &refusal, record).await;
     }

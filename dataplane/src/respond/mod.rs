@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod refusal;
+mod no_upstream;
 mod reasons;
 
 pub use refusal::{ASK_DENIED, Blame, Refusal};

@@ -5,10 +5,21 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::limits::{NAME_CACHE_MAX, NEGATIVE_TTL_MAX, POSITIVE_TTL_MAX, POSITIVE_TTL_MIN};
+use super::resolve::Failure;
+use crate::limits::{FAILURE_TTL, NAME_CACHE_MAX, NEGATIVE_TTL_MAX, POSITIVE_TTL_MAX, POSITIVE_TTL_MIN};
 
-/// Addresses, or that there are none.
-pub type Known = Option<Rc<[IpAddr]>>;
+/// What is known of a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// It has these addresses.
+    Addresses(Rc<[IpAddr]>),
+    /// There is no such name.
+    NoSuchName,
+    /// The name exists and has no address.
+    NoAddress,
+    /// No server gave a usable answer; how the last try ended.
+    Unanswered(Failure),
+}
 
 /// A bounded memory of names: the oldest entry goes when it is full.
 #[derive(Debug, Default)]
@@ -27,7 +38,7 @@ struct Entry {
 }
 
 impl Cache {
-    /// What is known of a name now: `None` where nothing is.
+    /// What is known of a name now.
     #[must_use]
     pub fn find(&self, name: &str, now: Instant) -> Option<Known> {
         self.entries.get(name).filter(|entry| now < entry.until).map(|entry| entry.known.clone())
@@ -36,8 +47,9 @@ impl Cache {
     /// Remembers an answer for its time to live, clamped by `limits`.
     pub fn remember(&mut self, name: &str, known: Known, ttl: Duration, now: Instant) {
         let ttl = match known {
-            Some(_) => ttl.clamp(POSITIVE_TTL_MIN, POSITIVE_TTL_MAX),
-            None => ttl.min(NEGATIVE_TTL_MAX),
+            Known::Addresses(_) => ttl.clamp(POSITIVE_TTL_MIN, POSITIVE_TTL_MAX),
+            Known::NoSuchName | Known::NoAddress => ttl.min(NEGATIVE_TTL_MAX),
+            Known::Unanswered(_) => FAILURE_TTL,
         };
         let name: Rc<str> = name.into();
         self.writes += 1;
@@ -71,7 +83,7 @@ mod tests {
     use super::*;
 
     fn some(address: &str) -> Known {
-        Some(Rc::from([address.parse().unwrap()]))
+        Known::Addresses(Rc::from([address.parse().unwrap()]))
     }
 
     #[test]
@@ -89,24 +101,27 @@ mod tests {
         let year = Duration::from_secs(365 * 86_400);
         cache.remember("long", some("1.1.1.1"), year, now);
         cache.remember("zero", some("1.1.1.1"), Duration::ZERO, now);
-        cache.remember("none", None, year, now);
+        cache.remember("none", Known::NoSuchName, year, now);
+        cache.remember("dead", Known::Unanswered(Failure::TimedOut), year, now);
         assert_eq!(cache.find("long", now + POSITIVE_TTL_MAX), None);
         assert!(cache.find("zero", now).is_some());
         assert_eq!(cache.find("zero", now + POSITIVE_TTL_MIN), None);
-        assert_eq!(cache.find("none", now), Some(None));
+        assert_eq!(cache.find("none", now), Some(Known::NoSuchName));
         assert_eq!(cache.find("none", now + NEGATIVE_TTL_MAX), None);
+        assert!(cache.find("dead", now).is_some());
+        assert_eq!(cache.find("dead", now + FAILURE_TTL), None);
     }
 
     #[test]
     fn the_memory_is_bounded_in_names_and_in_rewrites() {
         let (mut cache, now) = (Cache::default(), Instant::now());
         for number in 0..NAME_CACHE_MAX * 2 {
-            cache.remember(&number.to_string(), None, Duration::from_secs(9), now);
+            cache.remember(&number.to_string(), Known::NoSuchName, Duration::from_secs(9), now);
         }
         assert_eq!(cache.len(), NAME_CACHE_MAX);
         assert_eq!(cache.find("0", now), None);
         for _ in 0..NAME_CACHE_MAX * 3 {
-            cache.remember("same", None, Duration::from_secs(9), now);
+            cache.remember("same", Known::NoSuchName, Duration::from_secs(9), now);
         }
         assert!(cache.order.len() <= 2 * NAME_CACHE_MAX && cache.find("same", now).is_some());
     }

@@ -2,15 +2,18 @@
 
 pub mod cache;
 pub mod dial;
+mod fault;
 pub mod guard;
 pub mod hosts;
 pub mod pool;
 pub mod query;
+mod race;
 pub mod resolve;
 pub mod shared;
 pub mod transport;
+mod trust;
 
-pub use dial::{DialError, dial, dial_any};
+pub use dial::{DialError, dial_any};
 pub use guard::{GuardError, Target, target};
 pub use pool::{Key, Pool};
 pub use resolve::{ResolveError, Resolver, Settings, Transport};

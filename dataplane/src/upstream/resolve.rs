@@ -139,6 +139,18 @@ pub struct Resolver<T> {
 
 type Outcome = Result<Rc<[IpAddr]>, ResolveError>;
 
+impl Known {
+    /// What it means to whoever asks for the name.
+    fn of(self, host: &str) -> Outcome {
+        match self {
+            Self::Addresses(addresses) => Ok(addresses),
+            Self::NoSuchName => Err(ResolveError::NoSuchName { host: host.into() }),
+            Self::NoAddress => Err(ResolveError::NoAddress { host: host.into() }),
+            Self::Unanswered(last) => Err(ResolveError::Unanswered { host: host.into(), last }),
+        }
+    }
+}
+
 /// A look-up under way: whoever asks for the same name waits for its outcome.
 #[derive(Debug, Default)]
 struct Flight {
@@ -167,14 +179,14 @@ impl<T: Transport> Resolver<T> {
     /// may be dialled is the guard's business.
     ///
     /// # Errors
-    /// [`ResolveError`] with the name. A name that does not exist is remembered too.
+    /// [`ResolveError`] with the name. What does not exist is remembered too, and for a moment what nobody could say.
     pub async fn resolve(&self, host: &str) -> Outcome {
         if let Some(known) = self.known_without_asking(host) {
             return known;
         }
         loop {
             if let Some(known) = self.cache.borrow().find(host, self.transport.now()) {
-                return known.ok_or_else(|| ResolveError::NoSuchName { host: host.into() });
+                return known.of(host);
             }
             let under_way = self.flights.borrow().get(host).cloned();
             let Some(flight) = under_way else { break };
@@ -193,10 +205,11 @@ impl<T: Transport> Resolver<T> {
         let flight = Rc::new(Flight::default());
         self.flights.borrow_mut().insert(host.clone(), flight.clone());
         let pilot = Pilot { flights: &self.flights, host: &host, flight };
-        let outcome = match self.transport.within(LOOKUP_TIME, self.look_up(&host)).await {
-            Some(outcome) => outcome,
-            None => Err(ResolveError::Unanswered { host: host.clone(), last: Failure::TimedOut }),
-        };
+        let unanswered = (Known::Unanswered(Failure::TimedOut), Duration::ZERO);
+        let (known, ttl) =
+            self.transport.within(LOOKUP_TIME, self.look_up(&host)).await.unwrap_or(unanswered);
+        self.cache.borrow_mut().remember(&host, known.clone(), ttl, self.transport.now());
+        let outcome = known.of(&host);
         *pilot.flight.landed.borrow_mut() = Some(Some(outcome.clone()));
         drop(pilot);
         outcome
@@ -220,40 +233,31 @@ impl<T: Transport> Resolver<T> {
         }
     }
 
-    async fn look_up(&self, host: &Rc<str>) -> Outcome {
-        let (v4, v6) = self.both(host).await;
-        let now = self.transport.now();
-        let remember = |known: Known, ttl| self.cache.borrow_mut().remember(host, known, ttl, now);
-        match (v4, v6) {
+    /// What the servers say, and for how long it holds.
+    async fn look_up(&self, host: &str) -> (Known, Duration) {
+        match self.both(host).await {
             (Ok(Said::Addresses(v4, one)), Ok(Said::Addresses(v6, other))) => {
-                let addresses = in_turn(&v4, &v6);
-                remember(Some(addresses.clone()), one.min(other));
-                Ok(addresses)
+                (Known::Addresses(in_turn(&v4, &v6)), one.min(other))
             }
             // The other family may have failed for the moment only: a second of cache would not be wrong, but a
             // full time to live would hide it.
             (Ok(Said::Addresses(found, _)), Err(_)) | (Err(_), Ok(Said::Addresses(found, _))) => {
-                let addresses = in_turn(&found, &[]);
-                remember(Some(addresses.clone()), Duration::ZERO);
-                Ok(addresses)
+                (Known::Addresses(in_turn(&found, &[])), Duration::ZERO)
             }
             (Ok(Said::Addresses(found, ttl)), Ok(_)) | (Ok(_), Ok(Said::Addresses(found, ttl))) => {
-                let addresses = in_turn(&found, &[]);
-                remember(Some(addresses.clone()), ttl);
-                Ok(addresses)
+                (Known::Addresses(in_turn(&found, &[])), ttl)
             }
-            (Ok(Said::NoSuchName(ttl)), _) | (_, Ok(Said::NoSuchName(ttl))) => {
-                remember(None, ttl);
-                Err(ResolveError::NoSuchName { host: host.clone() })
-            }
-            (Err(last), _) | (_, Err(last)) => Err(ResolveError::Unanswered { host: host.clone(), last }),
-            (Ok(_), Ok(_)) => Err(ResolveError::NoAddress { host: host.clone() }),
+            (Ok(Said::NoSuchName(ttl)), _) | (_, Ok(Said::NoSuchName(ttl))) => (Known::NoSuchName, ttl),
+            (Err(last), _) | (_, Err(last)) => (Known::Unanswered(last), Duration::ZERO),
+            (Ok(Said::NoAddress(one)), Ok(Said::NoAddress(other))) => (Known::NoAddress, one.min(other)),
+            // `ask` gives nothing else.
+            (Ok(_), Ok(_)) => (Known::NoAddress, Duration::ZERO),
         }
     }
 
     /// Asks for both families at once. Where the first has addresses, the second may only be a little later: some
     /// servers never answer for `AAAA`.
-    async fn both(&self, host: &Rc<str>) -> (Result<Said, Failure>, Result<Said, Failure>) {
+    async fn both(&self, host: &str) -> (Result<Said, Failure>, Result<Said, Failure>) {
         let mut v4 = pin!(self.ask(host, Family::V4));
         let mut v6 = pin!(self.ask(host, Family::V6));
         let (mut first, mut second) = (None, None);

@@ -236,7 +236,7 @@ fn the_next_server_is_asked_where_one_fails_or_is_gone() {
 }
 
 #[test]
-fn a_missing_name_is_remembered_and_a_failure_is_not() {
+fn a_missing_name_is_remembered() {
     let missing = serve(|socket, from, mut query| {
         query.metadata.message_type = MessageType::Response;
         query.metadata.response_code = ResponseCode::NXDomain;
@@ -251,6 +251,37 @@ fn a_missing_name_is_remembered_and_a_failure_is_not() {
     }
     assert_eq!(missing.asked.load(Ordering::SeqCst), 2);
     assert_eq!(resolver.cache.borrow().len(), 1);
+}
+
+#[test]
+fn a_name_without_addresses_is_remembered_as_such() {
+    let bare = serve(|socket, from, mut query| {
+        query.metadata.message_type = MessageType::Response;
+        let soa = SOA::new(Name::root(), Name::root(), 1, 1, 1, 1, 60);
+        query.add_authority(Record::from_rdata(Name::root(), 60, RData::SOA(soa)));
+        let _ = socket.send_to(&bytes(&query), from);
+    });
+    let resolver = resolver(&[bare.address]);
+    for _ in 0..3 {
+        let refused = block_on(resolver.resolve("bare.example")).unwrap_err();
+        assert_eq!(refused, ResolveError::NoAddress { host: "bare.example".into() });
+    }
+    assert_eq!(bare.asked.load(Ordering::SeqCst), 2, "once for each family");
+}
+
+#[test]
+fn a_failure_is_remembered_for_a_moment_so_that_a_flood_asks_once() {
+    let failing = serve(|socket, from, mut query| {
+        query.metadata.message_type = MessageType::Response;
+        query.metadata.response_code = ResponseCode::ServFail;
+        let _ = socket.send_to(&bytes(&query), from);
+    });
+    let resolver = resolver(&[failing.address]);
+    for _ in 0..50 {
+        let refused = block_on(resolver.resolve("broken.example")).unwrap_err();
+        assert!(matches!(refused, ResolveError::Unanswered { last: Failure::Code(_), .. }), "{refused}");
+    }
+    assert_eq!(failing.asked.load(Ordering::SeqCst), 4, "twice for each family");
 }
 
 #[test]
