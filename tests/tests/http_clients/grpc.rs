@@ -156,7 +156,7 @@ fn grpcio_calls_in_all_four_kinds_and_both_sides_may_end_a_call() {
     let (origin, ended) = echo();
     let yard = Yard::of(origin);
     bring(&yard);
-    yard.ground.write("calls.py", include_str!("grpc.py"));
+    yard.ground.write("calls.py", include_str!("scripts/grpc.py"));
     let (out, err) = told(&yard, &["python-clients/bin/python3", "calls.py", &place(&yard, "origin.test")]);
     let lines: Vec<_> = out.lines().collect();
     let expected = [

@@ -12,4 +12,6 @@ mod nghttp2;
 mod node;
 mod python;
 mod s3;
+mod streams;
 mod trial;
+mod websockets;

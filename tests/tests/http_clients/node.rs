@@ -1,6 +1,13 @@
 //! Node, by both of its clients.
 
-use crate::trial::{URL, Way, passes};
+use tests::yard::Yard;
+
+use crate::trial::{self, URL, Way, passes};
+
+/// Brings the libraries.
+pub fn bring(yard: &Yard) {
+    trial::bring(yard, "node-clients/node_modules", "node_modules");
+}
 
 #[test]
 fn node_fetch() {

@@ -1,27 +1,12 @@
 //! Python, by the clients that people install, with the authorities that each brings.
 
-use std::path::Path;
-use std::process::Command;
+use tests::yard::Yard;
 
-use tests::{checkout, yard::Yard};
+use crate::trial::{self, URL, Way, passes};
 
-use crate::trial::{URL, Way, passes};
-
-/// What the step `heavy clients` of `.ci/run` does too.
-const MADE_BY: &str = "run in the checkout: /usr/bin/python3 -m venv target/python-clients && \
-                       target/python-clients/bin/pip install -r tests/tests/http_clients/requirements.txt";
-
-/// Puts the virtual environment into the yard: folders on the way to the original may be closed to the user.
+/// Brings the virtual environment.
 pub fn bring(yard: &Yard) {
-    let made = checkout().join("target/python-clients");
-    assert!(made.join("bin/python3").exists(), "{} is missing; {MADE_BY}", made.display());
-    let copy = |how: &str, to: &Path| {
-        let copied = Command::new("cp").arg(how).arg(&made).arg(to).output();
-        copied.expect("cp runs").status.success()
-    };
-    // Links where it is one file system.
-    let to = yard.ground.path("python-clients");
-    assert!(copy("-al", &to) || copy("-aT", &to), "a copy of {}", made.display());
+    trial::bring(yard, "python-clients", "python-clients");
 }
 
 fn client_passes(way: Way, script: &str) {

@@ -2,11 +2,13 @@
 
 use std::{
     io::{self, Write},
+    path::Path,
     process::Command,
 };
 
 use data_encoding::BASE64;
 use tests::{
+    checkout,
     origin::{Origin, Seen},
     sandboxed::PATH,
     yard::{SECRET, Yard, said},
@@ -16,9 +18,9 @@ use tests::{
 pub const URL: &str = "{url}";
 
 /// Starts its arguments, then says all that can be seen inside: what every process was given, and every file of HOME
-/// (the programs of the gateway and the virtual environment apart, which are there before any secret).
+/// (the programs of the gateway and brought libraries apart, which are there before any secret).
 const LAY_OPEN: &str = "timeout 100 \"$@\"; status=$?; env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline; \
-                        find \"$HOME\" -path '*/python-clients' -prune -o -type f ! -name 'outgate*' \
+                        find \"$HOME\" \\( -name python-clients -o -name node_modules \\) -prune -o -type f ! -name 'outgate*' \
                         ! -name in-sandbox -exec cat {} +; exit $status";
 
 /// How a credential is put on a request.
@@ -112,6 +114,20 @@ pub fn assert_installed(program: &str) {
         found,
         "{program} is missing; the step `heavy clients` of .ci/run installs what these tests need"
     );
+}
+
+/// Puts libraries that `.ci/run` made below `target` into the yard, as this folder: folders on the way to the original
+/// may be closed to the user.
+pub fn bring(yard: &Yard, made: &str, name: &str) {
+    let made = checkout().join("target").join(made);
+    assert!(made.exists(), "{} is missing; the step `heavy clients` of .ci/run makes it", made.display());
+    let copy = |how: &str, to: &Path| {
+        let copied = Command::new("cp").arg(how).arg(&made).arg(to).output();
+        copied.expect("cp runs").status.success()
+    };
+    // Links where it is one file system.
+    let to = yard.ground.path(name);
+    assert!(copy("-al", &to) || copy("-aT", &to), "a copy of {}", made.display());
 }
 
 /// `outgate run` of a command after which everything inside is laid open, with a secret.
