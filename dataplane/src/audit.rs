@@ -1,133 +1,30 @@
 //! One record per request, as one JSON line, written by one thread.
 //!
-//! The queue is bounded. Where it is full the record is counted as lost and the caller is told, so that it refuses
-//! the request instead of letting it pass unrecorded; a shard never waits for a disk. Where a disk took no record, what
-//! comes is refused until it takes one again: that of a refusal.
+//! A shard writes the line itself and puts it behind those that wait, whose bytes are bounded. Where there is no room
+//! the record is counted as lost and the caller is told, so that it refuses the request instead of letting it pass
+//! unrecorded; a shard never waits for a disk. Where a disk took no record, what comes is refused until it takes one
+//! again: that of a refusal.
 
 use std::{
+    cell::RefCell,
     fs::OpenOptions,
     io::{self, Write},
-    net::SocketAddr,
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::{self, JoinHandle},
 };
 
-use serde::{Serialize, Serializer};
+use crate::limits::{RECORD_BATCH_BYTES_KEPT, RECORD_GATHER_TIME, RECORDS_QUEUED_BYTES_MAX};
+use crate::respond::{Blame, Refusal};
 
-use crate::limits::{RECORD_BATCH_BYTES_MAX, RECORD_GATHER_TIME, RECORD_TEXT_BYTES_MAX, RECORDS_QUEUED_MAX};
-use crate::{
-    http::Host,
-    respond::{Blame, Refusal},
-};
+mod json;
+mod record;
 
-/// What is remembered of one request, or of a connection that carried none. Never a query or a field's value.
-#[derive(Clone, Debug, Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-#[allow(missing_docs, reason = "the names are the documentation: they are those of the JSON line")]
-pub struct Record {
-    pub unix_ms: u64,
-    pub sandbox: Option<String>,
-    pub method: Option<String>,
-    pub scheme: Option<&'static str>,
-    pub host: Option<String>,
-    pub port: Option<u16>,
-    pub path: Option<String>,
-    pub verdict: &'static str,
-    pub code: Option<&'static str>,
-    /// Whose fault a refusal is.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub blame: Option<Blame>,
-    pub rule: Option<String>,
-    /// Why it was refused, with every cause. More than the sandbox is told.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    pub handler: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub handler_version: Option<u64>,
-    /// Why the handler did not decide, where the request went on all the same.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub handler_error: Option<String>,
-    /// What the handler wrote.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub log: Vec<LogLine>,
-    /// Where the request went instead, where the handler changed that.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sent_to: Option<String>,
-    /// What became of the question, where a person had to be asked.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub asked: Option<Asked>,
-    /// Which secrets went out with the request, put there by a rule or a handler: their names.
-    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_texts")]
-    pub secrets: Vec<Arc<str>>,
-    /// Where the upstream was dialled, for this request or for one before it on the same connection.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<SocketAddr>,
-    pub status: Option<u16>,
-    pub bytes_up: u64,
-    pub bytes_down: u64,
-    pub revision: u64,
-}
-
-impl Record {
-    /// Says where a connection without a request was going, as far as that is known.
-    pub fn going(&mut self, whither: Option<(Host, u16)>) {
-        (self.host, self.port) = whither.map(|(host, port)| (host.to_string(), port)).unzip();
-    }
-
-    /// Cuts what the sandbox or the other end could make long.
-    fn cut(&mut self) {
-        let texts = [
-            &mut self.sandbox,
-            &mut self.method,
-            &mut self.host,
-            &mut self.path,
-            &mut self.rule,
-            &mut self.reason,
-            &mut self.handler,
-            &mut self.handler_error,
-            &mut self.sent_to,
-        ];
-        for text in texts.into_iter().flatten() {
-            text.truncate(text.floor_char_boundary(RECORD_TEXT_BYTES_MAX));
-        }
-    }
-}
-
-/// How a request's wait for a person went.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Asked {
-    /// `allowed` or `denied` by a person, `timedOut`, `withdrawn` by the client, `policyChanged` meanwhile, `linkLost`,
-    /// `detached`, `tooMany` questions of one request, or `notAsked` because nobody could be.
-    pub outcome: &'static str,
-    /// What the answer covers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scope: Option<&'static str>,
-    /// Who answered, where that was said.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
-    /// Milliseconds that the request waited, answers about a second host included.
-    pub waited_ms: u64,
-}
-
-fn as_texts<S: Serializer>(texts: &[Arc<str>], to: S) -> Result<S::Ok, S::Error> {
-    to.collect_seq(texts.iter().map(AsRef::<str>::as_ref))
-}
-
-/// One line of a handler's log. The contract bounds lines and bytes of one request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct LogLine {
-    /// `error`, `warn`, `info` or `debug`.
-    pub level: &'static str,
-    /// The text.
-    pub text: String,
-}
+pub use record::{Asked, LogLine, Record};
 
 /// Where records go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,17 +51,89 @@ impl Sink {
     }
 }
 
-/// The queue is full or the writer has ended; the record is counted.
+/// There is no room or the writer has ended; the record is counted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the record could not be queued; the disk of the records is too slow or full")]
 pub struct NotRecorded;
 
+/// What shards and writer share.
+#[derive(Default)]
+struct Shared {
+    lines: Mutex<Lines>,
+    filled: Condvar,
+    lost: AtomicU64,
+    failing: AtomicBool,
+}
+
+/// Lines that wait for the writer.
+#[derive(Default)]
+struct Lines {
+    bytes: Vec<u8>,
+    count: u64,
+    /// Whoever may still hand over a line.
+    senders: usize,
+    /// The writer takes no more.
+    ended: bool,
+}
+
+impl Shared {
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, line: &[u8]) -> Result<(), NotRecorded> {
+        let mut lines = self.lines();
+        if lines.ended || lines.bytes.len() + line.len() > RECORDS_QUEUED_BYTES_MAX {
+            drop(lines);
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return Err(NotRecorded);
+        }
+        // While there are lines the writer is awake.
+        let first = lines.bytes.is_empty();
+        lines.bytes.extend_from_slice(line);
+        lines.count += 1;
+        drop(lines);
+        if first {
+            self.filled.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Waits for lines, gathers for a moment and takes them all, so that shards wake the writer and it enters the kernel
+    /// once per moment, not once per record. Gives how many they are; none when no more can come.
+    fn take(&self, batch: &mut Vec<u8>) -> Option<u64> {
+        batch.clear();
+        batch.shrink_to(RECORD_BATCH_BYTES_KEPT);
+        let idle = |lines: &mut Lines| lines.bytes.is_empty() && lines.senders > 0;
+        let mut lines = self.filled.wait_while(self.lines(), idle).unwrap_or_else(PoisonError::into_inner);
+        if lines.senders > 0 {
+            drop(lines);
+            thread::sleep(RECORD_GATHER_TIME);
+            lines = self.lines();
+        }
+        std::mem::swap(&mut lines.bytes, batch);
+        let count = std::mem::take(&mut lines.count);
+        (count > 0).then_some(count)
+    }
+}
+
 /// Hands records to the writer.
-#[derive(Clone)]
 pub struct Audit {
-    queue: SyncSender<Record>,
-    lost: Arc<AtomicU64>,
-    failing: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+impl Clone for Audit {
+    fn clone(&self) -> Self {
+        self.shared.lines().senders += 1;
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.shared.lines().senders -= 1;
+        self.shared.filled.notify_one();
+    }
 }
 
 impl Audit {
@@ -173,25 +142,31 @@ impl Audit {
     /// # Errors
     /// When no thread can be started.
     pub fn start(sink: Box<dyn Write + Send>) -> io::Result<(Self, JoinHandle<()>)> {
-        let (queue, records) = sync_channel(RECORDS_QUEUED_MAX);
-        let lost = Arc::new(AtomicU64::new(0));
-        let failing = Arc::<AtomicBool>::default();
-        let (count, fails) = (Arc::clone(&lost), Arc::clone(&failing));
-        let thread = thread::Builder::new()
-            .name("audit".into())
-            .spawn(move || write(&records, sink, &count, &fails))?;
-        Ok((Self { queue, lost, failing }, thread))
+        let audit = Self::waiting();
+        let shared = Arc::clone(&audit.shared);
+        let thread = thread::Builder::new().name("audit".into()).spawn(move || write(&shared, sink))?;
+        Ok((audit, thread))
+    }
+
+    fn waiting() -> Self {
+        let shared = Arc::<Shared>::default();
+        shared.lines().senders = 1;
+        Self { shared }
     }
 
     /// Queues a record without waiting.
     ///
     /// # Errors
-    /// [`NotRecorded`] when the queue is full or the writer has ended.
-    pub fn record(&self, mut record: Record) -> Result<(), NotRecorded> {
-        record.cut();
-        self.queue.try_send(record).map_err(|_| {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-            NotRecorded
+    /// [`NotRecorded`] when there is no room or the writer has ended.
+    pub fn record(&self, record: &Record) -> Result<(), NotRecorded> {
+        thread_local! {
+            // The line is written outside the lock, which all shards take.
+            static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+        }
+        LINE.with_borrow_mut(|line| {
+            line.clear();
+            record.write_to(line);
+            self.shared.push(line)
         })
     }
 
@@ -200,7 +175,7 @@ impl Audit {
     /// # Errors
     /// What the sandbox is told then.
     pub fn check(&self) -> Result<(), Refusal> {
-        if !self.failing.load(Ordering::Relaxed) {
+        if !self.shared.failing.load(Ordering::Relaxed) {
             return Ok(());
         }
         let detail = "the records cannot be written, and nothing passes unrecorded";
@@ -210,44 +185,29 @@ impl Audit {
 
     /// Records that were lost, for metrics.
     pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.shared.lost.load(Ordering::Relaxed)
     }
 }
 
-/// Gathers for a moment and writes what is there in one go: shards wake this thread and it enters the kernel once per
-/// moment, not once per record.
-fn write(
-    records: &Receiver<Record>,
-    mut sink: Box<dyn Write + Send>,
-    lost: &AtomicU64,
-    failing: &AtomicBool,
-) {
-    let mut lines = Vec::new();
-    let (mut torn, mut full) = (false, false);
-    while let Ok(first) = records.recv() {
-        lines.clear();
+/// Takes no more when the writer ends, however it does.
+struct Writing<'a>(&'a Shared);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.lines().ended = true;
+    }
+}
+
+fn write(shared: &Shared, mut sink: Box<dyn Write + Send>) {
+    let writing = Writing(shared);
+    let (mut batch, mut torn) = (Vec::new(), false);
+    while let Some(count) = writing.0.take(&mut batch) {
+        // Ends the line that a failed write may have left half.
+        let mended = if torn { sink.write_all(b"\n") } else { Ok(()) };
+        torn = mended.and_then(|()| sink.write_all(&batch)).and_then(|()| sink.flush()).is_err();
+        shared.failing.store(torn, Ordering::Relaxed);
         if torn {
-            // Ends the line that a failed write may have left half.
-            lines.push(b'\n');
-        }
-        if !full {
-            thread::sleep(RECORD_GATHER_TIME);
-        }
-        let mut next = Some(first);
-        let mut count = 0;
-        while let Some(record) = next {
-            count += 1;
-            // Numbers and text always serialise, and a vector takes every write.
-            if serde_json::to_writer(&mut lines, &record).is_ok() {
-                lines.push(b'\n');
-            }
-            full = lines.len() >= RECORD_BATCH_BYTES_MAX;
-            next = if full { None } else { records.try_recv().ok() };
-        }
-        torn = sink.write_all(&lines).and_then(|()| sink.flush()).is_err();
-        failing.store(torn, Ordering::Relaxed);
-        if torn {
-            lost.fetch_add(count, Ordering::Relaxed);
+            shared.lost.fetch_add(count, Ordering::Relaxed);
         }
     }
 }
@@ -273,7 +233,7 @@ mod tests {
         let path = place.path().join("records");
         for host in ["one", "two\n\u{2028}"] {
             let (audit, thread) = Audit::start(Sink::File(path.clone()).open().unwrap()).unwrap();
-            audit.record(record(host)).unwrap();
+            audit.record(&record(host)).unwrap();
             drop(audit);
             thread.join().unwrap();
         }
@@ -308,41 +268,34 @@ mod tests {
     fn a_record_that_the_disk_did_not_take_is_counted_and_spoils_no_later_one() {
         let sink = Half::default();
         let (audit, thread) = Audit::start(Box::new(sink.clone())).unwrap();
-        audit.record(record("first")).unwrap();
+        audit.record(&record("first")).unwrap();
         while audit.lost() == 0 {
             std::thread::yield_now();
         }
         assert_eq!(audit.check().unwrap_err().status, 503);
-        audit.record(record("second")).unwrap();
+        audit.record(&record("second")).unwrap();
         while audit.check().is_err() {
             std::thread::yield_now();
         }
-        let lost = Arc::clone(&audit.lost);
+        let shared = Arc::clone(&audit.shared);
         drop(audit);
         thread.join().unwrap();
-        assert_eq!(lost.load(Ordering::Relaxed), 1);
+        assert_eq!(shared.lost.load(Ordering::Relaxed), 1);
         let kept = String::from_utf8(sink.0.lock().unwrap().1.clone()).unwrap();
         let last = kept.lines().last().unwrap();
         assert_eq!(lines(last)[0]["host"], "second");
     }
 
     #[test]
-    fn a_hostile_text_is_cut_at_a_character() {
-        let mut long = record(&"ä".repeat(RECORD_TEXT_BYTES_MAX));
-        long.path = Some("x".into());
-        long.cut();
-        assert_eq!(long.host.unwrap().len(), RECORD_TEXT_BYTES_MAX);
-        assert_eq!(long.path.unwrap(), "x");
-    }
-
-    #[test]
-    fn a_record_without_a_writer_is_refused_and_counted() {
-        let (queue, records) = sync_channel(1);
-        let audit = Audit { queue, lost: Arc::default(), failing: Arc::default() };
-        assert_eq!(audit.record(record("a")), Ok(()));
-        assert_eq!(audit.record(record("b")), Err(NotRecorded));
-        drop(records);
-        assert_eq!(audit.record(record("c")), Err(NotRecorded));
+    fn a_record_without_a_writer_or_without_room_is_refused_and_counted() {
+        let audit = Audit::waiting();
+        assert_eq!(audit.record(&record("a")), Ok(()));
+        audit.shared.lines().bytes.resize(RECORDS_QUEUED_BYTES_MAX, b' ');
+        assert_eq!(audit.record(&record("b")), Err(NotRecorded));
+        audit.shared.lines().bytes.clear();
+        assert_eq!(audit.record(&record("c")), Ok(()));
+        drop(Writing(&audit.shared));
+        assert_eq!(audit.record(&record("d")), Err(NotRecorded));
         assert_eq!(audit.lost(), 2);
     }
 }

@@ -53,17 +53,17 @@ pub const PROXY_CREDENTIALS_BYTES_MAX: usize = 1024;
 /// A policy lease that names no length. Larger: a sandbox of `deny` outlives control by that. Smaller: a restart of
 /// control refuses traffic.
 pub const LEASE_TIME: Duration = Duration::from_secs(10);
-/// Records waiting for the writer. Larger: a stopped disk hoards memory, at most 24 KiB each. Smaller: a short stall
-/// of the disk refuses traffic.
-pub const RECORDS_QUEUED_MAX: usize = 8_192;
+/// Bytes of records that wait for the writer. Larger: a stopped disk hoards memory. Smaller: a short stall of the disk
+/// refuses traffic; a busy core writes 20 MiB a second.
+pub const RECORDS_QUEUED_BYTES_MAX: usize = 32 << 20;
 /// Bytes of one text in a record. Larger: a hostile host name or path fills the disk. Smaller: real ones are cut.
 pub const RECORD_TEXT_BYTES_MAX: usize = 2_048;
 /// How long the writer of records gathers after the first. Larger: a plane that is killed loses more of them. Smaller:
 /// more wake-ups and system calls.
 pub const RECORD_GATHER_TIME: Duration = Duration::from_millis(2);
-/// Bytes that the writer of records collects before it writes. Larger: more is lost with one failed write. Smaller:
-/// more system calls in a burst.
-pub const RECORD_BATCH_BYTES_MAX: usize = 64 << 10;
+/// Bytes of room for records that the writer keeps. Larger: memory of a burst stays. Smaller: it is asked for again and
+/// again under load.
+pub const RECORD_BATCH_BYTES_KEPT: usize = 256 << 10;
 /// Bytes of a detail or remedy in a refusal. Larger: a hostile path makes long answers. Smaller: patterns are cut.
 pub const REFUSAL_TEXT_BYTES_MAX: usize = 512;
 // ---- Names that sandboxes ask for (`listen`).

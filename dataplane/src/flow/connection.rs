@@ -68,7 +68,7 @@ pub fn record(core: &Core, sandbox: Option<&SandboxId>, whither: Option<(Host, u
     record.blame = Some(refusal.blame);
     record.reason = Some(refusal.reason().to_owned());
     // The audit counts what it cannot take; the connection has ended either way.
-    let _counted = core.common.audit.record(record);
+    let _counted = core.common.audit.record(&record);
 }
 
 /// A connection of which it is known who speaks, and what.

@@ -44,7 +44,7 @@ pub(super) async fn relay(
         refuse(&wire).await;
     }
     // The audit counts what it cannot take; the connection has ended either way.
-    let _counted = core.common.audit.record(record);
+    let _counted = core.common.audit.record(&record);
 }
 
 fn judge(

@@ -39,7 +39,7 @@ pub(super) async fn requests(core: &Rc<Core>, opened: Opened) {
                 record.going(facts.whither());
                 // The client may be gone; the record says what it would have been told.
                 let _told = wire.send(&refusal.to_http(false, false)).await;
-                let _counted = core.common.audit.record(record);
+                let _counted = core.common.audit.record(&record);
                 break;
             }
         };
@@ -53,7 +53,7 @@ pub(super) async fn requests(core: &Rc<Core>, opened: Opened) {
             wire.reset();
         }
         served = true;
-        let recorded = core.common.audit.record(record);
+        let recorded = core.common.audit.record(&record);
         if !goes_on || recorded.is_err() {
             break;
         }
@@ -132,7 +132,7 @@ pub(super) async fn end(wire: &Wire) {
 }
 
 pub(super) fn begin(sandbox: Option<&SandboxId>) -> Record {
-    Record { unix_ms: unix_millis(), sandbox: sandbox.map(ToString::to_string), ..Record::default() }
+    Record { unix_ms: unix_millis(), sandbox: sandbox.cloned(), ..Record::default() }
 }
 
 pub(super) fn slow(what: &str) -> Refusal {

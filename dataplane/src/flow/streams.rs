@@ -192,5 +192,5 @@ async fn stream(arrived: &Arrived<'_>, request: Request<RecvStream>, leg: Stream
             let _told = leg.tell(head, body);
         }
     }
-    arrived.core.common.audit.record(record).is_ok()
+    arrived.core.common.audit.record(&record).is_ok()
 }

@@ -28,6 +28,18 @@ pub enum Blame {
     Gateway,
 }
 
+impl Blame {
+    /// Its name in problems and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sandbox => "sandbox",
+            Self::Policy => "policy",
+            Self::Upstream => "upstream",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
 /// One refusal.
 #[derive(Clone, Debug)]
 pub struct Refusal {
