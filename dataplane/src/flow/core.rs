@@ -1,19 +1,19 @@
 //! What the path needs of its shard, and what the shard keeps for each sandbox whose home it is.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::{
     bell::Bell,
     connection::Way,
-    resident::{Admission, Resident},
+    resident::{Admission, Resident, Terms},
 };
 use crate::{
     approval::{AskControl, Desk},
@@ -30,7 +30,6 @@ use crate::{
     tls::{Authority, PoolMaster, SandboxSalt, Terminator, UpstreamTls},
     upstream::{Pool, Resolver, RingTransport, SharedPool},
 };
-use control_wire::policy::OnControlLoss;
 
 /// A connection on its way to the shard where its sandbox lives.
 pub struct HandOver {
@@ -97,7 +96,9 @@ pub struct Core {
     pub desk: Rc<Desk>,
     tables: RefCell<Arc<Tables>>,
     attachments: RefCell<Arc<Attachments>>,
-    residents: RefCell<HashMap<SandboxId, Rc<Resident>>>,
+    residents: RefCell<HashMap<SandboxId, Rc<Resident>, foldhash::fast::RandomState>>,
+    /// How often other tables came into force.
+    applied: Cell<u64>,
     bell: Bell,
 }
 
@@ -123,6 +124,7 @@ impl Core {
             tables: RefCell::default(),
             attachments: RefCell::default(),
             residents: RefCell::default(),
+            applied: Cell::default(),
             bell: Bell::default(),
         }
     }
@@ -151,6 +153,7 @@ impl Core {
     /// revision refuses. Returns the tables before, to be dropped elsewhere.
     pub fn apply(&self, tables: Arc<Tables>, concerned: &Concerned) -> Arc<Tables> {
         let before = self.tables.replace(Arc::clone(&tables));
+        self.applied.set(self.applied.get() + 1);
         let mut waiting = Vec::new();
         self.residents.borrow_mut().retain(|sandbox, resident| {
             let row = tables.sandboxes.get(sandbox.as_str());
@@ -226,23 +229,35 @@ impl Core {
         });
     }
 
-    /// Whether policy lets a sandbox go on while control is out of reach.
-    pub fn lease_runs(&self, rules: &Rules) -> bool {
-        match rules.on_control_loss() {
-            OnControlLoss::Keep => true,
-            OnControlLoss::Deny => self.common.lease.runs(rules.lease(), BootTime::now()),
-        }
+    /// Whether a sandbox may go on as the tables in force say, control out of reach or not. Asked before each write, so
+    /// what they say is kept until others come.
+    pub fn goes_on(&self, resident: &Resident) -> bool {
+        let applied = self.applied.get();
+        let terms = match resident.terms.get() {
+            (of, terms) if of == applied => terms,
+            _ => {
+                let rules = self.tables.borrow().rules(&resident.id);
+                let terms = rules.map(|rules| Terms { lease: rules.lease() });
+                resident.terms.set((applied, terms));
+                terms
+            }
+        };
+        terms.is_some_and(|terms| self.runs(terms.lease))
     }
 
-    /// The same, with what the sandbox is told.
+    fn runs(&self, lease: Option<Duration>) -> bool {
+        lease.is_none_or(|length| self.common.lease.runs(length, BootTime::now()))
+    }
+
+    /// Whether policy lets a sandbox go on while control is out of reach.
     ///
     /// # Errors
-    /// When it may not go on.
+    /// When it may not go on: what the sandbox is told.
     pub fn check_lease(&self, rules: &Rules) -> Result<(), Refusal> {
         let detail = "control is out of reach and the policy says to refuse then";
         let remedy = "try again when control is reachable";
         let ended = || Refusal::new(503, "lease_ended", Blame::Gateway, detail, remedy);
-        self.lease_runs(rules).then_some(()).ok_or_else(ended)
+        self.runs(rules.lease()).then_some(()).ok_or_else(ended)
     }
 
     /// What opens TLS for a sandbox. The authority's certificate is made once in the fleet: where its row has none, or

@@ -3,7 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -29,6 +29,15 @@ pub struct Resident {
     pub(super) ties: Rc<Ties>,
     pub(super) terminator: RefCell<Option<Rc<Terminator>>>,
     pub(super) renewal_offered: Cell<Option<Instant>>,
+    /// What the tables say of it, and how often tables had come into force then; none where they know it not.
+    pub(super) terms: Cell<(u64, Option<Terms>)>,
+}
+
+/// On which terms a sandbox may send.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    /// As [`Rules::lease`](crate::policy::Rules::lease).
+    pub(super) lease: Option<Duration>,
 }
 
 impl Resident {
@@ -42,6 +51,7 @@ impl Resident {
             ties: Rc::default(),
             terminator: RefCell::new(None),
             renewal_offered: Cell::default(),
+            terms: Cell::default(),
         }
     }
 

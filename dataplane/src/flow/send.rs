@@ -71,8 +71,7 @@ pub(super) struct Fence {
 
 impl Gate for Fence {
     fn is_open(&self) -> bool {
-        let rules = self.core.tables().rules(&self.resident.id);
-        !self.hold.is_cut() && rules.is_some_and(|rules| self.core.lease_runs(&rules))
+        !self.hold.is_cut() && self.core.goes_on(&self.resident)
     }
 }
 

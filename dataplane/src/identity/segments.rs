@@ -3,9 +3,11 @@
 use std::{
     borrow::Borrow,
     collections::HashMap,
-    hash::{BuildHasher, Hash, RandomState},
+    hash::{BuildHasher, Hash},
     sync::Arc,
 };
+
+use foldhash::fast::RandomState;
 
 /// More of them make a copy dearer (one reference count each), fewer a change (it copies one segment).
 const SEGMENTS: usize = 256;
@@ -14,14 +16,14 @@ const SEGMENTS: usize = 256;
 pub(super) struct Segments<K, V> {
     /// With a seed of the process, so that nobody can aim at one segment.
     hasher: RandomState,
-    segments: Box<[Arc<HashMap<K, V>>]>,
+    segments: Box<[Arc<HashMap<K, V, RandomState>>]>,
     len: usize,
 }
 
 impl<K, V> Default for Segments<K, V> {
     fn default() -> Self {
-        let empty = Arc::new(HashMap::new());
-        Self { hasher: RandomState::new(), segments: vec![empty; SEGMENTS].into(), len: 0 }
+        let empty = Arc::new(HashMap::default());
+        Self { hasher: RandomState::default(), segments: vec![empty; SEGMENTS].into(), len: 0 }
     }
 }
 

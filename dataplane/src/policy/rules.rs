@@ -51,8 +51,7 @@ pub struct Rules {
     /// What most hosts may have of special-purpose ranges.
     no_ranges: Arc<[IpNet]>,
     intercept: bool,
-    on_control_loss: OnControlLoss,
-    lease: Duration,
+    lease: Option<Duration>,
     pub(super) deny_status: u16,
     pub(super) allowed: Option<Listed<()>>,
     pub(super) denied: Listed<()>,
@@ -139,8 +138,12 @@ impl Rules {
             no_ranges: Arc::from([]),
             internet: overrides.enable_internet.or(template.enable_internet).unwrap_or(false),
             intercept: overrides.intercept_https.or(template.intercept_https).unwrap_or(true),
-            on_control_loss: overrides.on_control_loss.or(template.on_control_loss).unwrap_or_default(),
-            lease: overrides.lease_ms.or(template.lease_ms).map_or(LEASE_TIME, Duration::from_millis),
+            lease: match overrides.on_control_loss.or(template.on_control_loss).unwrap_or_default() {
+                OnControlLoss::Keep => None,
+                OnControlLoss::Deny => {
+                    Some(overrides.lease_ms.or(template.lease_ms).map_or(LEASE_TIME, Duration::from_millis))
+                }
+            },
             deny_status: overrides.deny_status.or(template.deny_status).unwrap_or(DENY_STATUS),
             allowed: allowed.map(|hosts| plain("allowedHosts", hosts)).transpose()?,
             denied: plain("deniedHosts", denied_hosts)?,
@@ -159,13 +162,8 @@ impl Rules {
         self.intercept
     }
 
-    /// What happens when the policy lease ends.
-    pub fn on_control_loss(&self) -> OnControlLoss {
-        self.on_control_loss
-    }
-
-    /// Length of the policy lease.
-    pub fn lease(&self) -> Duration {
+    /// Length of the lease from control without which traffic is refused; none where it goes on without control.
+    pub fn lease(&self) -> Option<Duration> {
         self.lease
     }
 

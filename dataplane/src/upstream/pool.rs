@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
+use foldhash::fast::RandomState;
+
 use crate::http::{Host, Scheme};
 use crate::identity::SandboxId;
 use crate::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_SHARE, UPSTREAM_IDLE_TIME};
@@ -55,8 +57,8 @@ type Number = u64;
 struct Idle {
     put: Number,
     connections: BTreeMap<Number, Connection>,
-    by_key: HashMap<Rc<Key>, Vec<Number>>,
-    by_sandbox: HashMap<SandboxId, BTreeSet<Number>>,
+    by_key: HashMap<Rc<Key>, Vec<Number>, RandomState>,
+    by_sandbox: HashMap<SandboxId, BTreeSet<Number>, RandomState>,
 }
 
 struct Connection {

@@ -12,6 +12,7 @@ use std::{
 
 use ::h2::client::{Builder, ResponseFuture, SendRequest};
 use ::http::Request;
+use foldhash::fast::RandomState;
 use futures_lite::future::or;
 
 use super::pool::Key;
@@ -147,8 +148,8 @@ impl Drop for Place {
 /// The shared connections of one shard.
 #[derive(Default)]
 pub struct SharedPool {
-    connections: RefCell<HashMap<Key, Vec<Rc<Shared>>>>,
-    dials: RefCell<HashMap<Key, Rc<Waiting>>>,
+    connections: RefCell<HashMap<Key, Vec<Rc<Shared>>, RandomState>>,
+    dials: RefCell<HashMap<Key, Rc<Waiting>, RandomState>>,
     http11: RefCell<HashSet<(Host, u16)>>,
 }
 
