@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 mod http2;
+mod tcp;
 mod upstream;
 
 pub use http2::*;
+pub use tcp::*;
 pub use upstream::*;
 
 /// Bytes of a plane's name. Larger: records and certificates swell. Smaller: host names do not fit.

@@ -138,9 +138,23 @@ impl Client {
     /// # Panics
     /// When the gateway does not.
     pub async fn with(settings: h2::client::Builder, gateway: &Gateway, host: &str, port: u16) -> Self {
-        let connector = TlsConnector::from(Arc::new(client::settings(gateway.authority("box"), &[b"h2"])));
+        let tunnel = gateway.tunnel(host, port);
+        Self::on(tunnel, settings, gateway.authority("box"), (host, port)).await
+    }
+
+    /// Speaks HTTP/2 over TLS on this socket with whoever has a certificate for the host by this authority (DER).
+    ///
+    /// # Panics
+    /// When the other end does not.
+    pub async fn on(
+        socket: std::net::TcpStream,
+        settings: h2::client::Builder,
+        authority: &[u8],
+        (host, port): (&str, u16),
+    ) -> Self {
+        let connector = TlsConnector::from(Arc::new(client::settings(authority, &[b"h2"])));
         let name = ServerName::try_from(host.to_owned()).expect("a name");
-        let tunnel = connector.connect(name, tunnel(gateway, host, port)).await.expect("TLS");
+        let tunnel = connector.connect(name, asynchronous(socket)).await.expect("TLS");
         assert_eq!(tunnel.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
         Self::over(settings, tunnel, format!("https://{host}:{port}")).await
     }
@@ -151,7 +165,7 @@ impl Client {
     /// When the gateway does not.
     pub async fn plain(gateway: &Gateway, host: &str, port: u16) -> Self {
         let settings = h2::client::Builder::new();
-        Self::over(settings, tunnel(gateway, host, port), format!("http://{host}:{port}")).await
+        Self::over(settings, asynchronous(gateway.tunnel(host, port)), format!("http://{host}:{port}")).await
     }
 
     async fn over(
@@ -192,10 +206,9 @@ impl Client {
     }
 }
 
-fn tunnel(gateway: &Gateway, host: &str, port: u16) -> TcpStream {
-    let tunnel = gateway.tunnel(host, port);
-    tunnel.set_nonblocking(true).expect("an option");
-    TcpStream::from_std(tunnel).expect("a socket")
+fn asynchronous(socket: std::net::TcpStream) -> TcpStream {
+    socket.set_nonblocking(true).expect("an option");
+    TcpStream::from_std(socket).expect("a socket")
 }
 
 /// Takes an answer to its end.

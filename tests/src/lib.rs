@@ -15,6 +15,7 @@ pub mod process;
 mod programs;
 pub mod questions;
 pub mod reading;
+pub mod relay;
 pub mod rows;
 pub mod sandboxed;
 pub mod secured;

@@ -20,8 +20,9 @@ use crate::{
     audit::Audit,
     clock::{BootTime, Lease},
     handler::Host as Guests,
+    http::h2::Allowance,
     identity::{Attachments, SandboxId},
-    limits::{AUTHORITY_TIME, CA_DAYS, RENEWAL_OFFER_PAUSE, SANDBOX_CONNECTIONS_MAX},
+    limits::{AUTHORITY_TIME, CA_DAYS, H2_SHARD_WINDOWS, RENEWAL_OFFER_PAUSE, SANDBOX_CONNECTIONS_MAX},
     listen::{dns, synthetic::SyntheticMap},
     policy::Rules,
     respond::{Blame, Refusal},
@@ -86,7 +87,9 @@ pub struct Core {
     pub pool: Pool,
     /// Connections to upstreams that requests share.
     pub shared: SharedPool,
-    /// What drives those.
+    /// What all peers of HTTP/2 may send before it was sent on.
+    pub windows: Rc<Allowance>,
+    /// What drives those connections.
     pub drivers: Scope,
     /// Settings of the leg to upstreams.
     pub upstream_tls: UpstreamTls,
@@ -118,6 +121,7 @@ impl Core {
             resolver,
             pool: Pool::default(),
             shared: SharedPool::default(),
+            windows: Allowance::new(H2_SHARD_WINDOWS),
             drivers: Scope::default(),
             upstream_tls,
             guests: RefCell::new(guests),
@@ -182,7 +186,7 @@ impl Core {
         let resident = residents.entry(sandbox.clone()).or_insert_with(|| {
             // Numbers begin elsewhere in each process: what a client remembers of the plane before means nothing now.
             let seed = self.common.hasher.hash_one(("names", sandbox.as_str()));
-            Rc::new(Resident::new(sandbox.clone(), SyntheticMap::starting_at(seed)))
+            Rc::new(Resident::new(sandbox.clone(), SyntheticMap::starting_at(seed), &self.windows))
         });
         Ok(Rc::clone(resident))
     }

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     future::{Future, pending, poll_fn},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::Poll,
 };
@@ -20,7 +20,7 @@ use crate::{
         BodyPiece, Gate, HeadError, Trailers,
         h2::{SendError, StreamLeg, response_head},
     },
-    limits::{BODY_SILENCE, INTERIM_ANSWERS_MAX, UPSTREAM_SILENCE},
+    limits::{BODY_SILENCE, H2_STALL_NOTICE, INTERIM_ANSWERS_MAX, UPSTREAM_SILENCE},
     ring::timeout,
 };
 
@@ -57,7 +57,7 @@ pub async fn exchange(
         Err(ExchangeError::ClientGone)
     };
     // The answer is looked at first: when it is whole, nothing that the upload finds can matter any more.
-    let outcome = or(download(answer, method, reply), going_up).await;
+    let outcome = or(download(answer, method, (reply, &leg)), going_up).await;
     if outcome.is_err() || !uploaded.get() {
         leg.break_off(Reason::CANCEL);
     }
@@ -82,12 +82,13 @@ async fn upload(
         touched.set(true);
         let (handed, ended) = match piece {
             BodyPiece::Data(data) => (leg.send_all(data, Some(gate), sent).await, false),
-            BodyPiece::End(trailers) => (leg.finish(trailers.as_ref()), true),
+            BodyPiece::End(trailers) => (leg.finish(trailers.as_ref(), Some(Rc::clone(gate))), true),
         };
         match handed {
             Ok(()) if ended => return Ok(()),
             Ok(()) => {}
             Err(SendError::Revoked) => return Err(ExchangeError::Revoked),
+            Err(SendError::Stalled) => return Err(ExchangeError::Silent),
             // An upstream may answer and stop reading: the answer, or its absence, says what was.
             Err(SendError::Broken(_)) => return pending().await,
         }
@@ -98,7 +99,7 @@ async fn upload(
 async fn download(
     mut answer: ResponseFuture,
     method: &str,
-    reply: ToClient<'_>,
+    (reply, leg): (ToClient<'_>, &StreamLeg),
 ) -> Result<u16, ExchangeError> {
     let gone = |_| ExchangeError::ClientGone;
     let mut interim = 0;
@@ -141,10 +142,14 @@ async fn download(
         let length = data.len();
         // The next piece is asked for when this one was sent on: only then its room is given back.
         if let Some(piece) = reply.data(data.into())? {
-            reply.send(piece).await.map_err(gone)?;
-            reply.taken().await.map_err(gone)?;
+            let taken = async {
+                reply.send(piece).await?;
+                reply.taken().await
+            };
+            noticed(leg, taken).await.map_err(gone)?;
         }
         let _ended = stream.flow_control().release_capacity(length);
+        leg.took(length);
     }
     let trailers = trailers(&mut stream).await?;
     let (held, end) = reply.end(trailers)?;
@@ -153,6 +158,19 @@ async fn download(
     }
     reply.send(end).await.map_err(gone)?;
     Ok(status)
+}
+
+/// Waits for a reader. One that leaves lying what came for it takes room from others on the connection, so no more of
+/// them join it.
+async fn noticed<T>(leg: &StreamLeg, taken: impl Future<Output = T>) -> T {
+    let mut taken = pin!(taken);
+    match timeout(H2_STALL_NOTICE, taken.as_mut()).await {
+        Ok(done) => done,
+        Err(_) => {
+            let _stalled = leg.stall();
+            taken.await
+        }
+    }
 }
 
 enum Next {

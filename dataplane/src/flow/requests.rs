@@ -114,7 +114,8 @@ pub(super) fn conclude(record: &mut Record, served: &Served) -> bool {
             // Whoever handed the answer over took it for whole.
             if matches!(record.verdict, "allowed" | "answered") {
                 record.verdict = "broken";
-                record.code = Some("client_gone");
+                let stalled = matches!(error, ServeError::Stalled);
+                record.code = Some(if stalled { "client_stalled" } else { "client_gone" });
                 record.reason = Some(chain(error));
             }
             false

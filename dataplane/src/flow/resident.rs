@@ -11,7 +11,9 @@ use super::{
     tie::{Tie, Ties},
 };
 use crate::{
+    http::h2::Allowance,
     identity::SandboxId,
+    limits::H2_SANDBOX_WINDOWS,
     listen::{dns::Responder, synthetic::SyntheticMap},
     ring::Ring,
     tls::Terminator,
@@ -23,6 +25,10 @@ pub struct Resident {
     pub id: SandboxId,
     /// Its open exchanges.
     pub open: Rc<Open>,
+    /// What its clients may send over HTTP/2 before it was sent on.
+    pub client_windows: Rc<Allowance>,
+    /// The same of its upstreams.
+    pub upstream_windows: Rc<Allowance>,
     /// Its stand-in addresses.
     pub names: Rc<RefCell<SyntheticMap>>,
     pub(super) responder: RefCell<Responder>,
@@ -41,11 +47,13 @@ pub(super) struct Terms {
 }
 
 impl Resident {
-    pub(super) fn new(id: SandboxId, names: SyntheticMap) -> Self {
+    pub(super) fn new(id: SandboxId, names: SyntheticMap, windows: &Rc<Allowance>) -> Self {
         let names = Rc::new(RefCell::new(names));
         Self {
             id,
             open: Rc::default(),
+            client_windows: Allowance::of(windows, H2_SANDBOX_WINDOWS),
+            upstream_windows: Allowance::of(windows, H2_SANDBOX_WINDOWS),
             responder: RefCell::new(Responder::new(Rc::clone(&names), Ring::current().now())),
             names,
             ties: Rc::default(),

@@ -24,6 +24,7 @@ use crate::{
     audit::Record,
     causes::chain,
     http::{Answer, BodyError, Framing, Gate, Host, Leg, OwnAnswer, ReplyPiece, Scheme, h1::Inbound, h2},
+    limits::H2_WINDOW_FIRST,
     policy::Permit,
     respond::{Blame, Refusal},
     tls::{TlsError, Wire},
@@ -217,7 +218,11 @@ async fn search(
         }
         return Ok(Upstream::Own { wire, address, reused: false });
     }
-    let begun = Shared::begin(wire, address).await.map_err(|error| {
+    let windows = &arrived.resident.upstream_windows;
+    if windows.left() < H2_WINDOW_FIRST {
+        core.shared.forget_idle(&arrived.resident.id);
+    }
+    let begun = Shared::begin(wire, address, windows).await.map_err(|error| {
         let error = ExchangeError::Unanswered(Some(io::Error::other(error)));
         Refusal::new(502, "upstream_closed", Blame::Upstream, &error.to_string(), "try again").because(&error)
     });

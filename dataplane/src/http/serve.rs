@@ -79,6 +79,9 @@ pub enum ServeError {
     /// The client left.
     #[error("the client left")]
     ClientGone(#[source] Option<io::Error>),
+    /// The client is there and takes nothing.
+    #[error("the client took nothing of the answer for too long")]
+    Stalled,
     /// The answer was cut off by who makes it.
     #[error("the answer was cut off")]
     Cut,

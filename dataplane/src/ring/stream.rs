@@ -12,7 +12,7 @@ use std::{
 };
 
 use rustix::net::{SendFlags, Shutdown};
-use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{
     Ring,
@@ -23,7 +23,7 @@ use super::{
     slab::Outcome,
     sys::{Kept, Request},
 };
-use crate::limits::NOT_SENT_BYTES_MAX;
+use crate::limits::{NOT_SENT_BYTES_MAX, TCP_PROBE_PAUSE, TCP_PROBES, TCP_SILENCE};
 
 /// How receiving ended.
 #[derive(Clone, Copy)]
@@ -382,6 +382,9 @@ pub(super) fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
     if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
         socket.set_tcp_nodelay(true)?;
         socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX)?;
+        // Idle peers that vanished are found out. No TCP_USER_TIMEOUT: it would also end who reads slowly.
+        let keep_alive = TcpKeepalive::new().with_time(TCP_SILENCE).with_interval(TCP_PROBE_PAUSE);
+        socket.set_tcp_keepalive(&keep_alive.with_retries(TCP_PROBES))?;
     }
     Ok(())
 }

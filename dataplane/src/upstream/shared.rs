@@ -5,12 +5,16 @@ use std::{
     collections::{HashMap, HashSet},
     future::{Future, poll_fn},
     net::SocketAddr,
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
     time::Instant,
 };
 
-use ::h2::client::{Builder, ResponseFuture, SendRequest};
+use ::h2::{
+    SendStream,
+    client::{Builder, Connection, ResponseFuture, SendRequest},
+};
 use ::http::Request;
 use foldhash::fast::RandomState;
 use futures_lite::future::or;
@@ -19,14 +23,14 @@ use super::pool::Key;
 use crate::{
     http::{
         Host,
-        h2::{Payload, Pipe, Pump, StreamLeg},
+        h2::{Allowance, Look, Payload, Pipe, Pump, Role, StreamLeg, Watch, Windows},
     },
     identity::SandboxId,
     limits::{
-        H2_CONNECTION_WINDOW, H2_RESET_TIME, H2_RESETS_KNOWN, H2_SEND_BYTES_MAX, H2_SHARED_IDLE_MAX,
-        H2_STREAM_WINDOW, H2_STREAMS_MAX, HEAD_BYTES_MAX, HTTP11_HOSTS_MAX, LINGER_TIME, UPSTREAM_IDLE_TIME,
+        H2_LOOK_TIME, H2_RESET_TIME, H2_RESETS_KNOWN, H2_SEND_BYTES_MAX, H2_SHARED_IDLE_MAX, H2_STREAMS_MAX,
+        H2_UNSURE_TIME, HEAD_BYTES_MAX, HTTP11_HOSTS_MAX, LINGER_TIME, UPSTREAM_IDLE_TIME,
     },
-    ring::{Ring, timeout},
+    ring::{Ring, sleep, timeout},
     tls::Wire,
 };
 
@@ -36,7 +40,8 @@ pub struct Shared {
     pump: Pump,
     /// Where it leads, for the records.
     address: SocketAddr,
-    streams: Cell<u32>,
+    windows: Rc<Windows>,
+    streams: Rc<Cell<u32>>,
     /// When the last stream ended.
     idle_since: Cell<Instant>,
 }
@@ -50,38 +55,30 @@ impl Shared {
     pub async fn begin(
         wire: Rc<Wire>,
         address: SocketAddr,
+        allowance: &Rc<Allowance>,
     ) -> Result<(Rc<Self>, impl Future<Output = ()> + 'static), ::h2::Error> {
-        let (pipe, pump) = Pipe::new(Rc::clone(&wire));
+        let (pipe, pump) = Pipe::new(wire, Role::Client);
+        let windows = Windows::of(allowance);
         let mut builder = Builder::new();
         builder
             // Nobody asked for what is pushed.
             .enable_push(false)
-            .initial_window_size(H2_STREAM_WINDOW)
-            .initial_connection_window_size(H2_CONNECTION_WINDOW)
+            .initial_window_size(windows.stream())
+            .initial_connection_window_size(windows.connection())
             .max_header_list_size(HEAD_BYTES_MAX as u32)
             .max_send_buffer_size(H2_SEND_BYTES_MAX)
             .max_concurrent_reset_streams(H2_RESETS_KNOWN)
             .reset_stream_duration(H2_RESET_TIME);
-        let (requests, connection) = builder.handshake(pipe).await?;
-        let pumping = pump.clone();
-        let driving = async move {
-            // The pump is polled after h2, so that what it wrote in a turn leaves in one send.
-            let broken = or(async { connection.await.is_err() }, async {
-                pumping.run().await;
-                true
-            });
-            let broken = broken.await;
-            let farewell = async {
-                let _told = pumping.flush().await;
-                pumping.wire().close().await
-            };
-            let told = timeout(LINGER_TIME, farewell).await;
-            if broken || !matches!(told, Ok(Ok(()))) {
-                wire.reset();
-            }
-        };
+        let (requests, mut connection) = builder.handshake(pipe).await?;
+        windows.measure_by(connection.ping_pong());
+        let streams = Rc::<Cell<u32>>::default();
+        let driving = drive(connection, pump.clone(), Rc::clone(&windows), Rc::clone(&streams));
         let idle_since = Cell::new(Ring::current().now());
-        Ok((Rc::new(Self { requests, pump, address, streams: Cell::new(0), idle_since }), driving))
+        Ok((Rc::new(Self { requests, pump, address, windows, streams, idle_since }), driving))
+    }
+
+    fn leg(&self, sender: SendStream<Payload>) -> StreamLeg {
+        StreamLeg::asking(sender, self.pump.clone(), Rc::clone(&self.windows))
     }
 
     /// Another handle, and whether the upstream still takes requests.
@@ -97,13 +94,73 @@ impl Shared {
         if self.streams.get() >= most.min(H2_STREAMS_MAX) {
             return Err(Full::Now);
         }
+        // Others would wait behind what a slow reader leaves lying.
+        if self.windows.is_stalled() {
+            return Err(Full::Now);
+        }
         let (requests, lives) = self.look();
         if !lives {
             return Err(Full::ForEver);
         }
+        if self.streams.get() == 0 {
+            // What has come to an idle connection may be its end.
+            if !self.pump.wire().is_quiet() {
+                return Err(Full::Now);
+            }
+            let idle = Ring::current().now().saturating_duration_since(self.idle_since.get());
+            if idle >= H2_UNSURE_TIME {
+                self.windows.ask();
+            }
+        }
         self.streams.set(self.streams.get() + 1);
         Ok(Place { shared: Rc::clone(self), requests })
     }
+}
+
+/// Drives a connection for as long as it is used, and says farewell.
+async fn drive(
+    mut connection: Connection<Pipe, Payload>,
+    pump: Pump,
+    windows: Rc<Windows>,
+    streams: Rc<Cell<u32>>,
+) {
+    let broken = {
+        let connected = poll_fn(|cx| {
+            windows.tend(&mut connection, cx);
+            let ended = Pin::new(&mut connection).poll(cx);
+            if pump.flood().is_some() {
+                return Poll::Ready(true);
+            }
+            ended.map(|ended| ended.is_err())
+        });
+        let watched = async {
+            let mut watch = Watch::default();
+            loop {
+                sleep(H2_LOOK_TIME).await;
+                match watch.look(pump.heard(), streams.get() > 0, windows.is_asked()) {
+                    Look::Fine => {}
+                    Look::Ask => windows.ask(),
+                    Look::Gone => return,
+                }
+            }
+        };
+        // The pump is polled after h2, so that what it wrote in a turn leaves in one send.
+        let lost = async {
+            or(async { drop(pump.run().await) }, watched).await;
+            true
+        };
+        or(connected, lost).await
+    };
+    // Where it was broken, whoever has a stream finds out by this.
+    drop(connection);
+    let farewell = async {
+        let _told = pump.flush().await;
+        pump.wire().close().await
+    };
+    if broken || !matches!(timeout(LINGER_TIME, farewell).await, Ok(Ok(()))) {
+        pump.wire().reset();
+    }
+    pump.release();
 }
 
 enum Full {
@@ -133,7 +190,7 @@ impl Place {
         ended: bool,
     ) -> Result<(ResponseFuture, Rc<StreamLeg>), ::h2::Error> {
         let (answer, sender) = self.requests.send_request(head, ended)?;
-        Ok((answer, Rc::new(StreamLeg::asking(sender, self.shared.pump.clone()))))
+        Ok((answer, Rc::new(self.shared.leg(sender))))
     }
 }
 
@@ -254,6 +311,16 @@ impl SharedPool {
     /// Lets go of the connections of a sandbox that is gone.
     pub fn forget(&self, sandbox: &SandboxId) {
         self.connections.borrow_mut().retain(|key, _| key.sandbox() != sandbox);
+    }
+
+    /// Lets go of the connections of a sandbox that carry nothing: others need what they allow their upstreams.
+    pub fn forget_idle(&self, sandbox: &SandboxId) {
+        self.connections.borrow_mut().retain(|key, of_key| {
+            if key.sandbox() == sandbox {
+                of_key.retain(|shared| shared.streams.get() > 0);
+            }
+            !of_key.is_empty()
+        });
     }
 
     /// Lets go of all connections: the shard ends.

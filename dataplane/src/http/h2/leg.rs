@@ -5,13 +5,14 @@ use std::{
     future::poll_fn,
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use ::h2::{Reason, SendStream, server::SendResponse};
 use ::http::{HeaderMap, Response};
 
 use super::{
-    Payload, Pump,
+    Payload, Pump, Stalled, Windows,
     head::{fields, response},
 };
 use crate::{
@@ -21,6 +22,8 @@ use crate::{
         h1::Slice,
         serve::{Answer, OwnAnswer},
     },
+    limits::BODY_SILENCE,
+    ring::timeout,
     tls::Chunk,
 };
 
@@ -33,6 +36,9 @@ pub enum SendError {
     /// The stream or its connection is broken.
     #[error("the stream is broken")]
     Broken(#[from] ::h2::Error),
+    /// The peer lets nothing more come.
+    #[error("the peer opened its window no more")]
+    Stalled,
 }
 
 /// What can be sent on a stream next.
@@ -47,21 +53,42 @@ enum Sender {
 pub struct StreamLeg {
     sender: RefCell<Sender>,
     pump: Pump,
+    windows: Rc<Windows>,
+    stream: u32,
     broken: Cell<bool>,
-    /// The turn in which our head was given to h2, which keeps it even where the stream is broken.
-    asked_in: Option<u64>,
+    /// We opened it: h2 keeps our head even where the stream is broken.
+    asks: bool,
+    /// How long payload may wait for the peer's windows.
+    patience: Duration,
 }
 
 impl StreamLeg {
     /// Of a stream that a client opened.
-    pub fn answering(sender: SendResponse<Payload>, pump: Pump) -> Self {
-        Self { sender: RefCell::new(Sender::Heads(sender)), pump, broken: Cell::new(false), asked_in: None }
+    pub fn answering(sender: SendResponse<Payload>, pump: Pump, windows: Rc<Windows>) -> Self {
+        let stream = sender.stream_id().as_u32();
+        pump.accepted(stream);
+        Self::new(Sender::Heads(sender), pump, windows, (stream, false))
     }
 
     /// Of a stream that was opened to an upstream.
-    pub fn asking(sender: SendStream<Payload>, pump: Pump) -> Self {
-        let asked_in = Some(pump.turns());
-        Self { sender: RefCell::new(Sender::Body(sender)), pump, broken: Cell::new(false), asked_in }
+    pub fn asking(sender: SendStream<Payload>, pump: Pump, windows: Rc<Windows>) -> Self {
+        let stream = sender.stream_id().as_u32();
+        Self::new(Sender::Body(sender), pump, windows, (stream, true))
+    }
+
+    fn new(sender: Sender, pump: Pump, windows: Rc<Windows>, (stream, asks): (u32, bool)) -> Self {
+        let (sender, broken) = (RefCell::new(sender), Cell::new(false));
+        Self { sender, pump, windows, stream, broken, asks, patience: BODY_SILENCE }
+    }
+
+    /// The other leg has taken so many bytes of what came on this stream.
+    pub fn took(&self, bytes: usize) {
+        self.windows.took(bytes);
+    }
+
+    /// What came on this stream lies there, until the guard is dropped.
+    pub fn stall(&self) -> Stalled {
+        self.windows.stall()
     }
 
     pub(super) fn inform(&self, head: Response<()>) -> Result<(), ::h2::Error> {
@@ -72,12 +99,27 @@ impl StreamLeg {
     }
 
     /// Sends the head of the answer, with `ended` also its end.
-    pub(super) fn answer(&self, head: Response<()>, ended: bool) -> Result<(), ::h2::Error> {
+    pub(super) fn answer(
+        &self,
+        head: Response<()>,
+        ended: bool,
+        gate: Option<Rc<dyn Gate>>,
+    ) -> Result<(), ::h2::Error> {
         let mut sender = self.sender.borrow_mut();
         if let Sender::Heads(heads) = &mut *sender {
             *sender = Sender::Body(heads.send_response(head, ended)?);
+            if ended {
+                self.hold(gate);
+            }
         }
         Ok(())
+    }
+
+    /// What ends a stream without payload holds the gate too: a change of policy meets the exchange until it was sent.
+    fn hold(&self, gate: Option<Rc<dyn Gate>>) {
+        if let Some(gate) = gate {
+            self.pump.hold_to_end(self.stream, gate);
+        }
     }
 
     /// As many bytes as may be sent now, of so many that are wanted. Nothing is ready where the stream ended.
@@ -107,7 +149,8 @@ impl StreamLeg {
         sent: &Cell<u64>,
     ) -> Result<(), SendError> {
         while !data.is_empty() {
-            let room = poll_fn(|cx| self.poll_room(cx, data.len())).await?;
+            let room = timeout(self.patience, poll_fn(|cx| self.poll_room(cx, data.len()))).await;
+            let room = room.map_err(|_| SendError::Stalled)??;
             if gate.is_some_and(|gate| !gate.is_open()) {
                 return Err(SendError::Revoked);
             }
@@ -123,15 +166,17 @@ impl StreamLeg {
     ///
     /// # Errors
     /// [`SendError::Broken`]; a trailer that cannot be said in HTTP/2 counts as that too.
-    pub fn finish(&self, trailers: Option<&Trailers>) -> Result<(), SendError> {
+    pub fn finish(&self, trailers: Option<&Trailers>, gate: Option<Rc<dyn Gate>>) -> Result<(), SendError> {
         match trailers {
-            None => Ok(self.send(Payload::default(), true)?),
+            None => self.send(Payload::default(), true)?,
             Some(trailers) => {
                 let fields =
                     fields(trailers.fields()).map_err(|_| ::h2::Error::from(Reason::INTERNAL_ERROR))?;
-                Ok(self.send_trailers(fields)?)
+                self.send_trailers(fields)?;
             }
         }
+        self.hold(gate);
+        Ok(())
     }
 
     fn send(&self, data: Payload, ended: bool) -> Result<(), ::h2::Error> {
@@ -154,7 +199,7 @@ impl StreamLeg {
     /// The stream is broken.
     pub fn tell(&self, head: OwnAnswer, body: Vec<u8>) -> Result<(), ::h2::Error> {
         let (head, _) = response(&Answer::Own(head), false).map_err(|_| Reason::INTERNAL_ERROR)?;
-        self.answer(head, false)?;
+        self.answer(head, false, None)?;
         self.send(Payload::new(body.into(), None), true)
     }
 
@@ -176,16 +221,17 @@ impl StreamLeg {
             Sender::Heads(sender) => sender.send_reset(reason),
             Sender::Body(sender) => sender.send_reset(reason),
         }
+        self.pump.forget(self.stream);
     }
 }
 
 impl Leg for StreamLeg {
     /// What h2 has queued of the stream is thrown away. Where the wire is blocked, frames of it may lie among those of
-    /// others that are written and not sent, and a head that was given in this turn is written in any case: then the
-    /// whole connection is broken.
+    /// others that are written and not sent, and a head that we gave is written in any case, also where the peer's
+    /// bound of streams holds it back: then the whole connection is broken.
     fn reset(&self) {
         self.break_off(Reason::CANCEL);
-        if self.pump.is_blocked() || self.asked_in == Some(self.pump.turns()) {
+        if self.pump.is_blocked() || (self.asks && !self.pump.has_opened(self.stream)) {
             self.pump.wire().reset();
         }
     }

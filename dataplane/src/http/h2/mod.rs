@@ -3,15 +3,22 @@
 //! A head becomes text of HTTP/1.1 and goes through the same parser, so every check of that holds for both versions and
 //! everything behind the seam knows one kind of head.
 
+mod frames;
 mod head;
 mod leg;
+mod meter;
 mod pipe;
 mod serve;
+mod watch;
+mod windows;
 
 pub use head::{request, request_head, response, response_head};
 pub use leg::{SendError, StreamLeg};
+pub use meter::{Role, Turned};
 pub use pipe::{Pipe, Pump};
 pub use serve::{StreamOf, serve};
+pub use watch::{Look, Watch};
+pub use windows::{Allowance, Resize, Stalled, Windows};
 
 use std::rc::Rc;
 

@@ -14,9 +14,11 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::meter::{Meter, Role, Turned};
 use crate::{
     http::exchange::Gate,
-    limits::H2_GATHERED_BYTES,
+    limits::{BODY_SILENCE, H2_GATHERED_BYTES},
+    ring::timeout,
     tls::{Chunk, Wire},
 };
 
@@ -39,8 +41,23 @@ struct Ends {
     /// Gates of what is gathered, and of what is being sent.
     gates: RefCell<Vec<Rc<dyn Gate>>>,
     leaving: RefCell<Vec<Rc<dyn Gate>>>,
-    /// Turns in which h2 could write.
-    turns: Cell<u64>,
+    /// Gates of streams whose end h2 was given and has not written.
+    ending: RefCell<Vec<(u32, Rc<dyn Gate>)>>,
+    meter: Meter,
+    /// Pieces that were received.
+    heard: Cell<u64>,
+}
+
+impl Ends {
+    /// The end of a stream lies among what is gathered, or will never be: then its gate goes with what is sent next.
+    /// Not dropped here: h2 may hold its lock.
+    fn ended(&self, stream: u32) {
+        let mut ending = self.ending.borrow_mut();
+        let mut gates = self.gates.borrow_mut();
+        while let Some(place) = ending.iter().position(|(of, _)| *of == stream) {
+            gates.push(ending.swap_remove(place).1);
+        }
+    }
 }
 
 /// The side of h2.
@@ -51,8 +68,8 @@ pub struct Pipe(Rc<Ends>);
 pub struct Pump(Rc<Ends>);
 
 impl Pipe {
-    /// Both sides of a wire.
-    pub fn new(wire: Rc<Wire>) -> (Self, Pump) {
+    /// Both sides of a wire, on which we have this role.
+    pub fn new(wire: Rc<Wire>, role: Role) -> (Self, Pump) {
         let ends = Rc::new(Ends {
             wire,
             receiving: RefCell::default(),
@@ -64,7 +81,9 @@ impl Pipe {
             held_back: Cell::new(false),
             gates: RefCell::default(),
             leaving: RefCell::default(),
-            turns: Cell::new(0),
+            ending: RefCell::default(),
+            meter: Meter::new(role),
+            heard: Cell::new(0),
         });
         (Self(Rc::clone(&ends)), Pump(ends))
     }
@@ -93,14 +112,57 @@ impl Pump {
         self.0.held_back.get() || self.0.sending.borrow().is_some() || !self.0.gathered.borrow().is_empty()
     }
 
-    /// Turns so far. While it does not change, nothing that was given to h2 is written.
-    pub(super) fn turns(&self) -> u64 {
-        self.0.turns.get()
-    }
-
     /// Holds the gate of what was gathered until that was sent.
     pub(super) fn hold(&self, gate: Rc<dyn Gate>) {
         self.0.gates.borrow_mut().push(gate);
+    }
+
+    /// Holds the gate of a stream whose end h2 was given, until that was sent or the stream is broken.
+    pub(super) fn hold_to_end(&self, stream: u32, gate: Rc<dyn Gate>) {
+        self.0.ending.borrow_mut().push((stream, gate));
+    }
+
+    /// No end of this stream is written any more.
+    pub(super) fn forget(&self, stream: u32) {
+        self.0.ended(stream);
+    }
+
+    /// Lets all gates go: the connection has ended.
+    pub fn release(&self) {
+        let ends = &self.0;
+        // Taken out first: what they hold may lead back here.
+        let gone = (ends.gates.take(), ends.leaving.take(), ends.ending.take());
+        drop(gone);
+    }
+
+    /// Whether the head of this stream, and so of all before it, was written.
+    pub(super) fn has_opened(&self, stream: u32) -> bool {
+        self.0.meter.opened() >= stream
+    }
+
+    /// Which frames the peer sends too many of, where it does. Then nothing more is read from it.
+    pub fn flood(&self) -> Option<&'static str> {
+        self.0.meter.fault()
+    }
+
+    /// Whether the peer has begun a head that is not whole.
+    pub fn is_head_open(&self) -> bool {
+        self.0.meter.is_head_open()
+    }
+
+    /// Somebody has taken the request of this stream.
+    pub fn accepted(&self, stream: u32) {
+        self.0.meter.accepted(stream);
+    }
+
+    /// Requests that h2 has refused by itself since the last call.
+    pub fn turned(&self) -> Vec<Turned> {
+        self.0.meter.turned()
+    }
+
+    /// Pieces received so far. While it does not change, the peer is silent.
+    pub fn heard(&self) -> u64 {
+        self.0.heard.get()
     }
 
     /// The wire below.
@@ -110,7 +172,6 @@ impl Pump {
 
     fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ends = &self.0;
-        ends.turns.set(ends.turns.get() + 1);
         loop {
             let mut sending = ends.sending.borrow_mut();
             if let Some(future) = &mut *sending {
@@ -144,7 +205,12 @@ impl Pump {
             }
             ends.leaving.replace(ends.gates.take());
             let (wire, bytes) = (Rc::clone(&ends.wire), ends.gathered.take());
-            *sending = Some(Box::pin(async move { (wire.send(&bytes).await, bytes) }));
+            // A peer that takes nothing at all is not waited for without end.
+            let send = async move {
+                let sent = timeout(BODY_SILENCE, wire.send(&bytes)).await;
+                (sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())), bytes)
+            };
+            *sending = Some(Box::pin(send));
         }
     }
 }
@@ -163,10 +229,15 @@ impl AsyncRead for Pipe {
             *receiving = None;
             let Some(chunk) = found? else { return Poll::Ready(Ok(())) };
             ends.busy.set(chunk.len() >= BUSY_BYTES);
+            ends.heard.set(ends.heard.get() + 1);
             *received = Some(chunk);
         }
         if let Some(chunk) = &mut *received {
             let count = chunk.len().min(into.remaining());
+            ends.meter.received(&chunk[..count], |stream| ends.ended(stream));
+            if ends.meter.fault().is_some() {
+                return Poll::Pending;
+            }
             into.put_slice(&chunk[..count]);
             chunk.advance(count);
             if chunk.is_empty() {
@@ -191,6 +262,7 @@ impl AsyncWrite for Pipe {
         }
         let count = bytes.len().min(room);
         gathered.extend_from_slice(&bytes[..count]);
+        self.0.meter.written(&bytes[..count], |stream| self.0.ended(stream));
         self.0.held_back.set(count < bytes.len());
         Poll::Ready(Ok(count))
     }

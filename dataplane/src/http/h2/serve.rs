@@ -44,7 +44,7 @@ pub async fn serve(mut stream: StreamOf, driver: Driver<Slice<Chunk>, Answer<Chu
     let halves = Halves { uploaded: Cell::new(!stream.tunnel), answered: Cell::new(false) };
     let writer = Writer { leg: &leg, head_only: stream.head_only, payload: &payload, halves: &halves };
     let feeding = async {
-        or(feed(&mut stream.body, &body, &halves), poll_fn(|cx| leg.poll_left(cx))).await;
+        or(feed(&mut stream.body, (&body, &leg), &halves), poll_fn(|cx| leg.poll_left(cx))).await;
         match halves.uploaded.get() && halves.answered.get() {
             true => Ok(()),
             false => Err(ServeError::ClientGone(None)),
@@ -53,7 +53,9 @@ pub async fn serve(mut stream: StreamOf, driver: Driver<Slice<Chunk>, Answer<Chu
     let outcome = or(writer.write(&reply), feeding).await;
     match &outcome {
         Ok(()) => {}
-        Err(ServeError::Revoked | ServeError::ClientGone(_)) => leg.break_off(Reason::CANCEL),
+        Err(ServeError::Revoked | ServeError::ClientGone(_) | ServeError::Stalled) => {
+            leg.break_off(Reason::CANCEL)
+        }
         Err(_) => leg.break_off(Reason::INTERNAL_ERROR),
     }
     Served { outcome: outcome.map(|()| true), payload_bytes: payload.get() }
@@ -66,7 +68,11 @@ struct Halves {
 }
 
 /// Feeds the body as it is wanted. Ends only when the client is gone, or when its half was the last of a tunnel.
-async fn feed(stream: &mut RecvStream, body: &BodyWriter<Slice<Chunk>>, halves: &Halves) {
+async fn feed(
+    stream: &mut RecvStream,
+    (body, leg): (&BodyWriter<Slice<Chunk>>, &StreamLeg),
+    halves: &Halves,
+) {
     loop {
         let Ok(released) = body.ready().await else {
             // Nobody wants the rest; when the answer is whole, h2 tells the client so (RFC 9113 §8.1).
@@ -74,6 +80,7 @@ async fn feed(stream: &mut RecvStream, body: &BodyWriter<Slice<Chunk>>, halves: 
         };
         // What was sent on may come again: the windows of both legs are tied. An error says that the stream ended.
         let _ended = stream.flow_control().release_capacity(released);
+        leg.took(released);
         let piece = loop {
             match poll_fn(|cx| stream.poll_data(cx)).await {
                 // Padding and empty frames are not payload.
@@ -124,7 +131,7 @@ impl Writer<'_> {
                 ReplyPiece::Head(head) => {
                     let (head, framing) = response(&head, self.head_only)?;
                     ended = matches!(framing, Framing::None | Framing::Length(0));
-                    self.leg.answer(head, ended).map_err(gone)?;
+                    self.leg.answer(head, ended, reply.gate()).map_err(gone)?;
                 }
                 // The answer to HEAD has the length of a body that is not sent (RFC 9110 §9.3.2).
                 ReplyPiece::Data(_) if ended => {}
@@ -133,7 +140,7 @@ impl Writer<'_> {
                 }
                 ReplyPiece::End(_) if ended => return Ok(()),
                 ReplyPiece::End(trailers) => {
-                    self.leg.finish(trailers.as_ref())?;
+                    self.leg.finish(trailers.as_ref(), reply.gate())?;
                     self.halves.answered.set(true);
                     return if self.halves.uploaded.get() { Ok(()) } else { pending().await };
                 }
@@ -151,6 +158,7 @@ impl From<SendError> for ServeError {
         match error {
             SendError::Revoked => Self::Revoked,
             SendError::Broken(error) => gone(error),
+            SendError::Stalled => Self::Stalled,
         }
     }
 }
