@@ -129,6 +129,51 @@ fn a_change_of_policy_cuts_a_websocket() {
     assert_eq!(verdicts.iter().filter(|verdict| **verdict == "cut").count(), 2, "{verdicts:?}");
 }
 
+/// Chromium closed with 1006 where the origin had closed with a code: what it sent behind its own last frame met an
+/// origin that had gone, which broke the exchange before the origin's last frame was handed over. Now only the
+/// upstream's half says how it ended.
+#[test]
+fn what_an_upstream_says_last_is_handed_over_although_it_reads_no_more() {
+    const LAST: usize = 16 << 10;
+    let (_origin, gateway, port) = setup(|wire| {
+        let head = read_head(&mut &mut *wire);
+        if field(&head, "upgrade").is_empty() {
+            return tests::origin::respond(wire, b"none");
+        }
+        agree(wire, &head)?;
+        wire.write_all(&[b'x'; LAST])?;
+        wire.end()
+    });
+    run(async {
+        let mut settings = h2::client::Builder::new();
+        // The answer waits for the client, whose half goes on meanwhile.
+        settings.initial_window_size(1 << 10);
+        let mut client = Client::with(settings, &gateway, "origin.test", port).await;
+        client.get("/").await;
+        let mut request = client.request("CONNECT", "/socket");
+        request.extensions_mut().insert(Protocol::from_static("websocket"));
+        let (answer, mut up) = client.send(request, false).await;
+        let mut down = answer.await.unwrap().into_body();
+        // More than the gateway takes ahead: each piece was tried, the first made the origin's system say that nobody
+        // reads.
+        for _ in 0..1_000 {
+            up.reserve_capacity(1 << 10);
+            let room = std::future::poll_fn(|cx| up.poll_capacity(cx)).await.unwrap().unwrap();
+            up.send_data(vec![b'y'; room.min(1 << 10)].into(), false).unwrap();
+        }
+        let mut came = 0;
+        while came < LAST {
+            came += next(&mut down).await.expect("the whole").expect("no reset").len();
+        }
+        assert!(next(&mut down).await.is_none());
+        up.send_data(Bytes::new(), true).unwrap();
+        // It has heard that.
+        client.get("/").await;
+    });
+    let record = &gateway.records(3)[1];
+    assert_eq!((&record["verdict"], &record["bytesDown"]), (&"allowed".into(), &LAST.into()), "{record}");
+}
+
 #[test]
 fn an_upstream_that_agrees_to_something_else_is_refused() {
     let answers: [fn(&mut dyn Duplex) -> io::Result<()>; 3] = [

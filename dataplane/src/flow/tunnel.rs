@@ -11,11 +11,7 @@ use super::{
     exchange::{AnswerHead, Answered, ExchangeError, Sending, answer_head, hand_over},
 };
 use crate::{
-    http::{
-        BodyDecoder, BodyPiece, Framing, Gate, Parsed,
-        h1::{H1Error, Inbound},
-        parse_request,
-    },
+    http::{BodyDecoder, BodyPiece, Framing, Gate, Parsed, h1::Inbound, parse_request},
     limits::BODY_SILENCE,
     ring::timeout,
     tls::{Chunk, Wire},
@@ -68,24 +64,29 @@ fn agrees(asked: &[u8], answer: &AnswerHead) -> bool {
 /// RFC 6455 §1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The client's half, to its end, of which the upstream is told.
+/// The client's half, to its end, of which the upstream is told. An upstream may stop reading before: what it said is
+/// handed over all the same, so the client goes on to its own end, and the other half says how the upstream's was.
 async fn up(
     mut body: FromClient<'_>,
     wire: &Wire,
     gate: &dyn Gate,
     (sent, pieces): (&Cell<u64>, &Cell<u64>),
 ) -> Result<(), ExchangeError> {
-    let broken = |error| ExchangeError::Broken(Some(H1Error::Io(error)));
+    let mut is_read = true;
     loop {
         let BodyPiece::Data(data) = body.next().await? else {
-            return wire.close().await.map_err(broken);
+            // Who has gone needs not be told.
+            let _gone = wire.close().await;
+            return Ok(());
         };
         if !gate.is_open() {
             return Err(ExchangeError::Revoked);
         }
         pieces.set(pieces.get() + 1);
-        wire.send(&data).await.map_err(broken)?;
-        sent.set(sent.get() + data.len() as u64);
+        is_read = is_read && wire.send(&data).await.is_ok();
+        if is_read {
+            sent.set(sent.get() + data.len() as u64);
+        }
     }
 }
 
