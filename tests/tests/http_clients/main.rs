@@ -10,6 +10,7 @@ mod grpc;
 mod java;
 mod nghttp2;
 mod node;
+mod page;
 mod python;
 mod s3;
 mod streams;
