@@ -1,51 +1,115 @@
-//! What a process has used, read from the kernel.
+//! What processes have used, read from the kernel.
 
-use std::{fs, io, time::Duration};
+use std::{fs, io, ops::Sub, time::Duration};
 
 /// A process whose use of the machine is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pid(pub u32);
 
-/// Use of a process up to one moment.
+/// Use of some processes up to one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Time that its threads ran, as the scheduler counted it.
+    /// Time that their threads ran, as the scheduler counted it.
     pub run_time: Duration,
-    /// Resident memory in KiB.
+    /// Times that their threads waited of themselves, and were made to wait.
+    pub switches: u64,
+    /// Resident memory in KiB: what `smaps_rollup` says, `status` where that is not to be read.
     pub resident_kib: u64,
+    /// Resident memory of no file, in KiB.
+    pub anonymous_kib: u64,
+    /// Bytes written to storage.
+    pub written_bytes: u64,
+    /// Descriptors that are open.
+    pub descriptors: u64,
 }
 
 impl Usage {
-    /// Reads the use of one process, all its threads together.
+    /// Reads the use of several processes together, all their threads.
     ///
     /// # Errors
-    /// When the process is gone or its `/proc` entry may not be read.
-    pub fn of(pid: Pid) -> io::Result<Self> {
-        let mut run_nanos = 0;
-        for task in fs::read_dir(format!("/proc/{}/task", pid.0))? {
-            // A thread may end between the listing and the reading; its time is then lost to everybody.
-            if let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) {
-                run_nanos += first_number(&text);
-            }
+    /// When one is gone or its `/proc` entry may not be read.
+    pub fn of(pids: &[Pid]) -> io::Result<Self> {
+        let mut sum = Self::default();
+        for pid in pids {
+            sum.add(*pid).map_err(|error| {
+                io::Error::other(format!("process {} cannot be measured: {error}; has it ended?", pid.0))
+            })?;
         }
-        let status = fs::read_to_string(format!("/proc/{}/status", pid.0))?;
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).map_or(0, first_number);
-        Ok(Self { run_time: Duration::from_nanos(run_nanos), resident_kib: resident })
+        Ok(sum)
     }
 
-    /// The use of several processes together.
-    ///
-    /// # Errors
-    /// As [`Usage::of`].
-    pub fn of_all(pids: &[Pid]) -> io::Result<Self> {
-        pids.iter().try_fold(Self::default(), |sum, pid| {
-            let one = Self::of(*pid)?;
-            Ok(Self {
-                run_time: sum.run_time + one.run_time,
-                resident_kib: sum.resident_kib + one.resident_kib,
-            })
-        })
+    fn add(&mut self, pid: Pid) -> io::Result<()> {
+        for task in fs::read_dir(format!("/proc/{}/task", pid.0))? {
+            // A thread may end between the listing and the reading; its time is then lost to everybody.
+            let task = task?.path();
+            if let Ok(text) = fs::read_to_string(task.join("schedstat")) {
+                self.run_time += Duration::from_nanos(first_number(&text));
+            }
+            if let Ok(text) = fs::read_to_string(task.join("status")) {
+                self.switches +=
+                    field(&text, "voluntary_ctxt_switches:") + field(&text, "nonvoluntary_ctxt_switches:");
+            }
+        }
+        let of = |name: &str| fs::read_to_string(format!("/proc/{}/{name}", pid.0));
+        match of("smaps_rollup") {
+            Ok(text) => {
+                self.resident_kib += field(&text, "Rss:");
+                self.anonymous_kib += field(&text, "Anonymous:");
+            }
+            Err(_) => {
+                let text = of("status")?;
+                self.resident_kib += field(&text, "VmRSS:");
+                self.anonymous_kib += field(&text, "RssAnon:");
+            }
+        }
+        self.written_bytes += of("io").map_or(0, |text| field(&text, "write_bytes:"));
+        self.descriptors += fs::read_dir(format!("/proc/{}/fd", pid.0)).map_or(0, |fds| fds.count() as u64);
+        Ok(())
     }
+}
+
+/// What was used between two moments; what is a state, as memory, is that of the later.
+impl Sub for Usage {
+    type Output = Self;
+
+    fn sub(self, before: Self) -> Self {
+        Self {
+            run_time: self.run_time.saturating_sub(before.run_time),
+            switches: self.switches.saturating_sub(before.switches),
+            written_bytes: self.written_bytes.saturating_sub(before.written_bytes),
+            ..self
+        }
+    }
+}
+
+/// Child processes of one, also of its children.
+pub fn descendants(of: Pid) -> Vec<Pid> {
+    let all: Vec<(Pid, Pid)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            Some((Pid(pid), Pid(field(&text, "PPid:") as u32)))
+        })
+        .collect();
+    let (mut found, mut next) = (Vec::new(), 0);
+    let children_of = |parent: Pid| all.iter().filter(move |(_, its)| *its == parent).map(|(pid, _)| *pid);
+    found.extend(children_of(of));
+    while let Some(pid) = found.get(next).copied() {
+        found.extend(children_of(pid));
+        next += 1;
+    }
+    found
+}
+
+/// The name of a process, as far as the kernel keeps it.
+pub fn command(pid: Pid) -> String {
+    fs::read_to_string(format!("/proc/{}/comm", pid.0)).unwrap_or_default().trim().to_owned()
+}
+
+fn field(text: &str, name: &str) -> u64 {
+    text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, first_number)
 }
 
 fn first_number(text: &str) -> u64 {
@@ -58,12 +122,19 @@ mod tests {
 
     #[test]
     fn own_process_has_run_and_holds_memory() {
-        let usage = Usage::of(Pid(std::process::id())).unwrap();
-        assert!(usage.resident_kib > 0);
+        let own = Pid(std::process::id());
+        let before = Usage::of(&[own]).unwrap();
+        assert!(before.resident_kib > 0 && before.anonymous_kib > 0 && before.descriptors > 0);
+        let mut sum = 0_u64;
+        while Usage::of(&[own]).unwrap().run_time < before.run_time + Duration::from_millis(5) {
+            sum = sum.wrapping_add((0..100_000).sum());
+        }
+        let used = Usage::of(&[own]).unwrap() - before;
+        assert!(used.run_time >= Duration::from_millis(5) && used.resident_kib > 0, "{sum}");
     }
 
     #[test]
     fn process_that_does_not_exist_is_an_error() {
-        assert!(Usage::of(Pid(u32::MAX)).is_err());
+        assert!(Usage::of(&[Pid(u32::MAX)]).unwrap_err().to_string().contains("cannot be measured"));
     }
 }
