@@ -1,5 +1,7 @@
 //! What can be asked of `outgate-loadtest`.
 
+mod peers;
+
 use std::{fs, io, net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
@@ -21,6 +23,7 @@ const EXAMPLES: &str = "Examples:
   outgate-loadtest run bulk --set connections=4 --set seconds=10
   outgate-loadtest run my-plan.toml                  `outgate-loadtest plans keepalive` shows how one is written
   outgate-loadtest compare before.json now.json
+  outgate-loadtest peers keepalive --rounds 5 --pin  beside nginx and HAProxy, in turns; prints ratios
 
 Beside a gateway that runs already:
   outgate-loadtest origin --keep lab                 writes lab/root.pem, lab/hosts; its plane must read both
@@ -43,6 +46,8 @@ enum Command {
         /// The one to print
         name: Option<String>,
     },
+    /// Runs plans against the gateway and nginx, HAProxy and others in turns
+    Peers(peers::PeersArgs),
     /// Says what changed between two runs
     Compare {
         /// JSON of the run before
@@ -57,7 +62,7 @@ enum Command {
 /// Which plans, and how.
 #[derive(Args)]
 struct PlanArgs {
-    /// Plans by name or file; all that are built in, but `soak`, unless given
+    /// Plans by name or file; all that are built in and fit, but `soak`, unless given
     plans: Vec<String>,
     /// Only rows whose name has this in it
     #[arg(long)]
@@ -137,6 +142,7 @@ impl Cli {
     pub fn run(self) -> io::Result<ExitCode> {
         match self.command {
             Command::Run(args) => run(&args),
+            Command::Peers(args) => peers::peers(&args),
             Command::Plans { name } => plans(name.as_deref()),
             Command::Compare { before, after } => {
                 print!("{}", read(&before)?.compared(&read(&after)?));
@@ -147,13 +153,18 @@ impl Cli {
     }
 }
 
+impl ProgramArgs {
+    fn find(&self) -> io::Result<Programs> {
+        Programs::find(self.outgate.clone(), self.dataplane.clone())
+    }
+}
+
 impl PlanArgs {
-    fn read(&self) -> io::Result<Vec<Plan>> {
+    /// Those that were asked for, else these.
+    fn read(&self, usual: &[&str]) -> io::Result<Vec<Plan>> {
         let how = Reading { smoke: self.smoke, set: self.set.clone(), row: self.row.clone() };
-        let usual = || {
-            BUILT_IN.iter().map(|(name, _)| (*name).to_owned()).filter(|name| self.smoke || name != "soak")
-        };
-        let names: Vec<String> = if self.plans.is_empty() { usual().collect() } else { self.plans.clone() };
+        let usual = usual.iter().map(|name| (*name).to_owned());
+        let names: Vec<String> = if self.plans.is_empty() { usual.collect() } else { self.plans.clone() };
         names.iter().map(|name| Plan::find(name, &how).map_err(io::Error::other)).collect()
     }
 
@@ -168,7 +179,9 @@ impl PlanArgs {
 }
 
 fn run(args: &RunArgs) -> io::Result<ExitCode> {
-    let plans = args.plans.read()?;
+    // An hour is only for whoever asks for it.
+    let usual = BUILT_IN.iter().map(|(name, _)| *name).filter(|name| args.plans.smoke || *name != "soak");
+    let plans = args.plans.read(&usual.collect::<Vec<_>>())?;
     let authority = args.keep.as_deref().map_or_else(Authority::make, Authority::kept)?;
     let mut report = Report { machine: Machine::here(), rows: Vec::new() };
     for plan in &plans {
@@ -201,7 +214,7 @@ fn gateway(args: &RunArgs, plan: &Plan, authority: &Authority) -> io::Result<Gat
     if let (Some(state), Some(proxy)) = (&args.state, args.proxy) {
         return Gateway::running(state, proxy, args.pids.first().copied());
     }
-    let programs = Programs::find(args.programs.outgate.clone(), args.programs.dataplane.clone())?;
+    let programs = args.programs.find()?;
     let hosts = plan.rows.iter().map(|row| row.hosts).max().unwrap_or(1);
     Gateway::start(&Start { programs: &programs, authority, hosts, shards: args.programs.shards })
 }

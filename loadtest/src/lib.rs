@@ -22,6 +22,8 @@ pub mod counters;
 pub mod target;
 pub mod engine;
 pub mod gateway;
+pub mod peers;
+pub mod pin;
 pub mod report;
 pub mod churn;
 pub mod session;

@@ -48,6 +48,8 @@ impl Session<'_> {
             |error: io::Error| io::Error::other(format!("plan {}, row `{}`: {error}", plan.name, load.name));
         let told = |count: usize| progress(&format!("{}: {count} sandboxes registered", plan.name));
         let before = self.faults();
+        let connections = || self.origin.judge.counts.connections.load(Ordering::Relaxed);
+        let connected = connections();
         let mut row = match subject {
             Subject::Other(target) => {
                 target.check(self.allow_remote).map_err(io::Error::other)?;
@@ -78,6 +80,7 @@ impl Session<'_> {
         for ((name, now), (_, was)) in self.faults().into_iter().zip(before) {
             row.fault(name, now - was);
         }
+        row.figures.insert("upstreamConnections".into(), (connections() - connected) as f64);
         if load.connect == Connect::Resumed && !row.figures.contains_key("resumedHandshakes") {
             row.fault("noHandshakeWasResumed", 1);
         }

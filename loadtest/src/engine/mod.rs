@@ -185,7 +185,12 @@ impl<'a> Engine<'a> {
             Part::WarmUp => self.load.idle && self.outcome.all_answers >= self.connections.len() as u64,
             Part::Measured => self.outcome.answers >= limit,
             Part::Counted => false,
-            Part::Drain => self.connections.iter().all(|connection| connection.jobs().is_empty()),
+            Part::Drain => {
+                let waits =
+                    self.schedule.as_ref().is_some_and(|schedule| schedule.waiting().next().is_some())
+                        || self.to_open.iter().any(|(_, due)| due.is_some());
+                !waits && self.connections.iter().all(|connection| connection.jobs().is_empty())
+            }
         }
     }
 
