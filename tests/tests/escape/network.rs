@@ -103,11 +103,11 @@ def question(name, kind=1):
 def over_udp(server, message):
     family = socket.AF_INET6 if ':' in server else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as taken:
-        taken.settimeout(5)
+        taken.settimeout(30)
         taken.sendto(message, (server, 53))
         return len(taken.recv(4096)) > 11
 def over_tcp(server, message):
-    with socket.create_connection((server, 53), 5) as taken:
+    with socket.create_connection((server, 53), 30) as taken:
         taken.sendall(struct.pack('>H', len(message)) + message)
         return len(taken.recv(4096)) > 11
 name = 's3cr3t-data-in-a-name.denied.test'
@@ -126,14 +126,14 @@ for junk in (bytes(1), bytes(11), bytes(12), bytes(4096), question(name) * 9, b'
     for server in ('127.0.0.1', '8.8.8.8'):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
             taken.sendto(junk, (server, 53))
-        with socket.create_connection((server, 53), 5) as taken:
+        with socket.create_connection((server, 53), 30) as taken:
             taken.sendall(b'\\xff\\xff' + junk)
 # The kernel takes them first, and the gateway lets go of those that are too many.
 def last_of_many():
     held = []
     try:
         for each in range(1000):
-            held.append(socket.create_connection(('127.0.0.1', 53), 5))
+            held.append(socket.create_connection(("127.0.0.1", 53), 30))
         return held[-1].recv(1) == b''
     except ConnectionError:
         return True
