@@ -326,7 +326,7 @@ async fn terminate(
         let (hello, replay) = tls::read_hello(&stream, first).await.map_err(|error| refused(&error))?;
         facts.sni = hello.server_name.as_deref().and_then(|name| Host::parse(name).ok());
         facts.scheme = Scheme::Https;
-        let rules = core.tables().rules(&admission.resident().id);
+        let rules = core.rules(admission.resident());
         if rules.is_some_and(|rules| !rules.intercepts()) {
             return Ok((Wire::Plain(stream), Version::Http11, Some(replay)));
         }

@@ -1,7 +1,7 @@
 //! What the path needs of its shard, and what the shard keeps for each sandbox whose home it is.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     os::fd::OwnedFd,
@@ -13,7 +13,7 @@ use std::{
 use super::{
     bell::Bell,
     connection::Way,
-    resident::{Admission, Resident, Terms},
+    resident::{Admission, Lent, Resident},
 };
 use crate::{
     approval::{AskControl, Desk},
@@ -97,11 +97,9 @@ pub struct Core {
     pub guests: RefCell<Guests>,
     /// Requests that wait for a person.
     pub desk: Rc<Desk>,
-    tables: RefCell<Arc<Tables>>,
+    tables: RefCell<Rc<Lent<Tables>>>,
     attachments: RefCell<Arc<Attachments>>,
     residents: RefCell<HashMap<SandboxId, Rc<Resident>, foldhash::fast::RandomState>>,
-    /// How often other tables came into force.
-    applied: Cell<u64>,
     bell: Bell,
 }
 
@@ -128,14 +126,13 @@ impl Core {
             tables: RefCell::default(),
             attachments: RefCell::default(),
             residents: RefCell::default(),
-            applied: Cell::default(),
             bell: Bell::default(),
         }
     }
 
     /// The tables that are in force now.
-    pub fn tables(&self) -> Arc<Tables> {
-        Arc::clone(&self.tables.borrow())
+    pub fn tables(&self) -> Rc<Lent<Tables>> {
+        Rc::clone(&self.tables.borrow())
     }
 
     /// The attachments that are in force now.
@@ -156,10 +153,10 @@ impl Core {
     /// Takes a revision, and cuts what it no longer allows. When this returns, nothing more is forwarded that the
     /// revision refuses. Returns the tables before, to be dropped elsewhere.
     pub fn apply(&self, tables: Arc<Tables>, concerned: &Concerned) -> Arc<Tables> {
-        let before = self.tables.replace(Arc::clone(&tables));
-        self.applied.set(self.applied.get() + 1);
+        let before = self.tables.replace(Rc::new(Lent(Arc::clone(&tables))));
         let mut waiting = Vec::new();
         self.residents.borrow_mut().retain(|sandbox, resident| {
+            resident.rules.take();
             let row = tables.sandboxes.get(sandbox.as_str());
             if concerned.concerns(&tables, sandbox) {
                 let rules = tables.rules(sandbox);
@@ -173,7 +170,7 @@ impl Core {
         });
         waiting.iter().for_each(|sandbox| self.desk.reconsider(sandbox));
         self.bell.ring();
-        before
+        Arc::clone(&before.0)
     }
 
     /// What is kept for a sandbox that is in the tables.
@@ -233,20 +230,20 @@ impl Core {
         });
     }
 
-    /// Whether a sandbox may go on as the tables in force say, control out of reach or not. Asked before each write, so
-    /// what they say is kept until others come.
+    /// The rules of a sandbox. Asked for each request and before each write, so they are looked for once for each change
+    /// of the tables.
+    pub fn rules(&self, resident: &Resident) -> Option<Rc<Lent<Rules>>> {
+        if let Some(rules) = &*resident.rules.borrow() {
+            return Some(Rc::clone(rules));
+        }
+        let found = Rc::new(Lent(self.tables.borrow().rules(&resident.id)?));
+        resident.rules.replace(Some(Rc::clone(&found)));
+        Some(found)
+    }
+
+    /// Whether a sandbox may go on as the tables in force say, control out of reach or not.
     pub fn goes_on(&self, resident: &Resident) -> bool {
-        let applied = self.applied.get();
-        let terms = match resident.terms.get() {
-            (of, terms) if of == applied => terms,
-            _ => {
-                let rules = self.tables.borrow().rules(&resident.id);
-                let terms = rules.map(|rules| Terms { lease: rules.lease() });
-                resident.terms.set((applied, terms));
-                terms
-            }
-        };
-        terms.is_some_and(|terms| self.runs(terms.lease))
+        self.rules(resident).is_some_and(|rules| self.runs(rules.lease()))
     }
 
     fn runs(&self, lease: Option<Duration>) -> bool {

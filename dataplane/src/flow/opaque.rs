@@ -57,7 +57,7 @@ fn judge(
     core.common.audit.check()?;
     let (tables, id) = (core.tables(), &admission.resident().id);
     record.revision = tables.revision;
-    let rules = tables.rules(id).ok_or_else(|| super::core::unknown(&tables, id))?;
+    let rules = core.rules(admission.resident()).ok_or_else(|| super::core::unknown(&tables, id))?;
     core.check_lease(&rules)?;
     let judged = Judged {
         method: "".into(),

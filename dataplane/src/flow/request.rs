@@ -124,7 +124,8 @@ pub fn prepare<B: Deref<Target = [u8]>>(
     let tables = arrived.core.tables();
     record.revision = tables.revision;
     let id = &arrived.resident.id;
-    let (Some(sandbox), Some(rules)) = (tables.sandboxes.get(id.as_str()), tables.rules(id)) else {
+    let rules = arrived.core.rules(arrived.resident);
+    let (Some(sandbox), Some(rules)) = (tables.sandboxes.get(id.as_str()), rules) else {
         return Err(super::core::unknown(&tables, id));
     };
     if authority.scheme == Scheme::Http && authority.host.name() == Some(admin::HOST) {
@@ -145,7 +146,7 @@ pub fn prepare<B: Deref<Target = [u8]>>(
 /// What a request is judged by.
 struct Judge<'a> {
     arrived: &'a Arrived<'a>,
-    tables: &'a Arc<Tables>,
+    tables: &'a Tables,
     rules: &'a Rules,
     sandbox: &'a Sandbox,
     approved: &'a [About],

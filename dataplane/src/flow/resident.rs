@@ -2,8 +2,10 @@
 
 use std::{
     cell::{Cell, RefCell},
+    ops::Deref,
     rc::Rc,
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Instant,
 };
 
 use super::{
@@ -15,6 +17,7 @@ use crate::{
     identity::SandboxId,
     limits::H2_SANDBOX_WINDOWS,
     listen::{dns::Responder, synthetic::SyntheticMap},
+    policy::Rules,
     ring::Ring,
     tls::Terminator,
 };
@@ -35,15 +38,8 @@ pub struct Resident {
     pub(super) ties: Rc<Ties>,
     pub(super) terminator: RefCell<Option<Rc<Terminator>>>,
     pub(super) renewal_offered: Cell<Option<Instant>>,
-    /// What the tables say of it, and how often tables had come into force then; none where they know it not.
-    pub(super) terms: Cell<(u64, Option<Terms>)>,
-}
-
-/// On which terms a sandbox may send.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
-    /// As [`Rules::lease`](crate::policy::Rules::lease).
-    pub(super) lease: Option<Duration>,
+    /// Its rules, where the tables in force were asked for them.
+    pub(super) rules: RefCell<Option<Rc<Lent<Rules>>>>,
 }
 
 impl Resident {
@@ -59,13 +55,25 @@ impl Resident {
             ties: Rc::default(),
             terminator: RefCell::new(None),
             renewal_offered: Cell::default(),
-            terms: Cell::default(),
+            rules: RefCell::default(),
         }
     }
 
     /// Number of its connections to the plane.
     pub fn connections(&self) -> usize {
         self.ties.len()
+    }
+}
+
+/// What all shards share, held once by one of them and counted there: a count that all of them write is dear.
+#[derive(Default)]
+pub struct Lent<T>(pub(super) Arc<T>);
+
+impl<T> Deref for Lent<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
     }
 }
 

@@ -133,7 +133,7 @@ def last_of_many():
     held = []
     try:
         for each in range(1000):
-            held.append(socket.create_connection(("127.0.0.1", 53), 30))
+            held.append(socket.create_connection(('127.0.0.1', 53), 30))
         return held[-1].recv(1) == b''
     except ConnectionError:
         return True
