@@ -155,6 +155,21 @@ pub const HANDLER_TABLE_ENTRIES_MAX: u32 = 16 << 10;
 /// Bytes of instances kept ready for parameter sets, per shard. Larger: memory of the plane. Smaller: parameters are
 /// parsed again for each request.
 pub const HANDLER_SNAPSHOT_BYTES_MAX: usize = 32 << 20;
+/// Events whose fuel a handler has for one exchange in all, beside [`HANDLER_FUEL_PER_BYTE`]. Larger: a peer that sends
+/// a byte at a time makes a handler take more of the shard. Smaller: handlers of streams of small messages are stopped.
+pub const HANDLER_EXCHANGE_EVENTS: i64 = 64;
+/// Turns that each byte of a body adds to what a handler has for its exchange. Larger: a slow handler takes more of the
+/// shard. Smaller: handlers that parse what they see are stopped in long bodies.
+pub const HANDLER_FUEL_PER_BYTE: i64 = 256;
+/// Bytes of what handlers remember of one sandbox's open exchanges, 64 KiB each for a usual one. Larger: a sandbox fills
+/// the shard's share. Smaller: agents with many streams at once are refused.
+pub const HANDLER_KEPT_SANDBOX_BYTES_MAX: usize = 32 << 20;
+/// The same of all sandboxes of a shard. Larger: memory of the plane. Smaller: busy shards refuse what their sandboxes
+/// may have.
+pub const HANDLER_KEPT_SHARD_BYTES_MAX: usize = 512 << 20;
+/// Lines of a handler's log that the record of one exchange keeps. Larger: a handler that writes about each chunk fills
+/// the disk. Smaller: a trail of several events is cut.
+pub const HANDLER_LOG_LINES_MAX: usize = 64;
 /// Bytes of one head, request or answer. Larger: waiting heads fill memory. Smaller: big cookies and tokens fail.
 pub const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Fields of one head. Larger: many tiny fields cost more than their bytes. Smaller: real browsers are refused.

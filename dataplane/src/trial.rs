@@ -15,12 +15,12 @@ use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use crate::{
     causes::chain,
     flow::guest::{Consulted, GuestError, Shown, Verdict, consult},
-    handler::{Host, HostConfig, LoadError, VerifyingKey, Watchdog, load, target},
+    handler::{Host, HostConfig, LoadError, Room, VerifyingKey, Watchdog, load, target},
     http::{
         Authority, AuthorityError, ConnectionFacts, EditError, FieldName, FieldValue, OutgoingRequest,
         Parsed, RequestHead, Scheme, authority_of, parse_request,
     },
-    limits::{HANDLER_TIME, TRIAL_CALLS_MAX},
+    limits::{HANDLER_KEPT_SANDBOX_BYTES_MAX, HANDLER_TIME, TRIAL_CALLS_MAX},
 };
 
 /// Why a handler could not be tried. How it fails by itself is an [`Outcome`].
@@ -110,6 +110,7 @@ pub fn run(trial: &Trial) -> Result<Tried, TrialError> {
         version: head.version(),
         handler: &trial.handler,
         revision: 1,
+        room: &Room::new("the sandbox", HANDLER_KEPT_SANDBOX_BYTES_MAX),
     };
 
     let mut outgoing = OutgoingRequest::new(&head, &authority);

@@ -3,18 +3,24 @@
 //! One handler runs at a time, so one cell per thread is enough. It is borrowed inside [`with`] alone, never while the
 //! author's code runs.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
+use handlers_sdk_abi::View;
 use handlers_sdk_abi::code::{Level, Status};
 use handlers_sdk_abi::limits::{LOG_BYTES_MAX, LOG_LINES_MAX, SLOTS_MAX};
 use handlers_sdk_abi::{ActionWriter, Operation, Slots};
 
+use crate::body::Watch;
 use crate::outcome::clip;
 
 #[derive(Default)]
 pub(crate) struct Call {
     pub(crate) list: ActionWriter,
     pub(crate) busy: Slots,
+    /// The request was sent, and the handler waits for its answer.
+    pub(crate) sent: bool,
+    /// The answer that has come.
+    pub(crate) answer: Option<View<'static>>,
     done: [Option<(Status, Vec<u8>)>; SLOTS_MAX as usize],
     lines: usize,
     line_bytes: usize,
@@ -68,6 +74,32 @@ impl Call {
 
 thread_local! {
     static CALL: RefCell<Call> = RefCell::default();
+    // Cells that are emptied while the author's code runs, so nothing is borrowed meanwhile.
+    static UP: Cell<Option<Watch>> = const { Cell::new(None) };
+    static DOWN: Cell<Option<Watch>> = const { Cell::new(None) };
+}
+
+/// Forgets the request before.
+pub(crate) fn begin() {
+    with(|call| *call = Call { list: core::mem::take(&mut call.list), ..Call::default() });
+    with(|call| call.list.clear());
+    UP.set(None);
+    DOWN.set(None);
+}
+
+/// What watches the request's body from now on.
+pub(crate) fn watch_up(watch: Watch) {
+    UP.set(Some(watch));
+}
+
+/// What watches the answer's body from now on.
+pub(crate) fn watch_down(watch: Watch) {
+    DOWN.set(Some(watch));
+}
+
+/// What watches a body, taken out while it runs.
+pub(crate) fn take_watch(up: bool) -> Option<Watch> {
+    if up { UP.take() } else { DOWN.take() }
 }
 
 /// Works on the state of the current request. The closure must not run the author's code.

@@ -28,17 +28,44 @@ unsafe extern "C" {
 
 const PAGE_BYTES: usize = 65_536;
 
-/// An allocator that only moves forward: the host puts memory back after each request, which frees everything. Giving
-/// back or growing the newest allocation moves the mark, so a growing `Vec` does not leave copies behind.
+/// An allocator for exchanges, after each of which the host puts memory back. It moves forward; giving back or growing
+/// the newest region moves the mark, so a growing `Vec` does not leave copies behind. Other regions that are given back
+/// are kept by size, so a handler that sees a long body needs no more memory for each piece of it.
 struct Bump {
     next: UnsafeCell<usize>,
+    /// For each size of [`Size`]: the first of the regions that were given back, 0 for none. Each begins with the offset
+    /// of the next one.
+    free: UnsafeCell<[usize; Size::COUNT]>,
 }
 
 // SAFETY: a guest has one thread (the host refuses modules with threads), so nothing is ever shared.
 unsafe impl Sync for Bump {}
 
 #[global_allocator]
-static BUMP: Bump = Bump { next: UnsafeCell::new(0) };
+static BUMP: Bump = Bump { next: UnsafeCell::new(0), free: UnsafeCell::new([0; Size::COUNT]) };
+
+/// The size of a region: four between two powers of two, so that a region fits whatever has its size, and a quarter at
+/// most is lost.
+#[derive(Clone, Copy)]
+struct Size {
+    bytes: usize,
+    list: usize,
+}
+
+impl Size {
+    const COUNT: usize = 4 * (usize::BITS as usize - 4);
+
+    /// Nothing where it is larger than any memory.
+    fn of(bytes: usize) -> Option<Self> {
+        let step = 1 << bytes.max(16).ilog2().saturating_sub(2);
+        let bytes = bytes.max(16).checked_next_multiple_of(step)?;
+        let power = bytes.ilog2() as usize;
+        Some(Self { bytes, list: 4 * (power - 4) + (bytes >> (power - 2)) - 4 })
+    }
+}
+
+/// Every region is aligned to this at least, so that nearly every one fits whatever has its size.
+const ALIGNMENT: usize = 8;
 
 impl Bump {
     fn next(&self) -> usize {
@@ -52,6 +79,27 @@ impl Bump {
         unsafe { *self.next.get() = next };
     }
 
+    fn first(&self, size: Size) -> usize {
+        // SAFETY: as in `next`.
+        unsafe { (*self.free.get())[size.list] }
+    }
+
+    fn set_first(&self, size: Size, at: usize) {
+        // SAFETY: as in `next`.
+        unsafe { (*self.free.get())[size.list] = at };
+    }
+
+    /// A region of this size that was given back.
+    fn kept(&self, size: Size, align: usize) -> Option<usize> {
+        let at = self.first(size);
+        if at == 0 || !at.is_multiple_of(align) {
+            return None;
+        }
+        // SAFETY: `dealloc` wrote the offset there, aligned as every region is, and nobody has had the region since.
+        self.set_first(size, unsafe { *(at as *const usize) });
+        Some(at)
+    }
+
     /// Makes memory reach up to an offset.
     fn reach(&self, end: usize) -> bool {
         let have = core::arch::wasm32::memory_size::<0>() * PAGE_BYTES;
@@ -62,11 +110,16 @@ impl Bump {
     }
 }
 
-// SAFETY: regions are cut from the unused end of memory and never overlap; layouts are honoured by rounding up.
+// SAFETY: regions are cut from the unused end of memory or were given back, and never overlap; layouts are honoured by
+// rounding up, and the size of a region follows from its layout.
 unsafe impl GlobalAlloc for Bump {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let start = self.next().next_multiple_of(layout.align());
-        match start.checked_add(layout.size()) {
+        let Some(size) = Size::of(layout.size()) else { return core::ptr::null_mut() };
+        if let Some(at) = self.kept(size, layout.align()) {
+            return at as *mut u8;
+        }
+        let start = self.next().next_multiple_of(layout.align().max(ALIGNMENT));
+        match start.checked_add(size.bytes) {
             Some(end) if self.reach(end) => {
                 self.set_next(end);
                 start as *mut u8
@@ -76,29 +129,40 @@ unsafe impl GlobalAlloc for Bump {
     }
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        if ptr.addr() + layout.size() == self.next() {
+        let Some(size) = Size::of(layout.size()) else { return };
+        if ptr.addr() + size.bytes == self.next() {
             self.set_next(ptr.addr());
+            return;
         }
+        // SAFETY: the region was given back, so it is nobody's; it is aligned and has room for an offset.
+        unsafe { *ptr.cast::<usize>() = self.first(size) };
+        self.set_first(size, ptr.addr());
     }
 
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let newest = ptr.addr() + layout.size() == self.next();
-        if newest || size <= layout.size() {
-            let Some(end) = ptr.addr().checked_add(size) else { return core::ptr::null_mut() };
-            if newest {
-                if !self.reach(end) {
-                    return core::ptr::null_mut();
-                }
-                self.set_next(end);
-            }
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        let (Some(had), Some(wanted)) = (Size::of(layout.size()), Size::of(bytes)) else {
+            return core::ptr::null_mut();
+        };
+        if had.bytes == wanted.bytes {
             return ptr;
         }
-        let Ok(wanted) = Layout::from_size_align(size, layout.align()) else { return core::ptr::null_mut() };
-        // SAFETY: the layout's size is not zero, since it is larger than the old one.
-        let new = unsafe { self.alloc(wanted) };
+        if ptr.addr() + had.bytes == self.next() {
+            return match ptr.addr().checked_add(wanted.bytes) {
+                Some(end) if self.reach(end) => {
+                    self.set_next(end);
+                    ptr
+                }
+                _ => core::ptr::null_mut(),
+            };
+        }
+        let Ok(other) = Layout::from_size_align(bytes, layout.align()) else { return core::ptr::null_mut() };
+        // SAFETY: the size is not zero, which the caller of `realloc` promises.
+        let new = unsafe { self.alloc(other) };
         if !new.is_null() {
-            // SAFETY: both regions hold the old size, and a fresh region overlaps none that is in use.
-            unsafe { core::ptr::copy_nonoverlapping(ptr, new, layout.size()) };
+            // SAFETY: both regions hold the smaller size, and a fresh region overlaps none that is in use.
+            unsafe { core::ptr::copy_nonoverlapping(ptr, new, layout.size().min(bytes)) };
+            // SAFETY: the caller gives the old region up.
+            unsafe { self.dealloc(ptr, layout) };
         }
         new
     }
@@ -155,8 +219,9 @@ fn payload<'a>(ptr: u32, len: u32) -> &'a [u8] {
     unsafe { core::slice::from_raw_parts(ptr as *const u8, len as usize) }
 }
 
-/// The list stays where it is until the host has read it; memory is put back afterwards.
+/// The list stays where it is until the host has read it, which it has when the next event comes.
 fn answer(list: Vec<u8>, pending: bool) -> i64 {
-    let list = list.leak();
-    Answer { pointer: list.as_ptr().addr() as u32, len: list.len() as u32, pending }.encode()
+    let answer = Answer { pointer: list.as_ptr().addr() as u32, len: list.len() as u32, pending }.encode();
+    runtime::recycle(list);
+    answer
 }

@@ -1,4 +1,4 @@
-//! Header fields of a request: reading, changing, and naming secrets that the gateway fills in.
+//! Header fields of requests and answers: reading, changing, and naming secrets that the gateway fills in.
 
 use core::fmt;
 
@@ -80,6 +80,8 @@ pub enum HeaderError {
     Reserved(String),
     /// The value of this header holds a control byte, or white space at an end, or is too long.
     Value(String),
+    /// A secret for this header of a response: secrets go to upstreams, never to the sandbox.
+    Secret(String),
 }
 
 impl fmt::Display for HeaderError {
@@ -92,6 +94,7 @@ impl fmt::Display for HeaderError {
             Self::Value(name) => {
                 write!(f, "the value for header {name:?} holds a control byte or outer white space")
             }
+            Self::Secret(name) => write!(f, "header {name:?} of a response cannot carry a secret"),
         }
     }
 }
@@ -113,16 +116,22 @@ impl Edit {
     }
 }
 
-/// A request's header fields as they will be sent.
+/// The header fields of a request or an answer as they will be sent.
 #[derive(Clone, Debug)]
 pub struct Headers {
     view: View<'static>,
     edits: Vec<Edit>,
+    /// They go to the upstream, so they may carry secrets.
+    to_upstream: bool,
 }
 
 impl Headers {
     pub(crate) fn new(view: View<'static>) -> Self {
-        Self { view, edits: Vec::new() }
+        Self { view, edits: Vec::new(), to_upstream: true }
+    }
+
+    pub(crate) fn of_response(view: View<'static>) -> Self {
+        Self { view, edits: Vec::new(), to_upstream: false }
     }
 
     /// The first value of a name. Nothing where there is none, where it is not text, or where it is a secret.
@@ -175,8 +184,10 @@ impl Headers {
     pub fn try_set(&mut self, name: &str, value: impl Into<Value>) -> Result<(), HeaderError> {
         let value = value.into();
         check_name(name)?;
-        if let Value::Text(text) = &value {
-            check_value(name, text)?;
+        match &value {
+            Value::Text(text) => check_value(name, text)?,
+            Value::Secret(_) if self.to_upstream => {}
+            Value::Secret(_) => return Err(HeaderError::Secret(name.to_owned())),
         }
         self.edits.push(Edit::Set(name.to_owned(), value));
         Ok(())

@@ -7,6 +7,7 @@ use handlers_sdk_abi::limits::REASON_BYTES_MAX;
 
 use crate::headers::{check_name, check_value};
 use crate::request::Request;
+use crate::response::Response;
 
 /// What becomes of a request.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub struct Outcome(Kind);
 #[derive(Debug)]
 enum Kind {
     Forward(Box<Request>),
+    Answer(Box<Response>),
     Refuse { status: Option<u16>, fields: Vec<(String, String)>, reason: String },
     Respond { status: u16, fields: Vec<(String, String)>, body: Vec<u8> },
     Error(String),
@@ -25,6 +27,10 @@ impl Outcome {
     /// The request goes on, with the changes made to it.
     pub fn forward(request: Request) -> Self {
         Self(Kind::Forward(Box::new(request)))
+    }
+
+    pub(crate) fn answer(response: Response) -> Self {
+        Self(Kind::Answer(Box::new(response)))
     }
 
     /// The request is refused with a status; the reason is shown to the sandbox.
@@ -42,7 +48,8 @@ impl Outcome {
         Self(Kind::Refuse { status: None, fields: Vec::new(), reason: reason.into() })
     }
 
-    /// The handler answers in the upstream's place.
+    /// The handler answers in the upstream's place. Where the upstream has answered already, but nothing of it was told,
+    /// this is told instead.
     ///
     /// # Panics
     /// Where the status is not between 200 and 599.
@@ -78,6 +85,7 @@ impl Outcome {
     pub(crate) fn write(&self, list: &mut ActionWriter) {
         match &self.0 {
             Kind::Forward(request) => request.write(list),
+            Kind::Answer(response) => response.write(list),
             Kind::Refuse { status, fields, reason } => {
                 append(fields, list);
                 list.deny(*status, clip(reason, REASON_BYTES_MAX));

@@ -1,11 +1,15 @@
 //! The request that a handler judges.
 
+use handlers_sdk_abi::code::BodyUse;
 use handlers_sdk_abi::view::flags;
 use handlers_sdk_abi::{ActionWriter, View};
 
+use crate::body::{Chunk, Watch};
+use crate::call;
 use crate::headers::Headers;
 use crate::method::Method;
 use crate::outcome::Outcome;
+use crate::response::Sent;
 
 /// The head of a request that left a sandbox, and the changes that the handler makes to it.
 #[derive(Clone, Debug)]
@@ -14,11 +18,12 @@ pub struct Request {
     headers: Headers,
     path: Option<String>,
     host: Option<String>,
+    body: Option<BodyUse>,
 }
 
 impl Request {
     pub(crate) fn new(view: View<'static>) -> Self {
-        Self { view, headers: Headers::new(view), path: None, host: None }
+        Self { view, headers: Headers::new(view), path: None, host: None, body: None }
     }
 
     /// Method.
@@ -102,6 +107,43 @@ impl Request {
         self.host = Some(authority.into());
     }
 
+    /// Whether it asks for a WebSocket, whose bytes no handler sees.
+    pub fn is_upgrade(&self) -> bool {
+        self.view.flags() & flags::UPGRADE != 0
+    }
+
+    /// Looks at each piece of the body before it goes on. An outcome that it answers instead ends the exchange: the
+    /// upstream has a part by then, which never looks whole, and the sandbox is told the outcome where its answer has
+    /// not begun.
+    ///
+    /// The handler names the hook `requestBody`. A request without a body has no pieces.
+    pub fn look_at_body(&mut self, look: impl FnMut(Chunk<'_>) -> Result<(), Outcome> + 'static) {
+        self.watch(Watch::Look(Box::new(look)));
+    }
+
+    /// Gives something else for each piece of the body: what `change` appends. Nothing goes on that it does not give,
+    /// and the length is not told before the end. It may hold bytes back until a later piece, the last one at the latest.
+    ///
+    /// The handler names the hook `requestBody`. A request without a body has no pieces.
+    pub fn change_body(
+        &mut self,
+        change: impl FnMut(Chunk<'_>, &mut Vec<u8>) -> Result<(), Outcome> + 'static,
+    ) {
+        self.watch(Watch::Change(Box::new(change)));
+    }
+
+    fn watch(&mut self, watch: Watch) {
+        self.body = Some(watch.wants());
+        call::watch_up(watch);
+    }
+
+    /// Sends the request, with the changes made, and waits for the head of the answer. Its body goes up meanwhile.
+    ///
+    /// The handler names the hook `response`. Where no answer comes, or the request is refused, it is never called again.
+    pub fn send(self) -> Sent {
+        Sent::new(self)
+    }
+
     /// Lets the request go on, with the changes made.
     pub fn forward(self) -> Outcome {
         Outcome::forward(self)
@@ -114,6 +156,9 @@ impl Request {
         }
         if let Some(host) = &self.host {
             list.host(host);
+        }
+        if let Some(wanted) = self.body {
+            list.body(wanted);
         }
     }
 }

@@ -12,10 +12,12 @@
 //! let ran = Host::new().get::<no_http>("https://example.com/");
 //! assert_eq!(ran.verdict, Verdict::Refused { status: Some(403), reason: "locked".into() });
 //! ```
+//!
+//! [`Host::exchange`] goes on to the answer and the bodies, for handlers that name those hooks.
 
 use std::collections::BTreeMap;
 
-use handlers_sdk_abi::code::{Level, Status};
+use handlers_sdk_abi::code::{BodyUse, Level, Status};
 use handlers_sdk_abi::field::same_name;
 use handlers_sdk_abi::limits::SUSPENSIONS_MAX;
 use handlers_sdk_abi::view::flags;
@@ -25,6 +27,14 @@ use handlers_sdk_abi::{
 use serde::Serialize;
 
 use crate::runtime::{self, Handler, Reply};
+
+mod exchange;
+mod request;
+mod url;
+
+pub use exchange::{Exchanged, Response};
+pub use request::Request;
+use url::Url;
 
 /// A host for one handler: who the sandbox is, what the operator set, what stores hold.
 #[derive(Clone, Debug)]
@@ -37,32 +47,6 @@ pub struct Host {
     labels: Vec<(String, String)>,
     params: String,
     kv: BTreeMap<(String, String), Vec<u8>>,
-}
-
-/// A request to be handled.
-#[derive(Clone, Debug)]
-pub struct Request {
-    method: String,
-    url: String,
-    fields: Vec<(String, String)>,
-}
-
-impl Request {
-    /// A request of a method to an absolute URL.
-    pub fn new(method: &str, url: &str) -> Self {
-        Self { method: method.to_owned(), url: url.to_owned(), fields: Vec::new() }
-    }
-
-    /// A GET.
-    pub fn get(url: &str) -> Self {
-        Self::new("GET", url)
-    }
-
-    /// Adds a header field.
-    pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.fields.push((name.to_owned(), value.to_owned()));
-        self
-    }
 }
 
 /// How a handler ended.
@@ -101,6 +85,12 @@ pub struct Ran {
     pub host: Option<(String, Option<u16>)>,
     /// How often it waited.
     pub suspensions: u32,
+    /// The status that it gave an answer.
+    status: Option<u16>,
+    /// What it wants of the body that comes next.
+    wants: Option<BodyUse>,
+    /// What it gave for a piece of a body.
+    given: Vec<u8>,
     fields: Vec<(String, Sent)>,
 }
 
@@ -111,6 +101,21 @@ enum Sent {
 }
 
 impl Ran {
+    fn new(fields: &[(String, String)]) -> Self {
+        let fields = fields.iter().map(|(name, value)| (name.clone(), Sent::Text(value.clone())));
+        Self {
+            verdict: Verdict::Forwarded,
+            logs: Vec::new(),
+            path: None,
+            host: None,
+            suspensions: 0,
+            status: None,
+            wants: None,
+            given: Vec::new(),
+            fields: fields.collect(),
+        }
+    }
+
     /// The first value of a header as it would be sent. Nothing where a secret stands there.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.find(name).and_then(|sent| match sent {
@@ -151,7 +156,10 @@ impl Ran {
                 self.verdict = Verdict::Responded { status, body: body.to_vec() }
             }
             Action::Error { message } => self.verdict = Verdict::Failed(message.to_owned()),
-            Action::Body(_) | Action::Emit(_) | Action::Metric { .. } | Action::Start { .. } => {}
+            Action::Status(status) => self.status = Some(status),
+            Action::Body(wanted) => self.wants = Some(wanted),
+            Action::Emit(bytes) => self.given.extend_from_slice(bytes),
+            Action::Metric { .. } | Action::Start { .. } => {}
         }
     }
 
@@ -265,20 +273,20 @@ impl Host {
     /// Where the handler panics.
     pub fn try_run<H: Handler>(&self, request: &Request) -> Result<Ran, String> {
         runtime::init::<H>(self.params.as_bytes())?;
-        let mut ran = Ran {
-            verdict: Verdict::Forwarded,
-            logs: Vec::new(),
-            path: None,
-            host: None,
-            suspensions: 0,
-            fields: request
-                .fields
-                .iter()
-                .map(|(name, value)| (name.clone(), Sent::Text(value.clone())))
-                .collect(),
-        };
-        let mut payload = self.view::<H>(request)?;
-        let (mut kind, mut busy, mut kv) = (EventKind::Request, Slots::NONE, self.kv.clone());
+        let mut ran = Ran::new(&request.fields);
+        let payload = self.view::<H>(request, None)?;
+        self.tell::<H>(&mut ran, EventKind::Request, payload)?;
+        Ok(ran)
+    }
+
+    /// Tells a handler of one event, and does what it asks for until it waits for nothing but the next.
+    fn tell<H: Handler>(
+        &self,
+        ran: &mut Ran,
+        mut kind: EventKind,
+        mut payload: Vec<u8>,
+    ) -> Result<(), String> {
+        let (mut busy, mut kv) = (Slots::NONE, self.kv.clone());
         let mut queue: Vec<(u8, Status, Vec<u8>)> = Vec::new();
         loop {
             let Reply::List(list, pending) = runtime::event::<H>(kind.code(), &payload) else {
@@ -295,7 +303,7 @@ impl Host {
                 }
             }
             if !pending {
-                return Ok(ran);
+                return Ok(());
             }
             ran.suspensions += 1;
             if ran.suspensions > SUSPENSIONS_MAX {
@@ -309,22 +317,25 @@ impl Host {
         }
     }
 
-    fn view<H: Handler>(&self, request: &Request) -> Result<Vec<u8>, String> {
+    /// The view of a request, or of the answer to it.
+    fn view<H: Handler>(&self, request: &Request, answer: Option<&Response>) -> Result<Vec<u8>, String> {
         let url =
             Url::parse(&request.url).ok_or_else(|| format!("{:?} is not an absolute URL", request.url))?;
-        let field = |(name, value): &'_ (String, String)| (name.clone(), value.clone());
-        let owned: Vec<(String, String)> = request.fields.iter().map(field).collect();
-        let fields: Vec<Field<'_>> = owned
+        let (fields, pieces) = match answer {
+            Some(answer) => (&answer.fields, &answer.body),
+            None => (&request.fields, &request.body),
+        };
+        let fields: Vec<Field<'_>> = fields
             .iter()
             .map(|(name, value)| Field { name: name.as_bytes(), value: value.as_bytes() })
             .collect();
         let labels: Vec<Label<'_>> = self.labels.iter().map(|(name, value)| Label { name, value }).collect();
         let view = RequestView {
-            flags: if url.tls { flags::TLS } else { 0 },
+            flags: if url.tls { flags::TLS } else { 0 } | if pieces.is_empty() { 0 } else { flags::BODY },
             port: url.port,
             http_version: 11,
-            status: 0,
-            body_bytes: Some(0),
+            status: answer.map_or(0, |answer| answer.status),
+            body_bytes: Some(pieces.iter().map(|piece| piece.len() as u64).sum()),
             now_ms: self.now_ms,
             random: [0; 16],
             method: &request.method,
@@ -344,32 +355,6 @@ impl Host {
         let mut out = Vec::new();
         view.encode(&mut out).map_err(|error| error.to_string())?;
         Ok(out)
-    }
-}
-
-struct Url<'a> {
-    tls: bool,
-    host: &'a str,
-    port: u16,
-    path: &'a str,
-    query: Option<&'a str>,
-}
-
-impl<'a> Url<'a> {
-    fn parse(url: &'a str) -> Option<Self> {
-        let (scheme, rest) = url.split_once("://")?;
-        let tls = match scheme {
-            "https" => true,
-            "http" => false,
-            _ => return None,
-        };
-        let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
-        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
-            _ => (authority, if tls { 443 } else { 80 }),
-        };
-        Some(Self { tls, host, port, path, query })
     }
 }
 

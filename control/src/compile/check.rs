@@ -1,7 +1,7 @@
 //! What a module must be before it is compiled: one exported memory, one import at most, no state that a restore of
 //! memory and globals would miss, and nothing larger than its bound.
 
-use handlers_sdk_abi::manifest::{Hook, Manifest, ManifestError};
+use handlers_sdk_abi::manifest::{Manifest, ManifestError};
 use handlers_sdk_abi::names::{
     EXPORT_ALLOC, EXPORT_EVENT, EXPORT_INIT, EXPORT_MEMORY, IMPORT_MODULE, IMPORT_PANIC, MANIFEST_SECTION,
 };
@@ -94,12 +94,6 @@ pub enum CheckError {
     /// A manifest that is none.
     #[error("the module's manifest is refused")]
     Manifest(#[from] ManifestError),
-    /// It wants to be called for something that is not served yet.
-    #[error("the module wants the hook {hook:?}, which this gateway does not serve; it serves \"request\"")]
-    Hook {
-        /// The hook.
-        hook: &'static str,
-    },
 }
 
 /// Names that begin so are the host's: fuel and flag.
@@ -142,11 +136,7 @@ pub fn check(wasm: &[u8]) -> Result<Manifest, CheckError> {
             return Err(wrong);
         }
     }
-    let manifest = Manifest::parse(found.manifest.ok_or(CheckError::NoManifest)?)?;
-    match manifest.hooks.iter().find(|hook| **hook != Hook::Request) {
-        Some(hook) => Err(CheckError::Hook { hook: hook.name() }),
-        None => Ok(manifest),
-    }
+    Ok(Manifest::parse(found.manifest.ok_or(CheckError::NoManifest)?)?)
 }
 
 /// What handlers may use. Threads, 64-bit and several memories, exceptions, tail calls, relaxed SIMD and garbage
@@ -301,6 +291,8 @@ fn lasting(operator: &Operator<'_>) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use handlers_sdk_abi::manifest::Hook;
+
     use super::*;
 
     /// A module that passes, with `more` in it and `hooks` in its manifest.
@@ -357,9 +349,11 @@ mod tests {
     }
 
     #[test]
-    fn hooks_that_are_not_served_are_refused_by_name() {
-        let both = module("", r"\22request\22,\22responseBody\22");
-        assert!(matches!(check(&both), Err(CheckError::Hook { hook: "responseBody" })));
+    fn every_hook_of_the_contract_is_served_and_others_are_refused() {
+        let named = Hook::ALL.map(|hook| format!(r"\22{}\22", hook.name())).join(",");
+        assert_eq!(check(&module("", &named)).expect("passes").hooks, Hook::ALL);
+        let other = module("", r"\22request\22,\22dream\22");
+        assert!(matches!(check(&other), Err(CheckError::Manifest(ManifestError::Json(_)))));
     }
 
     #[test]

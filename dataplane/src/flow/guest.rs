@@ -1,18 +1,20 @@
 //! Shows a request to its handler, and applies what the handler asked for.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use control_wire::policy::Labels;
-use handlers_sdk_abi::{Action, Field, Label, RequestView, view::flags};
+use handlers_sdk_abi::{Action, Field, Label, RequestView, code::BodyUse, manifest::Hook, view::flags};
 
 use crate::{
     audit::LogLine,
     clock,
-    handler::{Actions, HandlerError, Host as Guests, Loaded},
+    handler::{Actions, HandlerError, Host as Guests, Kept, Loaded, Room},
     http::{
         Authority, EditError, FieldName, FieldValue, Framing, Host, HostError, OutgoingRequest, Scheme,
         Version,
     },
+    policy::HandlerUse,
+    respond::{Blame, Refusal},
 };
 
 /// What is shown besides the request itself.
@@ -31,6 +33,8 @@ pub struct Shown<'a> {
     pub handler: &'a str,
     /// Revision of the tables that decided.
     pub revision: u64,
+    /// Room for what handlers remember of the sandbox's exchanges.
+    pub room: &'a Rc<Room>,
 }
 
 /// What a handler made of a request.
@@ -90,6 +94,18 @@ pub enum GuestError {
     /// It used what this plane does not serve yet.
     #[error("the handler used `{0}`, which this plane does not serve")]
     NotServed(&'static str),
+    /// It asked for what its manifest does not name.
+    #[error("the handler asked for a body without the hook {:?} in its manifest", .0.name())]
+    Hook(Hook),
+    /// It wants to see a body that is bytes of another protocol.
+    #[error("the handler asked for the body of a WebSocket, which it cannot see")]
+    Unseen,
+    /// It gave a body that it only asked to look at.
+    #[error("the handler gave a piece of a body that it asked only to look at")]
+    OnlyLooks,
+    /// It failed at an event before, and cannot be asked any more.
+    #[error("the handler had failed before the exchange was over")]
+    Over,
 }
 
 /// A handler's verdict, and the authority that it chose, if it chose one.
@@ -102,6 +118,10 @@ pub struct Consulted {
     pub host_changed: bool,
     /// Where the request goes now.
     pub authority: Authority,
+    /// What it wants of the request's body.
+    pub body: Option<BodyUse>,
+    /// The handler, where it is called again for this exchange.
+    pub kept: Option<Kept>,
 }
 
 /// Runs the handler on one request, and edits the request as it asks. What it wrote goes into `log`, whatever it
@@ -117,8 +137,13 @@ pub fn consult(
     request: &mut OutgoingRequest<'_>,
     log: &mut Vec<LogLine>,
 ) -> Result<Consulted, GuestError> {
-    let actions = call(guests, loaded, params, shown, request)?;
-    apply(&actions, shown.authority, request, log)
+    let (actions, kept) = call(guests, loaded, params, shown, request)?;
+    let mut consulted = apply(&actions, shown.authority, request, log)?;
+    if consulted.body.is_some() && !loaded.wants(Hook::RequestBody) {
+        return Err(GuestError::Hook(Hook::RequestBody));
+    }
+    consulted.kept = kept;
+    Ok(consulted)
 }
 
 fn call(
@@ -127,20 +152,48 @@ fn call(
     params: &[u8],
     shown: &Shown<'_>,
     request: &OutgoingRequest<'_>,
-) -> Result<Actions, HandlerError> {
+) -> Result<(Actions, Option<Kept>), HandlerError> {
     let fields: Vec<Field<'_>> =
         request.fields().map(|field| Field { name: field.name, value: field.value }).collect();
-    let labels: Vec<Label<'_>> = shown.labels.iter().map(|(name, value)| Label { name, value }).collect();
+    let labels = labels(shown.labels);
     let traceparent = fields
         .iter()
         .find(|field| field.name.eq_ignore_ascii_case(b"traceparent"))
         .and_then(|field| std::str::from_utf8(field.value).ok())
         .unwrap_or_default();
+    let line = Line { method: request.method(), path: request.path(), query: request.query() };
     let host = shown.authority.host.text();
-    let has_body = !matches!(request.framing(), Framing::None | Framing::Tunnel);
-    let view = RequestView {
+    let view = view(shown, &line, request.framing());
+    let view = RequestView { host: &host, traceparent, labels: &labels, fields: &fields, ..view };
+    if loaded.goes_on() {
+        let (actions, kept) = guests.begin(loaded, params, &view, shown.room)?;
+        return Ok((actions, Some(kept)));
+    }
+    Ok((guests.call(loaded, params, &view)?, None))
+}
+
+/// Labels as a view has them.
+pub(super) fn labels(labels: &Labels) -> Vec<Label<'_>> {
+    labels.iter().map(|(name, value)| Label { name, value }).collect()
+}
+
+/// What a request is for.
+pub(super) struct Line<'a> {
+    /// Its method.
+    pub(super) method: &'a str,
+    /// Its path.
+    pub(super) path: &'a str,
+    /// Its query.
+    pub(super) query: Option<&'a str>,
+}
+
+/// A view without its host, labels and fields, of a message with this framing.
+pub(super) fn view<'a>(shown: &Shown<'a>, line: &Line<'a>, framing: Framing) -> RequestView<'a> {
+    let has_body = !matches!(framing, Framing::None | Framing::Tunnel);
+    RequestView {
         flags: if shown.authority.scheme == Scheme::Https { flags::TLS } else { 0 }
-            | if has_body { flags::BODY } else { 0 },
+            | if has_body { flags::BODY } else { 0 }
+            | if framing == Framing::Tunnel { flags::UPGRADE } else { 0 },
         port: shown.authority.port,
         http_version: match shown.version {
             Version::Http10 => 10,
@@ -148,28 +201,27 @@ fn call(
             Version::Http2 => 20,
         },
         status: 0,
-        body_bytes: match request.framing() {
+        body_bytes: match framing {
             Framing::None | Framing::Tunnel => Some(0),
             Framing::Length(bytes) => Some(bytes),
             Framing::Chunked | Framing::UntilClose => None,
         },
         now_ms: clock::unix_millis(),
         random: random(),
-        method: request.method(),
-        host: &host,
-        path: request.path(),
-        query: request.query(),
+        method: line.method,
+        host: "",
+        path: line.path,
+        query: line.query,
         container_id: shown.sandbox,
         class_name: shown.template,
         request_id: "",
-        traceparent,
+        traceparent: "",
         handler: shown.handler,
         revision: shown.revision,
         suspensions_left: 0,
-        labels: &labels,
-        fields: &fields,
-    };
-    guests.call(loaded, params, &view)
+        labels: &[],
+        fields: &[],
+    }
 }
 
 fn text(bytes: &[u8]) -> Result<String, EditError> {
@@ -194,6 +246,8 @@ fn apply(
         judged_changed: false,
         host_changed: false,
         authority: authority.clone(),
+        body: None,
+        kept: None,
     };
     let answers = matches!(actions.outcome(), Some(Action::Respond { .. } | Action::Deny { .. }));
     let (mut wanted, mut fields) = (Vec::new(), Vec::new());
@@ -233,11 +287,56 @@ fn apply(
                 return Ok(done);
             }
             Action::Error { message } => return Err(GuestError::GaveUp(message.to_owned())),
-            Action::Body(_) => return Err(GuestError::NotServed("body")),
-            Action::Emit(_) => return Err(GuestError::NotServed("emit")),
+            Action::Body(_) if request.framing() == Framing::Tunnel => return Err(GuestError::Unseen),
+            // Of no body there is nothing to see.
+            Action::Body(_) if matches!(request.framing(), Framing::None | Framing::Length(0)) => {}
+            Action::Body(wanted) => done.body = Some(wanted),
+            // Both answer later events only, which the reading of the list has checked.
+            Action::Emit(_) | Action::Status(_) => return Err(GuestError::NotServed("emit")),
             Action::Start { .. } => return Err(GuestError::NotServed("pending operations")),
         }
     }
     done.verdict = Verdict::Forward(wanted);
     Ok(done)
+}
+
+/// What the sandbox is told of a handler's failure: which handler and what kind of failure. The words of the guest are
+/// for the record.
+pub(super) fn failed(used: &HandlerUse, error: &GuestError) -> Refusal {
+    let code = match error {
+        GuestError::Failed(error) => Refusal::from(error).code,
+        GuestError::Edit(error) => Refusal::from(error).code,
+        GuestError::Missing => "handler_missing",
+        GuestError::GaveUp(_) => "handler_gave_up",
+        GuestError::Host(_) => "handler_host",
+        GuestError::NotServed(_) => "handler_not_served",
+        GuestError::Hook(_) => "handler_hook",
+        GuestError::Unseen => "handler_unseen",
+        GuestError::OnlyLooks => "handler_only_looks",
+        GuestError::Over => "handler_over",
+    };
+    let detail = format!("the handler `{}` did not decide", used.name);
+    let remedy = "ask the operator to look at the handler's records";
+    let refusal = match error {
+        GuestError::Failed(HandlerError::TooMuchKept { .. }) => {
+            let detail = "handlers remember as much of the sandbox's open exchanges as they may";
+            Refusal::new(503, code, Blame::Sandbox, detail, "let open streams end first")
+        }
+        _ => Refusal::new(502, code, Blame::Gateway, &detail, remedy),
+    };
+    refusal.by_rule(&used.rule).because(error)
+}
+
+/// What the sandbox is told where a handler refuses.
+pub(super) fn refused_by(
+    (used, deny_status): (&HandlerUse, u16),
+    status: Option<u16>,
+    fields: Vec<(FieldName, FieldValue)>,
+    reason: &str,
+) -> Refusal {
+    let remedy = "ask the operator about this handler";
+    let status = status.unwrap_or(deny_status);
+    let mut refusal = Refusal::new(status, "handler_refused", Blame::Policy, reason, remedy);
+    refusal.fields = fields.into();
+    refusal.by_rule(&used.rule)
 }

@@ -11,6 +11,7 @@ pub mod outbound;
 mod tunnel;
 pub mod guest;
 pub mod core;
+mod hooked;
 pub mod resident;
 pub mod request;
 pub mod ask;

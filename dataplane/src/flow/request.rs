@@ -10,7 +10,9 @@ use zeroize::Zeroizing;
 use super::{
     ask::Asking,
     core::Core,
-    guest::{self, Consulted, GuestError, Shown, Verdict, Wanted},
+    edits::Edits,
+    guest::{self, Consulted, GuestError, Shown, Verdict, Wanted, failed, refused_by},
+    hooked::{Hooked, Seen},
     open::{Judged, judge},
     outbound::{Outbound, Speaks},
     resident::Resident,
@@ -31,6 +33,7 @@ use crate::{
     snapshot::{Sandbox, Tables},
 };
 use control_wire::policy::OnError;
+use handlers_sdk_abi::code::BodyUse;
 
 /// What is to be done with a request.
 pub enum Step {
@@ -163,7 +166,7 @@ impl Judge<'_> {
         let mut judged = self.judged(&authority, &outgoing, self.name_proven());
         let mut permit = self.decide(&mut judged)?;
         record.rule = Some(permit.rule().to_string());
-        let mut wanted = Vec::new();
+        let (mut wanted, mut hooked) = (Vec::new(), None);
         if let Some(used) = permit.handler().cloned() {
             record.handler = Some(used.name.to_string());
             match self.consult(&used, &authority, head.version(), &mut outgoing, record) {
@@ -171,13 +174,16 @@ impl Judge<'_> {
                     return Ok(Step::Answer { status, fields, body });
                 }
                 Ok(Consulted { verdict: Verdict::Refuse { status, fields, reason }, .. }) => {
-                    return Err(self.refused_by(&used, status, fields, &reason).into());
+                    let by = (&*used, self.rules.deny_status());
+                    return Err(refused_by(by, status, fields, &reason).into());
                 }
                 Ok(Consulted {
                     verdict: Verdict::Forward(secrets),
                     authority,
                     judged_changed,
                     host_changed,
+                    body,
+                    kept,
                 }) => {
                     wanted = secrets.into_iter().map(|wanted| by_handler(&used, wanted)).collect();
                     if judged_changed {
@@ -189,6 +195,14 @@ impl Judge<'_> {
                         record.rule = Some(permit.rule().to_string());
                         judged = again.instead_of(judged);
                     }
+                    if body == Some(BodyUse::Change) {
+                        outgoing.change_body();
+                    }
+                    hooked = kept.map(|kept| {
+                        let seen = self.seen(&authority, head.version(), &outgoing);
+                        let by = (Arc::clone(&used), self.rules.deny_status());
+                        Hooked::new(self.arrived.core, kept, by, seen, body)
+                    });
                 }
                 // A name that stands for nothing is a mistake of the operator's, not a failure of a handler.
                 Err(error) if used.on_error == OnError::Next && !matches!(error, GuestError::Missing) => {
@@ -208,9 +222,33 @@ impl Judge<'_> {
             _ if head.is_grpc() => Speaks::Http2,
             _ => Speaks::Either,
         };
-        let edits = None;
+        let edits = self.edits(hooked);
         let outbound = Outbound { permit, head: bytes, secrets, method, framing, speaks, judged, edits };
         Ok(Step::Send(Box::new(outbound)))
+    }
+
+    /// What edits the exchange on its way, in this order; nothing for most.
+    fn edits(&self, hooked: Option<Hooked>) -> Option<Box<Edits>> {
+        let hooked = hooked.filter(Hooked::waits)?;
+        let edits = Edits::default();
+        hooked.join(&edits);
+        Some(Box::new(edits))
+    }
+
+    /// What a handler that goes on is shown of the request again.
+    fn seen(&self, authority: &Authority, version: Version, outgoing: &OutgoingRequest<'_>) -> Seen {
+        Seen {
+            sandbox: self.sandbox.id.as_str().into(),
+            template: self.sandbox.row.template.as_str().into(),
+            labels: self.sandbox.row.labels.clone(),
+            authority: authority.clone(),
+            version,
+            revision: self.tables.revision,
+            method: outgoing.method().into(),
+            path: outgoing.path().into(),
+            query: outgoing.query().map(Into::into),
+            room: Rc::clone(&self.arrived.resident.kept),
+        }
     }
 
     fn judged(&self, authority: &Authority, outgoing: &OutgoingRequest<'_>, name_proven: bool) -> Judged {
@@ -264,6 +302,7 @@ impl Judge<'_> {
             version,
             handler: &used.name,
             revision: self.tables.revision,
+            room: &self.arrived.resident.kept,
         };
         let mut guests = self.arrived.core.guests.borrow_mut();
         guest::consult(&mut guests, &handler.loaded, &used.params, &shown, outgoing, &mut record.log)
@@ -283,20 +322,6 @@ impl Judge<'_> {
         }
         Ok(inject::carried(all))
     }
-
-    fn refused_by(
-        &self,
-        used: &HandlerUse,
-        status: Option<u16>,
-        fields: Vec<(FieldName, FieldValue)>,
-        reason: &str,
-    ) -> Refusal {
-        let (status, remedy) =
-            (status.unwrap_or(self.rules.deny_status()), "ask the operator about this handler");
-        let mut refusal = Refusal::new(status, "handler_refused", Blame::Policy, reason, remedy);
-        refusal.fields = fields.into();
-        refusal.by_rule(&used.rule)
-    }
 }
 
 /// A credential that a handler wants in a field.
@@ -304,21 +329,6 @@ fn by_handler(used: &HandlerUse, wanted: Wanted) -> Injection {
     let Wanted { field, prefix, secret } = wanted;
     let place = Place::Field { name: field.into(), prefix: prefix.into() };
     Injection { place, secret: secret.into(), rule: Arc::clone(&used.rule) }
-}
-
-/// The sandbox is told which handler and what kind of failure; the words of the guest are for the record.
-fn failed(used: &HandlerUse, error: &GuestError) -> Refusal {
-    let code = match error {
-        GuestError::Failed(error) => Refusal::from(error).code,
-        GuestError::Edit(error) => Refusal::from(error).code,
-        GuestError::Missing => "handler_missing",
-        GuestError::GaveUp(_) => "handler_gave_up",
-        GuestError::Host(_) => "handler_host",
-        GuestError::NotServed(_) => "handler_not_served",
-    };
-    let detail = format!("the handler `{}` did not decide", used.name);
-    let remedy = "ask the operator to look at the handler's records";
-    Refusal::new(502, code, Blame::Gateway, &detail, remedy).by_rule(&used.rule).because(error)
 }
 
 /// The operator wants TLS to pass unread. To go on in a connection that was opened before would be against the policy.

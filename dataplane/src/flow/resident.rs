@@ -13,9 +13,10 @@ use super::{
     tie::{Tie, Ties},
 };
 use crate::{
+    handler::Room,
     http::h2::Allowance,
     identity::SandboxId,
-    limits::H2_SANDBOX_WINDOWS,
+    limits::{H2_SANDBOX_WINDOWS, HANDLER_KEPT_SANDBOX_BYTES_MAX},
     listen::{dns::Responder, synthetic::SyntheticMap},
     policy::Rules,
     ring::Ring,
@@ -32,6 +33,8 @@ pub struct Resident {
     pub client_windows: Rc<Allowance>,
     /// The same of its upstreams.
     pub upstream_windows: Rc<Allowance>,
+    /// Room for what handlers remember of its exchanges.
+    pub kept: Rc<Room>,
     /// Its stand-in addresses.
     pub names: Rc<RefCell<SyntheticMap>>,
     pub(super) responder: RefCell<Responder>,
@@ -50,6 +53,7 @@ impl Resident {
             open: Rc::default(),
             client_windows: Allowance::of(windows, H2_SANDBOX_WINDOWS),
             upstream_windows: Allowance::of(windows, H2_SANDBOX_WINDOWS),
+            kept: Room::new("the sandbox", HANDLER_KEPT_SANDBOX_BYTES_MAX),
             responder: RefCell::new(Responder::new(Rc::clone(&names), Ring::current().now())),
             names,
             ties: Rc::default(),

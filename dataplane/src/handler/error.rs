@@ -73,6 +73,14 @@ pub enum HandlerError {
     /// It waits for an operation, which this plane does not serve yet.
     #[error("the handler waits for an operation, which this plane does not serve")]
     Pending,
+    /// What handlers remember of open exchanges fills its room; nothing of this one was remembered.
+    #[error("what handlers remember of open exchanges fills the room of {whose}: {bytes_max} bytes")]
+    TooMuchKept {
+        /// Whose room is full.
+        whose: &'static str,
+        /// Its bound.
+        bytes_max: usize,
+    },
     /// It refused its parameters.
     #[error("the handler refused its parameters: {message}")]
     Params {

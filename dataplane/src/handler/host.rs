@@ -1,11 +1,13 @@
 //! A shard's handlers: instances ready per version, snapshots per parameter set, one call per request.
 
+mod ready;
+
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use handlers_sdk_abi::action::{Action, Context};
+use handlers_sdk_abi::action::Context;
 use handlers_sdk_abi::answer::Answer;
 use handlers_sdk_abi::event::EventKind;
 use handlers_sdk_abi::limits::INBOX_BYTES;
@@ -15,10 +17,14 @@ use handlers_sdk_abi::view::RequestView;
 use super::Actions;
 use super::error::{HandlerError, ProtocolError};
 use super::instance::{Instance, Restore, Snapshot};
+use super::kept::{CHUNK_SPACE_BYTES, Held, Kept, Next, Room, Space};
 use super::loaded::Loaded;
 use super::memory::{PAGE_BYTES, Slots};
 use super::watchdog::{Seat, Watchdog};
-use crate::limits::{HANDLER_FUEL, HANDLER_INSTANCES_MAX, HANDLER_MEMORY_BYTES, HANDLER_SNAPSHOT_BYTES_MAX};
+use crate::limits::{
+    HANDLER_EXCHANGE_EVENTS, HANDLER_FUEL, HANDLER_INSTANCES_MAX, HANDLER_KEPT_SHARD_BYTES_MAX,
+    HANDLER_MEMORY_BYTES, HANDLER_SNAPSHOT_BYTES_MAX,
+};
 
 /// Bounds of one shard's handlers. `Default` is what a plane uses.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +37,8 @@ pub struct HostConfig {
     pub fuel: i64,
     /// Bytes of snapshots kept.
     pub snapshot_bytes_max: usize,
+    /// Bytes of what handlers remember of open exchanges.
+    pub kept_bytes_max: usize,
 }
 
 impl Default for HostConfig {
@@ -40,6 +48,7 @@ impl Default for HostConfig {
             instances_max: HANDLER_INSTANCES_MAX,
             fuel: HANDLER_FUEL,
             snapshot_bytes_max: HANDLER_SNAPSHOT_BYTES_MAX,
+            kept_bytes_max: HANDLER_KEPT_SHARD_BYTES_MAX,
         }
     }
 }
@@ -59,6 +68,10 @@ pub struct Host {
     snapshot_bytes: usize,
     /// Turns of the last call.
     fuel_spent: u64,
+    /// What handlers remember of open exchanges.
+    room: Rc<Room>,
+    /// Turns of all calls of one exchange, beside what its bytes add.
+    exchange_fuel: i64,
 }
 
 /// What a shard keeps for one version. Calls do not overlap, so one instance serves them all.
@@ -105,6 +118,8 @@ impl Host {
             turn: 0,
             snapshot_bytes: 0,
             fuel_spent: 0,
+            room: Room::new("the shard", config.kept_bytes_max),
+            exchange_fuel: config.fuel.saturating_mul(HANDLER_EXCHANGE_EVENTS),
         })
     }
 
@@ -127,31 +142,122 @@ impl Host {
         params: &[u8],
         view: &RequestView<'_>,
     ) -> Result<Actions, HandlerError> {
+        let (mut live, _, actions) = self.first(loaded, params, view)?;
+        live.instance.restore(&live.equals, self.restore);
+        self.park(loaded, live);
+        Ok(actions)
+    }
+
+    /// As [`call`](Self::call), for a handler that is called again for the same exchange: what it remembers is kept,
+    /// within the room of its sandbox and that of the shard.
+    ///
+    /// # Errors
+    /// As `call`, and [`HandlerError::TooMuchKept`].
+    pub fn begin(
+        &mut self,
+        loaded: &Arc<Loaded>,
+        params: &[u8],
+        view: &RequestView<'_>,
+        room: &Rc<Room>,
+    ) -> Result<(Actions, Kept), HandlerError> {
+        let (mut live, space, actions) = self.first(loaded, params, view)?;
+        let held = Held::take([room, &self.room], live.instance.size());
+        let kept = held.map(|held| {
+            let fuel = self.exchange_fuel.saturating_sub_unsigned(self.fuel_spent);
+            let snapshot = Rc::new(live.instance.snapshot());
+            live.equals = Rc::clone(&snapshot);
+            Kept { loaded: Arc::clone(loaded), snapshot, space, fuel, held }
+        });
+        // Where it is not kept, the next call puts the instance back before anything else.
+        if kept.is_err() {
+            live.instance.restore(&live.equals, Restore::ALL);
+        }
+        self.park(loaded, live);
+        Ok((actions, kept?))
+    }
+
+    /// Tells a handler of the next event of an exchange. It goes on where it stopped, in whichever instance of its
+    /// version.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin). What was kept is of no use then, and must be dropped.
+    pub fn resume(&mut self, kept: &mut Kept, next: &Next<'_>) -> Result<Actions, HandlerError> {
+        let loaded = Arc::clone(&kept.loaded);
+        let bytes = next.len().map_err(HandlerError::View)?;
+        kept.fuel = kept.fuel.saturating_add(next.fuel());
+        let fuel = kept.fuel.min(self.config.fuel);
+        if fuel <= 0 {
+            return Err(HandlerError::FuelExhausted);
+        }
+        self.turn += 1;
+        self.enter(&loaded);
+        let (mut live, fresh) = self.alive(&loaded)?;
+        if !Rc::ptr_eq(&live.equals, &kept.snapshot) {
+            live.instance.restore(&kept.snapshot, Restore::ALL);
+        }
+        // Held by nobody else then, so that its space is used again.
+        live.equals = fresh.snapshot;
+        let wanted = if bytes > kept.space.bytes as usize { bytes.max(CHUNK_SPACE_BYTES) } else { bytes };
+        let at = self.space(&mut live.instance, &mut kept.space, wanted)?;
+        let room = live.instance.memory_mut().get_mut(at..at + bytes);
+        next.encode_into(room.ok_or(ProtocolError::Space { bytes: bytes as u32 })?);
+        let kind = next.kind();
+        let answer = live.instance.event(&mut self.seat, fuel, kind.code(), at as u32, bytes as u32);
+        self.fuel_spent = fuel.saturating_sub(live.instance.fuel_left()).unsigned_abs();
+        kept.fuel = kept.fuel.saturating_sub_unsigned(self.fuel_spent);
+        let actions = read_actions(&live.instance, kind, answer?)?;
+        kept.held.resize(live.instance.size())?;
+        match Rc::get_mut(&mut kept.snapshot) {
+            Some(snapshot) => live.instance.snapshot_into(snapshot),
+            None => kept.snapshot = Rc::new(live.instance.snapshot()),
+        }
+        live.equals = Rc::clone(&kept.snapshot);
+        self.park(&loaded, live);
+        Ok(actions)
+    }
+
+    /// The first event of an exchange: the instance as it is then, where its inbox lies, and what it asked for.
+    fn first(
+        &mut self,
+        loaded: &Arc<Loaded>,
+        params: &[u8],
+        view: &RequestView<'_>,
+    ) -> Result<(Live, Space, Actions), HandlerError> {
         let bytes = view.encoded_len().map_err(HandlerError::View)?;
         // Taken out while it runs: whatever goes wrong below, it does not come back.
         let (mut live, inbox) = self.ready(loaded, params)?;
-        let instance = &mut live.instance;
-        let space = match u32::try_from(bytes) {
-            Ok(bytes) if bytes <= INBOX_BYTES => inbox,
-            Ok(bytes) => instance.allocate(&mut self.seat, self.config.fuel, bytes)?,
-            Err(_) => return Err(ProtocolError::Space { bytes: u32::MAX }.into()),
-        } as usize;
-        let room = instance
-            .memory_mut()
-            .get_mut(space..space + bytes)
-            .ok_or(ProtocolError::Space { bytes: bytes as u32 })?;
-        view.encode_into(room).map_err(HandlerError::View)?;
+        let mut space = Space { at: inbox, bytes: INBOX_BYTES };
+        let at = self.space(&mut live.instance, &mut space, bytes)?;
+        let room = live.instance.memory_mut().get_mut(at..at + bytes);
+        view.encode_into(room.ok_or(ProtocolError::Space { bytes: bytes as u32 })?)
+            .map_err(HandlerError::View)?;
         let kind = EventKind::Request;
         let answer =
-            instance.event(&mut self.seat, self.config.fuel, kind.code(), space as u32, bytes as u32);
-        self.fuel_spent = self.config.fuel.saturating_sub(instance.fuel_left()).unsigned_abs();
-        let answer = answer?;
-        let actions = read_actions(instance, kind, answer)?;
-        live.instance.restore(&live.equals, self.restore);
+            live.instance.event(&mut self.seat, self.config.fuel, kind.code(), at as u32, bytes as u32);
+        self.fuel_spent = self.config.fuel.saturating_sub(live.instance.fuel_left()).unsigned_abs();
+        let actions = read_actions(&live.instance, kind, answer?)?;
+        Ok((live, space, actions))
+    }
+
+    /// Where a payload goes: where the last one went, if it fits there.
+    fn space(
+        &mut self,
+        instance: &mut Instance,
+        space: &mut Space,
+        bytes: usize,
+    ) -> Result<usize, HandlerError> {
+        let bytes = u32::try_from(bytes).map_err(|_| ProtocolError::Space { bytes: u32::MAX })?;
+        if bytes > space.bytes {
+            *space = Space { at: instance.allocate(&mut self.seat, self.config.fuel, bytes)?, bytes };
+        }
+        Ok(space.at as usize)
+    }
+
+    /// Puts an instance back to where the next call finds it.
+    fn park(&mut self, loaded: &Loaded, live: Live) {
         if let Some(version) = self.versions.get_mut(&loaded.id()) {
             version.live = Some(live);
         }
-        Ok(actions)
     }
 
     /// Makes an instance with these parameters ready, so that the first request does not wait for it.
@@ -160,10 +266,13 @@ impl Host {
     /// As [`call`](Self::call).
     pub fn warm(&mut self, loaded: &Arc<Loaded>, params: &[u8]) -> Result<(), HandlerError> {
         let (live, _) = self.ready(loaded, params)?;
-        if let Some(version) = self.versions.get_mut(&loaded.id()) {
-            version.live = Some(live);
-        }
+        self.park(loaded, live);
         Ok(())
+    }
+
+    /// Bytes that handlers remember of open exchanges now.
+    pub fn kept_bytes(&self) -> usize {
+        self.room.used()
     }
 
     /// Drops everything of versions that nobody else holds any more.
@@ -181,138 +290,6 @@ impl Host {
     pub fn instances(&self) -> usize {
         self.versions.values().filter(|version| version.live.is_some()).count()
     }
-
-    /// An instance that has taken these parameters and nothing else, and where its inbox is.
-    fn ready(&mut self, loaded: &Arc<Loaded>, params: &[u8]) -> Result<(Live, u32), HandlerError> {
-        self.turn += 1;
-        if !self.versions.contains_key(&loaded.id()) {
-            self.sweep();
-            let version = Version {
-                loaded: loaded.clone(),
-                live: None,
-                fresh: None,
-                prepared: Map::default(),
-                used: self.turn,
-            };
-            self.versions.insert(loaded.id(), version);
-        }
-        let (mut live, fresh) = self.alive(loaded)?;
-        let snapshot =
-            self.versions.get_mut(&loaded.id()).and_then(|version| version.prepared.get_mut(params));
-        if let Some(prepared) = snapshot {
-            prepared.used = self.turn;
-            if !Rc::ptr_eq(&live.equals, &prepared.snapshot) {
-                live.instance.restore(&prepared.snapshot, Restore::ALL);
-                live.equals = prepared.snapshot.clone();
-            }
-            return Ok((live, fresh.inbox));
-        }
-        let snapshot = self.prepare(&mut live, &fresh, params)?;
-        self.keep(loaded.id(), params, snapshot);
-        Ok((live, fresh.inbox))
-    }
-
-    /// The version's instance, made where there is none.
-    fn alive(&mut self, loaded: &Arc<Loaded>) -> Result<(Live, Fresh), HandlerError> {
-        if let Some(version) = self.versions.get_mut(&loaded.id()) {
-            version.used = self.turn;
-            if let (Some(live), Some(fresh)) = (version.live.take(), version.fresh.clone()) {
-                return Ok((live, fresh));
-            }
-        }
-        let slot = match self.slots.take() {
-            Some(slot) => slot,
-            None => {
-                self.evict();
-                let full =
-                    || HandlerError::Instantiate { reason: "every slot of this shard is taken".into() };
-                self.slots.take().ok_or_else(full)?
-            }
-        };
-        let mut instance = Instance::make(loaded, slot)?;
-        let known = self.versions.get(&loaded.id()).and_then(|version| version.fresh.clone());
-        let fresh = match known {
-            // A snapshot of an earlier instance fits any later one of the version.
-            Some(fresh) => {
-                instance.restore(&fresh.snapshot, Restore::ALL);
-                fresh
-            }
-            None => {
-                let inbox = instance.allocate(&mut self.seat, self.config.fuel, INBOX_BYTES)?;
-                let fresh = Fresh { snapshot: Rc::new(instance.snapshot()), inbox };
-                if let Some(version) = self.versions.get_mut(&loaded.id()) {
-                    version.fresh = Some(fresh.clone());
-                }
-                fresh
-            }
-        };
-        let equals = fresh.snapshot.clone();
-        Ok((Live { instance, equals }, fresh))
-    }
-
-    /// Hands parameters to an instance that has none, and remembers what it is then.
-    fn prepare(
-        &mut self,
-        live: &mut Live,
-        fresh: &Fresh,
-        params: &[u8],
-    ) -> Result<Rc<Snapshot>, HandlerError> {
-        let instance = &mut live.instance;
-        if !Rc::ptr_eq(&live.equals, &fresh.snapshot) {
-            instance.restore(&fresh.snapshot, Restore::ALL);
-        }
-        let fuel = self.config.fuel;
-        let bytes = u32::try_from(params.len()).map_err(|_| ProtocolError::Space { bytes: u32::MAX })?;
-        let at = match bytes {
-            0 => 0,
-            bytes => instance.allocate(&mut self.seat, fuel, bytes)?,
-        };
-        let room = instance.memory_mut().get_mut(at as usize..at as usize + params.len());
-        room.ok_or(ProtocolError::Space { bytes })?.copy_from_slice(params);
-        let answer = instance.init(&mut self.seat, fuel, at, bytes)?;
-        if answer != 0 {
-            return Err(refusal_of_params(instance, answer)?);
-        }
-        let snapshot = Rc::new(instance.snapshot());
-        live.equals = snapshot.clone();
-        Ok(snapshot)
-    }
-
-    /// Keeps a snapshot for the next request with these parameters, and forgets the oldest ones beyond the bound.
-    fn keep(&mut self, id: u64, params: &[u8], snapshot: Rc<Snapshot>) {
-        self.snapshot_bytes += snapshot.len() + params.len();
-        while self.snapshot_bytes > self.config.snapshot_bytes_max && self.forget_oldest() {}
-        if let Some(version) = self.versions.get_mut(&id) {
-            version.prepared.insert(params.into(), Prepared { snapshot, used: self.turn });
-        }
-    }
-
-    fn forget_oldest(&mut self) -> bool {
-        let kept = self.versions.values_mut().filter_map(|version| {
-            let (params, used) =
-                version.prepared.iter().map(|(key, kept)| (key.clone(), kept.used)).min_by_key(|x| x.1)?;
-            Some((used, version, params))
-        });
-        let Some((_, version, params)) = kept.min_by_key(|(used, ..)| *used) else { return false };
-        if let Some(gone) = version.prepared.remove(&params) {
-            self.snapshot_bytes = self.snapshot_bytes.saturating_sub(gone.snapshot.len() + params.len());
-        }
-        true
-    }
-
-    fn count_snapshots(&mut self) {
-        let kept = self.versions.values().flat_map(|version| version.prepared.iter());
-        self.snapshot_bytes = kept.map(|(params, kept)| params.len() + kept.snapshot.len()).sum();
-    }
-
-    /// Drops the instance that was not used for longest.
-    fn evict(&mut self) {
-        let oldest =
-            self.versions.values_mut().filter(|version| version.live.is_some()).min_by_key(|v| v.used);
-        if let Some(version) = oldest {
-            version.live = None;
-        }
-    }
 }
 
 /// Reads the list that an answer names, out of the guest's memory into one of ours, and validates it.
@@ -326,14 +303,4 @@ fn read_actions(instance: &Instance, event: EventKind, answer: i64) -> Result<Ac
     }
     let context = Context { event, busy: Operations::NONE, pending: false };
     Ok(Actions::decode(bytes.to_vec(), context)?)
-}
-
-/// What `og_init` said against its parameters.
-fn refusal_of_params(instance: &Instance, answer: i64) -> Result<HandlerError, HandlerError> {
-    let actions = read_actions(instance, EventKind::Request, answer)?;
-    let message = match actions.outcome() {
-        Some(Action::Error { message }) => message.to_owned(),
-        _ => "it gave no reason".to_owned(),
-    };
-    Ok(HandlerError::Params { message })
 }

@@ -201,10 +201,25 @@ impl Instance {
         self.store.as_store_mut().objects_mut().set_global_unchecked(index, value);
     }
 
+    /// Bytes of its memory, which is what a copy of it takes but for a few globals.
+    pub(super) fn size(&self) -> usize {
+        self.memory.len()
+    }
+
     /// Copies out what the instance is now.
     pub(super) fn snapshot(&mut self) -> Snapshot {
         let globals = self.store.as_store_mut().objects_mut().as_u128_globals();
         Snapshot { memory: self.memory.bytes().into(), globals: globals.into() }
+    }
+
+    /// Copies out what the instance is now, into the space of an older copy.
+    pub(super) fn snapshot_into(&mut self, snapshot: &mut Snapshot) {
+        if snapshot.memory.len() != self.memory.len() {
+            *snapshot = self.snapshot();
+            return;
+        }
+        snapshot.memory.copy_from_slice(self.memory.bytes());
+        snapshot.globals = self.store.as_store_mut().objects_mut().as_u128_globals().into();
     }
 
     /// Makes the instance what the snapshot says: size first, so that what was grown is zero when it grows again.

@@ -12,7 +12,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use control_wire::envelope::{self, ArtefactKey, CompileTarget, FLAG_EXPORT, FUEL_EXPORT, HASH_BYTES};
 use handlers_sdk_abi::ABI_VERSION;
-use handlers_sdk_abi::names::{EXPORT_MEMORY, IMPORT_MODULE, IMPORT_PANIC};
+use handlers_sdk_abi::manifest::{Hook, Manifest};
+use handlers_sdk_abi::names::{EXPORT_MEMORY, IMPORT_MODULE, IMPORT_PANIC, MANIFEST_SECTION};
 use wasmer::sys::{CpuFeature, NativeEngineExt, Triple};
 use wasmer::{Engine, ExportIndex, Module, Type};
 
@@ -32,6 +33,7 @@ pub struct Loaded {
     id: u64,
     key: ArtefactKey,
     hash: [u8; HASH_BYTES],
+    hooks: Vec<Hook>,
     pub(super) module: Module,
     pub(super) engine: Engine,
     /// Index of the global that holds the fuel, among the module's own.
@@ -54,6 +56,16 @@ impl Loaded {
     /// SHA-256 of the compiled code.
     pub fn hash(&self) -> &[u8; HASH_BYTES] {
         &self.hash
+    }
+
+    /// Whether its manifest names this hook.
+    pub fn wants(&self, hook: Hook) -> bool {
+        self.hooks.contains(&hook)
+    }
+
+    /// Whether it is called again after the request's head, so that what it remembers must be kept until then.
+    pub fn goes_on(&self) -> bool {
+        self.hooks.iter().any(|hook| *hook != Hook::Request)
     }
 }
 
@@ -91,7 +103,8 @@ pub fn load(bytes: &[u8], trust: &VerifyingKey, target: &CompileTarget) -> Resul
     let (fuel, flag) = check_contract(&module)?;
     static IDS: AtomicU64 = AtomicU64::new(1);
     let id = IDS.fetch_add(1, Ordering::Relaxed);
-    let loaded = Loaded { id, key: sealed.key, hash: sealed.hash, module, engine, fuel, flag };
+    let hooks = hooks(&module)?;
+    let loaded = Loaded { id, key: sealed.key, hash: sealed.hash, hooks, module, engine, fuel, flag };
     try_out(&loaded)?;
     Ok(Arc::new(loaded))
 }
@@ -126,6 +139,13 @@ fn check_contract(module: &Module) -> Result<(usize, usize), LoadError> {
     let fuel = find(FUEL_EXPORT, Type::I64).ok_or(LoadError::Contract("counts no fuel"))?;
     let flag = find(FLAG_EXPORT, Type::I32).ok_or(LoadError::Contract("has no flag to stop it"))?;
     Ok((fuel, flag))
+}
+
+/// What the module's manifest names. Control publishes none without one.
+fn hooks(module: &Module) -> Result<Vec<Hook>, LoadError> {
+    let section = module.custom_sections(MANIFEST_SECTION).next();
+    let section = section.ok_or(LoadError::Contract("has no manifest"))?;
+    Ok(Manifest::parse(&section).map_err(|_| LoadError::Contract("has a manifest that is none"))?.hooks)
 }
 
 /// Makes one instance and drops it. No code of the guest runs, since there is no start function.

@@ -141,3 +141,6 @@ pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
         [b"connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade", b"http2-settings"];
     NAMES.iter().any(|hop| same_field(name, hop)) || (name.len() > 6 && same_field(&name[..6], b"proxy-"))
 }
+
+/// What a body that is changed no longer is: digests of what its sender sent (RFC 9530, RFC 1864).
+pub(super) const DIGESTS: [&[u8]; 4] = [b"content-digest", b"repr-digest", b"digest", b"content-md5"];

@@ -5,7 +5,7 @@ use std::{borrow::Cow, io::Write, ops::Deref};
 use crate::limits::{HEAD_BYTES_MAX, METHOD_BYTES_MAX, TARGET_BYTES_MAX};
 
 use super::{
-    edit::{EditError, FieldName, FieldValue, is_token_byte},
+    edit::{DIGESTS, EditError, FieldName, FieldValue, is_token_byte},
     fields::{Fields, Value},
     head::{Field, Framing, RequestHead, ResponseHead, Version},
     host::Authority,
@@ -91,10 +91,14 @@ impl<'a> OutgoingRequest<'a> {
         }
     }
 
-    /// Changes the framing, for a body that the gateway itself replaces.
-    pub fn set_framing(&mut self, framing: Framing) {
-        self.framing = framing;
-        self.fields.frame(framing);
+    /// Says that the body will not be what the client sends: its length is not known, and digests of it are removed. A
+    /// request without a body stays so.
+    pub fn change_body(&mut self) {
+        if !matches!(self.framing, Framing::None | Framing::Tunnel | Framing::Length(0)) {
+            self.framing = Framing::Chunked;
+            self.fields.frame(Framing::Chunked);
+            DIGESTS.iter().for_each(|name| self.fields.remove(name));
+        }
     }
 
     /// Changes the method; the caller then asks policy again.

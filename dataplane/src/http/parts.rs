@@ -3,7 +3,7 @@
 use std::{borrow::Cow, ops::Deref};
 
 use super::{
-    edit::{EditError, FieldName, FieldValue},
+    edit::{DIGESTS, EditError, FieldName, FieldValue},
     fields::{Fields, Value},
     head::{Field, Framing, ResponseHead},
     parse::same_field,
@@ -11,6 +11,7 @@ use super::{
 
 /// The head of an upstream's answer, taken apart so that it can be edited. What belongs to one hop is gone already, and
 /// how the body is framed towards the client is for whoever writes it, by the client's version.
+#[derive(Clone)]
 pub struct AnswerParts {
     status: u16,
     reason: Vec<u8>,
@@ -18,9 +19,6 @@ pub struct AnswerParts {
     framing: Framing,
     changed: bool,
 }
-
-/// What a body that is changed no longer is: digests of what the upstream sent.
-const DIGESTS: [&[u8]; 4] = [b"content-digest", b"repr-digest", b"digest", b"content-md5"];
 
 impl AnswerParts {
     /// The parts of a head.

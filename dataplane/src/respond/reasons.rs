@@ -167,6 +167,7 @@ impl From<&HandlerError> for Refusal {
             E::Params { .. } => ("handler_params", Blame::Policy),
             E::View(_) => ("handler_view", Blame::Policy),
             E::Instantiate { .. } => ("handler_instance", Blame::Gateway),
+            E::TooMuchKept { .. } => ("handler_kept", Blame::Sandbox),
         };
         let detail = "the handler of this host gave no usable outcome";
         Self::new(502, code, blame, detail, "ask the operator to look at the handler's records")

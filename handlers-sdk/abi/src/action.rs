@@ -17,6 +17,7 @@
 //! | 11 ask for the body | 1 look, 2 change | – | – | |
 //! | 12 emit a chunk | – | – | bytes | answers events 3 and 4 only |
 //! | 13 metric | – | name | i64 | |
+//! | 14 set status | – | status u16 | – | answers event 2 only |
 //! | 16–28 operations | slot | see [`crate::operation`] | | end in a completion |
 //!
 //! A final action is the last of its list. A list without one, not pending, forwards.
@@ -47,6 +48,7 @@ pub mod op {
     pub const BODY: u8 = 11;
     pub const EMIT: u8 = 12;
     pub const METRIC: u8 = 13;
+    pub const STATUS: u8 = 14;
     pub const KV_GET: u8 = 16;
     pub const KV_PUT: u8 = 17;
     pub const KV_DELETE: u8 = 18;
@@ -92,6 +94,8 @@ pub enum Action<'a> {
     Emit(&'a [u8]),
     /// Add to a counter.
     Metric { name: &'a str, value: i64 },
+    /// Give a response another status.
+    Status(u16),
     /// Start an operation in a slot.
     Start { slot: u8, operation: Operation<'a> },
 }
@@ -282,6 +286,7 @@ impl Check {
         let head = matches!(event, EventKind::Request | EventKind::Response | EventKind::Completion);
         match action {
             Action::Emit(_) if !chunk => return Err(ActionFault::WrongEvent(op)),
+            Action::Status(_) if event != EventKind::Response => return Err(ActionFault::WrongEvent(op)),
             Action::Set { .. }
             | Action::SetSecret { .. }
             | Action::Remove { .. }

@@ -31,7 +31,8 @@ impl<'a> Entry<'a> {
     pub(super) fn parse(self) -> Result<Action<'a>, ActionFault> {
         let Self { op, arg, name, value } = self;
         if arg != 0
-            && (op < op::LOG || matches!(op, op::DENY | op::RESPOND | op::ERROR | op::EMIT | op::METRIC))
+            && (op < op::LOG
+                || matches!(op, op::DENY | op::RESPOND | op::ERROR | op::EMIT | op::METRIC | op::STATUS))
         {
             return Err(ActionFault::Argument(arg));
         }
@@ -47,14 +48,7 @@ impl<'a> Entry<'a> {
                 Action::Log { level, text: text(bare(value, name)?, LOG_BYTES_MAX)? }
             }
             op::DENY => parse_denial(name, value)?,
-            op::RESPOND => {
-                let status = status_of(name)?;
-                // A handler cannot switch protocols or speak for the connection (RFC 9110 §15.2).
-                if !(200..=599).contains(&status) {
-                    return Err(ActionFault::Status(status));
-                }
-                Action::Respond { status, body: value }
-            }
+            op::RESPOND => Action::Respond { status: final_status(name)?, body: value },
             op::ERROR => Action::Error { message: text(bare(value, name)?, REASON_BYTES_MAX)? },
             op::BODY => {
                 bare(name, value)?;
@@ -69,6 +63,7 @@ impl<'a> Entry<'a> {
                 let value = i64::from_le_bytes(value.try_into().map_err(|_| ActionFault::Form)?);
                 Action::Metric { name: named(name)?, value }
             }
+            op::STATUS => Action::Status(final_status(bare(name, value)?)?),
             op => Action::Start { slot: arg, operation: Operation::parse(op, name, value)? },
         })
     }
@@ -152,6 +147,14 @@ fn parse_host(value: &[u8]) -> Result<Action<'_>, ActionFault> {
 
 fn status_of(name: &[u8]) -> Result<u16, ActionFault> {
     Ok(u16::from_le_bytes(name.try_into().map_err(|_| ActionFault::Form)?))
+}
+
+/// A handler cannot switch protocols or speak for the connection (RFC 9110 §15.2).
+fn final_status(name: &[u8]) -> Result<u16, ActionFault> {
+    match status_of(name)? {
+        status @ 200..=599 => Ok(status),
+        status => Err(ActionFault::Status(status)),
+    }
 }
 
 fn parse_denial<'a>(name: &[u8], value: &'a [u8]) -> Result<Action<'a>, ActionFault> {

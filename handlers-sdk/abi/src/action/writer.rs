@@ -39,6 +39,14 @@ impl ActionWriter {
         self.len == 0
     }
 
+    /// Begins an empty list in space that another one had, unless this one has its own.
+    pub fn reuse(&mut self, mut space: Vec<u8>) {
+        if self.bytes.capacity() == 0 {
+            space.clear();
+            (self.bytes, self.len) = (space, 0);
+        }
+    }
+
     /// Forgets everything, keeps the space.
     pub fn clear(&mut self) {
         self.bytes.clear();
@@ -109,6 +117,11 @@ impl ActionWriter {
     /// Add to a counter.
     pub fn metric(&mut self, name: &str, value: i64) {
         self.entry(op::METRIC, 0, name.as_bytes(), &[&value.to_le_bytes()]);
+    }
+
+    /// Give a response another status.
+    pub fn status(&mut self, status: u16) {
+        self.entry(op::STATUS, 0, &status.to_le_bytes(), &[]);
     }
 
     /// Start an operation in a slot.
