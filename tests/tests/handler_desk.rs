@@ -82,8 +82,11 @@ fn every_seed_handler_says_how_it_is_used_and_does_it_in_the_real_host() {
         ("canned_answer", r#"{"status": 203, "body": "hello"}"#, "answered with 203"),
         ("get_only", "null", "log info: GET https://a.test/acme/x/info/refs"),
         ("git_read_only", r#"{"repositories": ["acme/x"]}"#, "forwarded to"),
+        ("guard_answers", r#"{"words": ["x"]}"#, "forwarded to https://a.test\n"),
+        ("guard_uploads", r#"{"words": ["x"]}"#, "forwarded to https://a.test\n"),
         ("identity", "null", "x-sandbox-id: sandbox-1"),
         ("inject_token", "null", "forwarded to"),
+        ("mask_answers", r#"{"words": ["x"]}"#, "forwarded to https://a.test\n"),
         (
             "mirror",
             r#"{"host": "b.test", "prefix": "/p"}"#,
@@ -97,6 +100,7 @@ fn every_seed_handler_says_how_it_is_used_and_does_it_in_the_real_host() {
         ),
         ("office_hours", r#"{"from": 0, "to": 24, "weekend": true}"#, "forwarded to"),
         ("per_sandbox_token", "null", "authorization: Bearer ‹secret tenant-7›"),
+        ("strip_fields", r#"{"answers": ["server"]}"#, "forwarded to https://a.test\n"),
     ];
     assert_eq!(cases.map(|(name, ..)| name), handlers_sdk_guests::EXAMPLES);
     for (name, params, came) in cases {

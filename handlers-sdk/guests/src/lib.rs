@@ -118,19 +118,23 @@ pub fn build_by(build: &GuestBuild, source: Source) -> Result<PathBuf, BuildErro
 }
 
 /// The examples of this repository, by name.
-pub const EXAMPLES: [&str; 12] = [
+pub const EXAMPLES: [&str; 16] = [
     "allow_hosts",
     "auth",
     "canned_answer",
     "get_only",
     "git_read_only",
+    "guard_answers",
+    "guard_uploads",
     "identity",
     "inject_token",
+    "mask_answers",
     "mirror",
     "no_http",
     "no_keywords",
     "office_hours",
     "per_sandbox_token",
+    "strip_fields",
 ];
 
 /// Builds the examples; answers each one's name and module.

@@ -75,7 +75,13 @@ fn check(module: &Path, name: &str) {
     }
     assert!(!facts.has_start && facts.passive == 0, "{facts:?}");
     let manifest = facts.manifest.expect("a manifest");
-    assert_eq!((manifest.name.as_str(), &manifest.hooks[..]), (name, &[Hook::Request][..]));
+    let hooks: &[Hook] = match name {
+        "guardAnswers" | "maskAnswers" => &[Hook::Request, Hook::Response, Hook::ResponseBody],
+        "guardUploads" => &[Hook::Request, Hook::RequestBody],
+        "stripFields" => &[Hook::Request, Hook::Response],
+        _ => &[Hook::Request],
+    };
+    assert_eq!((manifest.name.as_str(), &manifest.hooks[..]), (name, hooks));
     // Stack, data, and the inbox that the host asks for first must leave room for what a usual request allocates.
     let used = u64::from(STACK_BYTES) + facts.data_end + u64::from(INBOX_BYTES);
     let left = 65_536_u64.saturating_sub(used);
