@@ -84,8 +84,11 @@ pub(super) async fn streams(core: &Rc<Core>, opened: Opened) {
         Err(refusal) => Err(refusal),
     };
     pump.turned().into_iter().for_each(|turned| leave(&turned_away(turned)));
-    if let Err(refusal) = &ended {
-        leave(refusal);
+    let unseen = pump.unseen();
+    match &ended {
+        // Where requests came with what broke the connection, their records say so in its place.
+        Err(refusal) => (0..unseen.max(1)).for_each(|_| leave(refusal)),
+        Ok(()) => (0..unseen).for_each(|_| leave(&client_error(&gone()))),
     }
     if admission.tie().is_cut() {
         wire.reset();

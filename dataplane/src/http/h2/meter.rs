@@ -3,7 +3,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     time::Instant,
 };
 
@@ -46,9 +45,11 @@ pub(super) struct Meter {
     head_open: Cell<bool>,
     newest: Cell<u32>,
     /// Streams that the peer has opened and that nobody has seen.
-    fresh: RefCell<VecDeque<u32>>,
+    fresh: RefCell<Vec<u32>>,
     turned: RefCell<Vec<Turned>>,
     opened: Cell<u32>,
+    /// We have said farewell: whoever opens a stream after that asks elsewhere.
+    leaving: Cell<bool>,
 }
 
 impl Meter {
@@ -69,6 +70,7 @@ impl Meter {
             fresh: RefCell::default(),
             turned: RefCell::default(),
             opened: Cell::new(0),
+            leaving: Cell::new(false),
         }
     }
 
@@ -95,6 +97,11 @@ impl Meter {
     /// Requests that h2 has refused since the last call.
     pub fn turned(&self) -> Vec<Turned> {
         self.turned.take()
+    }
+
+    /// How many requests have come that nobody has seen. Those are not told of again.
+    pub fn unseen(&self) -> usize {
+        self.fresh.take().len()
     }
 
     /// Bytes come in. Tells of streams that ended by them.
@@ -128,11 +135,10 @@ impl Meter {
         if self.role == Role::Server && frame.kind == Kind::Headers && frame.stream > self.newest.get() {
             self.newest.set(frame.stream);
             let mut fresh = self.fresh.borrow_mut();
-            // Those that come after our farewell are seen by nobody.
-            if fresh.len() > 2 * H2_STREAMS_MAX as usize {
-                fresh.pop_front();
+            // h2 takes or refuses them before it reads more than a few frames.
+            if !self.leaving.get() && fresh.len() < 2 * H2_STREAMS_MAX as usize {
+                fresh.push(frame.stream);
             }
-            fresh.push_back(frame.stream);
         }
     }
 
@@ -148,6 +154,7 @@ impl Meter {
                 }
                 Kind::Reset => self.turn(frame.stream, Turned::Broken(frame.code)),
                 Kind::Data => self.earn(frame.length),
+                Kind::GoAway => self.leaving.set(true),
                 _ => {}
             }
             if frame.kind == Kind::Reset || frame.ends_stream() {

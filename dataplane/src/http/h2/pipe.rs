@@ -160,6 +160,11 @@ impl Pump {
         self.0.meter.turned()
     }
 
+    /// How many requests have come that nobody has seen, because the connection ended.
+    pub fn unseen(&self) -> usize {
+        self.0.meter.unseen()
+    }
+
     /// Pieces received so far. While it does not change, the peer is silent.
     pub fn heard(&self) -> u64 {
         self.0.heard.get()
