@@ -78,6 +78,46 @@ fn a_burst_to_a_new_upstream_opens_one_connection() {
     gateway.records(90);
 }
 
+/// Whoever found no place on the connection that it had waited for dialled for itself: of 1,000 requests at once 745
+/// had a connection each. Now one dials at a time, and the others wait for as long as that finds places.
+#[test]
+fn a_burst_beyond_one_connection_opens_as_many_as_carry_it() {
+    const STREAMS: usize = 100;
+    let begun = Arc::new(AtomicUsize::new(0));
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let counted = Arc::clone(&begun);
+    let origin = origin(&["origin.test"], move |_, mut answer| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let mut gone = gone.clone();
+        async move {
+            gone.wait_for(|gone| *gone).await.ok()?;
+            respond(&mut answer, "here", None)
+        }
+    });
+    let gateway = Gateway::start(1, &origin);
+    run(async {
+        let (mut clients, mut answers) = (Vec::new(), Vec::new());
+        for _ in 0..5 {
+            clients.push(Client::connect(&gateway, "origin.test", origin.address.port()).await);
+        }
+        for _ in 0..STREAMS {
+            for client in &mut clients {
+                answers.push(client.send(client.request("GET", "/"), true).await.0);
+            }
+        }
+        while begun.load(Ordering::SeqCst) < answers.len() {
+            tokio::task::yield_now().await;
+        }
+        go.send(true).unwrap();
+        for answer in answers {
+            assert_eq!(whole(answer).await.unwrap().text(), "here");
+        }
+    });
+    // At least 100 on each.
+    assert!(origin.connections() <= 5, "{} connections", origin.connections());
+    gateway.records(5 * STREAMS);
+}
+
 #[test]
 fn grpc_passes_in_all_its_parts_and_its_refusals_are_statuses() {
     let origin = origin(&["origin.test"], |request, mut answer| async move {

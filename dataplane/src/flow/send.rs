@@ -28,7 +28,7 @@ use crate::{
     policy::Permit,
     respond::{Blame, Refusal},
     tls::{TlsError, Wire},
-    upstream::{Place, Shared, dial_any, pool::Key},
+    upstream::{Place, Shared, Turn, dial_any, pool::Key},
 };
 
 /// Tells a refusal and records it.
@@ -197,16 +197,21 @@ async fn search(
 ) -> Result<Upstream, Refusal> {
     let core = arrived.core;
     let could_share = permit.scheme() == Scheme::Https && speaks != Speaks::Http11;
-    let dialling = match could_share {
-        true => core.shared.dial_or_wait(key, (permit.host(), permit.port())).await,
-        false => None,
+    let _dialling = loop {
+        let turn = match could_share {
+            true => core.shared.dial_or_wait(key, (permit.host(), permit.port())).await,
+            false => break None,
+        };
+        if let Turn::Dial(dialling) = turn {
+            break Some(dialling);
+        }
+        if let Some(found) = at_hand(core, key, speaks, again) {
+            return Ok(found);
+        }
+        if matches!(turn, Turn::Own) {
+            break None;
+        }
     };
-    if dialling.is_none()
-        && could_share
-        && let Some(found) = at_hand(core, key, speaks, again)
-    {
-        return Ok(found);
-    }
     let (wire, address) = connect(arrived, permit, speaks, record).await?;
     let shares = wire.speaks_http2() || (speaks == Speaks::Http2 && permit.scheme() == Scheme::Http);
     if !shares {

@@ -17,5 +17,5 @@ pub use dial::{DialError, dial_any};
 pub use guard::{GuardError, Target, target};
 pub use pool::{Key, Pool};
 pub use resolve::{ResolveError, Resolver, Settings, Transport};
-pub use shared::{Place, Shared, SharedPool};
+pub use shared::{Place, Shared, SharedPool, Turn};
 pub use transport::{RingTransport, system_name_servers};

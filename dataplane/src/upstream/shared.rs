@@ -214,6 +214,8 @@ pub struct SharedPool {
 #[derive(Default)]
 struct Waiting {
     ended: Cell<bool>,
+    /// It led to a connection that carries many requests.
+    shares: Cell<bool>,
     wakers: RefCell<Vec<Waker>>,
 }
 
@@ -243,6 +245,11 @@ impl SharedPool {
     /// Keeps a connection for the requests to come, and gives a place on it.
     pub fn share(&self, key: Key, shared: Rc<Shared>) -> Option<Place> {
         let place = shared.place().ok();
+        if place.is_some()
+            && let Some(waiting) = self.dials.borrow().get(&key)
+        {
+            waiting.shares.set(true);
+        }
         self.connections.borrow_mut().entry(key).or_default().push(shared);
         place
     }
@@ -256,17 +263,17 @@ impl SharedPool {
         hosts.insert((host.clone(), port));
     }
 
-    /// Takes part in dialling an upstream of which it is not known what it speaks: the first dials, and the others wait
-    /// once to hear whether they can share.
-    pub async fn dial_or_wait(&self, key: &Key, host: (&Host, u16)) -> Option<Dialling<'_>> {
+    /// Takes part in dialling an upstream that may speak HTTP/2: the first dials, and the others wait to hear whether
+    /// they can share.
+    pub async fn dial_or_wait(&self, key: &Key, host: (&Host, u16)) -> Turn<'_> {
         if self.http11.borrow().contains(&(host.0.clone(), host.1)) {
-            return None;
+            return Turn::Own;
         }
         let waiting = self.dials.borrow().get(key).cloned();
         let Some(waiting) = waiting else {
             let waiting = Rc::<Waiting>::default();
             self.dials.borrow_mut().insert(key.clone(), Rc::clone(&waiting));
-            return Some(Dialling { pool: self, key: key.clone(), waiting });
+            return Turn::Dial(Dialling { pool: self, key: key.clone(), waiting });
         };
         poll_fn(|cx| {
             if waiting.ended.get() {
@@ -279,7 +286,7 @@ impl SharedPool {
             Poll::Pending
         })
         .await;
-        None
+        if waiting.shares.get() { Turn::Look } else { Turn::Own }
     }
 
     /// Lets go of connections that carry nothing for [`UPSTREAM_IDLE_TIME`] or take nothing more, and of the oldest
@@ -337,6 +344,16 @@ impl SharedPool {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// What somebody does who needs a connection.
+pub enum Turn<'a> {
+    /// Dials for all who come meanwhile.
+    Dial(Dialling<'a>),
+    /// Looks for a place on what another has opened; where others were quicker, asks again.
+    Look,
+    /// Dials for itself: HTTP/2 is not spoken, or another found nothing to share.
+    Own,
 }
 
 /// Held by who dials. When it is dropped, those who wait go on.
