@@ -1,5 +1,6 @@
 //! One call of a handler: a guest that answers at once, of one page and of two, with isolation and without, and the
-//! example `inject_token` as planes run it.
+//! example `inject_token` as planes run it; and one chunk of a body, for a guest that looks at it and goes on, and for
+//! the example `mask_answers`, alone and in turns with another exchange.
 
 mod guest;
 
@@ -11,11 +12,13 @@ use benches::{
 };
 use criterion::BenchmarkId;
 use dataplane::{
-    handler::{Host, HostConfig, Loaded, Restore, Watchdog},
-    limits::HANDLER_TIME,
+    handler::{Host, HostConfig, Loaded, Next, Restore, Room, Watchdog},
+    limits::{HANDLER_KEPT_SANDBOX_BYTES_MAX, HANDLER_TIME},
 };
 use handlers_sdk_abi::{
+    Chunk,
     action::Action,
+    limits::BODY_CHUNK_BYTES_MAX,
     view::{Field, RequestView},
 };
 
@@ -102,4 +105,40 @@ fn handler_call(criterion: &mut benches::Criterion) {
     group.finish();
 }
 
-benches::main!(handler_call);
+/// What an answer's body looks like to a search for words.
+const TEXT: &[u8] = b"The quick brown fox jumps over the lazy dog. ";
+
+fn handler_chunk(criterion: &mut benches::Criterion) {
+    let watchdog = Watchdog::start(HANDLER_TIME).expect("a thread");
+    let view = view(&[]);
+    let chunk: Vec<u8> = TEXT.iter().copied().cycle().take(BODY_CHUNK_BYTES_MAX).collect();
+    let mut group = criterion.benchmark_group("handler_chunk");
+    for (guest, wasm, params) in [
+        ("64KiB_looks", guest::looking(), &b"null"[..]),
+        ("mask_answers", guest::example("mask_answers"), br#"{"words":["falcon","eagle"]}"#),
+    ] {
+        let loaded = guest::loaded(&wasm);
+        let mut host = Host::new(HostConfig::default(), &watchdog).expect("a host");
+        let room = Room::new("the sandbox", HANDLER_KEPT_SANDBOX_BYTES_MAX);
+        let mut begin = || {
+            let (_, mut kept) = host.begin(&loaded, params, &view, &room).expect("actions");
+            let answer = RequestView { status: 200, ..view };
+            host.resume(&mut kept, &Next::Response(&answer)).expect("actions");
+            kept
+        };
+        let (mut one, mut other) = (begin(), begin());
+        let next = Next::ResponseChunk(Chunk { last: false, bytes: &chunk });
+        group.bench_function(BenchmarkId::new("alone_16KiB", guest), |bencher| {
+            bencher.iter(|| host.resume(&mut one, black_box(&next)).expect("actions"));
+        });
+        group.bench_function(BenchmarkId::new("in_turns_16KiB", guest), |bencher| {
+            bencher.iter(|| {
+                std::mem::swap(&mut one, &mut other);
+                host.resume(&mut one, black_box(&next)).expect("actions")
+            });
+        });
+    }
+    group.finish();
+}
+
+benches::main!(handler_call, handler_chunk);

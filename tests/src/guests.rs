@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs, sync::OnceLock};
 
+use handlers_sdk_abi::manifest::Hook;
 use handlers_sdk_guests::{GuestBuild, build, default_target_dir, examples_dir};
 
 use crate::checkout;
@@ -11,6 +12,15 @@ use crate::checkout;
 /// # Panics
 /// When the text is no module.
 pub fn guest(more: &str, event: &str) -> Vec<u8> {
+    guest_for(&[Hook::Request], more, event)
+}
+
+/// The same with these hooks in its manifest.
+///
+/// # Panics
+/// When the text is no module.
+pub fn guest_for(hooks: &[Hook], more: &str, event: &str) -> Vec<u8> {
+    let hooks = hooks.iter().map(|hook| format!(r"\22{}\22", hook.name())).collect::<Vec<_>>().join(",");
     let text = format!(
         r#"(module
         (import "outgate" "panic" (func $panic (param i32 i32)))
@@ -19,7 +29,7 @@ pub fn guest(more: &str, event: &str) -> Vec<u8> {
         (func (export "og_alloc") (param i32) (result i32) i32.const 16384)
         (func (export "og_init") (param i32 i32) (result i64) i64.const 0)
         (func (export "og_event") (param $kind i32) (param $at i32) (param $len i32) (result i64) {event})
-        (@custom "outgate" "{{\22abi\22:1,\22name\22:\22h\22,\22hooks\22:[\22request\22]}}"))"#
+        (@custom "outgate" "{{\22abi\22:1,\22name\22:\22h\22,\22hooks\22:[{hooks}]}}"))"#
     );
     wat::parse_str(text).expect("text of a module")
 }

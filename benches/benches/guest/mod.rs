@@ -8,11 +8,16 @@ use control_wire::envelope::ArtefactKey;
 use dataplane::handler::{Loaded, VerifyingKey, load, target};
 use handlers_sdk_abi::{ABI_VERSION, ActionWriter, Answer};
 
-/// The module of the example `inject_token`, as the SDK's build makes it: one page of memory.
+/// The module of the example `inject_token`.
 pub fn module() -> Vec<u8> {
+    example("inject_token")
+}
+
+/// The module of an example, as the SDK's build makes it: one page of memory.
+pub fn example(name: &str) -> Vec<u8> {
     let examples = handlers_sdk_guests::build_examples(&handlers_sdk_guests::default_target_dir());
     let examples = examples.expect("the examples are built");
-    let (_, path) = examples.iter().find(|(name, _)| name == "inject_token").expect("the example");
+    let (_, path) = examples.iter().find(|(found, _)| found == name).expect("the example");
     std::fs::read(path).expect("a module")
 }
 
@@ -46,4 +51,18 @@ pub fn answering(pages: u32) -> Vec<u8> {
             .replace("ANSWER", &answer.to_string()),
     )
     .expect("a module")
+}
+
+/// A guest of one page that asks to look at the answer's body, and answers each event with nothing else.
+pub fn looking() -> Vec<u8> {
+    let text = r#"(module
+        (memory (export "memory") 1)
+        (data (i32.const 4096) "\0b\01\00\00\00\00\00\00")
+        (func (export "og_alloc") (param i32) (result i32) i32.const 16384)
+        (func (export "og_init") (param i32 i32) (result i64) i64.const 0)
+        (func (export "og_event") (param i32 i32 i32) (result i64)
+            (if (result i64) (i32.eq (local.get 0) (i32.const 2))
+                (then (i64.const 0x100000000008)) (else (i64.const 0))))
+        (@custom "outgate" "{\22abi\22:1,\22name\22:\22h\22,\22hooks\22:[\22request\22,\22responseBody\22]}"))"#;
+    wat::parse_str(text).expect("a module")
 }

@@ -250,8 +250,8 @@ impl From<Box<Instead>> for ExchangeError {
 pub struct FromClient<'a> {
     body: &'a mut Body,
     edits: Option<&'a Edits>,
-    /// The end, while what was held back goes first.
-    end: Option<Option<Trailers>>,
+    /// The end, while what was held back goes first. Rare, so it takes no room in the future of every request.
+    end: Option<Box<Option<Trailers>>>,
 }
 
 impl<'a> FromClient<'a> {
@@ -266,7 +266,7 @@ impl<'a> FromClient<'a> {
     /// [`ExchangeError`] where the client's body ends badly, or an edit ends the exchange.
     pub async fn next(&mut self) -> Result<BodyPiece<Slice<Chunk>>, ExchangeError> {
         if let Some(end) = self.end.take() {
-            return Ok(BodyPiece::End(end));
+            return Ok(BodyPiece::End(*end));
         }
         loop {
             let piece = self.body.next().await.map_err(upload_error)?;
@@ -279,7 +279,7 @@ impl<'a> FromClient<'a> {
                 }
                 BodyPiece::End(trailers) => {
                     let Some(held) = edits.end_up()? else { return Ok(BodyPiece::End(trailers)) };
-                    self.end = Some(trailers);
+                    self.end = Some(Box::new(trailers));
                     return Ok(BodyPiece::Data(held));
                 }
             }
@@ -339,15 +339,25 @@ impl<'a> ToClient<'a> {
         Ok(data.map(|data| Passed(ReplyPiece::Data(data))))
     }
 
-    /// The end, and what goes before it.
+    /// What edits held back of a body that is whole, if anything. Asked once, before its end.
     ///
     /// # Errors
     /// [`ExchangeError::Instead`].
-    pub fn end(&self, trailers: Option<Trailers>) -> Result<(Option<Passed>, Passed), ExchangeError> {
-        let Some(edits) = self.edits else { return Ok((None, Passed(ReplyPiece::End(trailers)))) };
-        let held = edits.end_down()?.map(|held| Passed(ReplyPiece::Data(held)));
-        let trailers = trailers.map(|trailers| edits.trailers(trailers)).transpose()?;
-        Ok((held, Passed(ReplyPiece::End(trailers))))
+    pub fn held(&self) -> Result<Option<Passed>, ExchangeError> {
+        let held = self.edits.map_or(Ok(None), Edits::end_down)?;
+        Ok(held.map(|held| Passed(ReplyPiece::Data(held))))
+    }
+
+    /// The end.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Instead`].
+    pub fn end(&self, trailers: Option<Trailers>) -> Result<Passed, ExchangeError> {
+        let trailers = match (self.edits, trailers) {
+            (Some(edits), Some(trailers)) => Some(edits.trailers(trailers)?),
+            (_, trailers) => trailers,
+        };
+        Ok(Passed(ReplyPiece::End(trailers)))
     }
 
     /// As [`Reply::send`](crate::http::Reply::send).

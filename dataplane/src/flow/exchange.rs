@@ -278,11 +278,10 @@ pub(super) async fn hand_over(
                 }
             }
             BodyPiece::End(trailers) => {
-                let (held, end) = reply.end(trailers)?;
-                if let Some(held) = held {
+                if let Some(held) = reply.held()? {
                     reply.send(held).await.map_err(gone)?;
                 }
-                reply.send(end).await.map_err(gone)?;
+                reply.send(reply.end(trailers)?).await.map_err(gone)?;
                 return Ok((status, goes_on));
             }
         }

@@ -152,11 +152,10 @@ async fn download(
         leg.took(length);
     }
     let trailers = trailers(&mut stream).await?;
-    let (held, end) = reply.end(trailers)?;
-    if let Some(held) = held {
+    if let Some(held) = reply.held()? {
         reply.send(held).await.map_err(gone)?;
     }
-    reply.send(end).await.map_err(gone)?;
+    reply.send(reply.end(trailers)?).await.map_err(gone)?;
     Ok(status)
 }
 

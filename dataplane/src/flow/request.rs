@@ -201,7 +201,7 @@ impl Judge<'_> {
                     hooked = kept.map(|kept| {
                         let seen = self.seen(&authority, head.version(), &outgoing);
                         let by = (Arc::clone(&used), self.rules.deny_status());
-                        Hooked::new(self.arrived.core, kept, by, seen, body)
+                        Box::new(Hooked::new(self.arrived.core, kept, by, seen, body))
                     });
                 }
                 // A name that stands for nothing is a mistake of the operator's, not a failure of a handler.
@@ -228,8 +228,8 @@ impl Judge<'_> {
     }
 
     /// What edits the exchange on its way, in this order; nothing for most.
-    fn edits(&self, hooked: Option<Hooked>) -> Option<Box<Edits>> {
-        let hooked = hooked.filter(Hooked::waits)?;
+    fn edits(&self, hooked: Option<Box<Hooked>>) -> Option<Box<Edits>> {
+        let hooked = hooked.filter(|hooked| hooked.waits())?;
         let edits = Edits::default();
         hooked.join(&edits);
         Some(Box::new(edits))

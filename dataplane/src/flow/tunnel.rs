@@ -113,7 +113,7 @@ async fn down(
                     reply.send(piece).await.map_err(gone)?;
                 }
             }
-            BodyPiece::End(end) => return reply.send(reply.end(end)?.1).await.map_err(gone),
+            BodyPiece::End(end) => return reply.send(reply.end(end)?).await.map_err(gone),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tests::{
     gateway::{ask, read_head},
     guests::example,
-    http2::{Client, next, run},
+    http2::{Client, next, run, whole},
     origin::{Origin, respond},
 };
 
@@ -183,4 +183,58 @@ fn a_request_whose_body_a_handler_saw_is_not_sent_twice() {
     assert_eq!(problem(&body)["code"], "upstream_closed");
     assert_eq!(origin.connections(), 1);
     gateway.records(2);
+}
+
+/// Remembers 600 KiB while it waits for an answer.
+const HOARD: &str = r#"
+use handlers_sdk::prelude::*;
+
+#[handler(hooks = ["response"])]
+async fn hoard(request: Request, _: Context) -> Outcome {
+    let much = vec![1_u8; 600 << 10];
+    let mut response = request.send().await;
+    let kept = much.iter().filter(|byte| **byte == 1).count();
+    response.headers_mut().set("x-kept", kept.to_string());
+    response.forward()
+}
+"#;
+
+#[test]
+fn what_handlers_remember_of_a_sandbox_is_bounded_and_given_back() {
+    let (go, waits) = std::sync::mpsc::channel::<()>();
+    let waits = std::sync::Mutex::new(waits);
+    let origin = Origin::tls(&["origin.test"], move |_, out| {
+        waits.lock().expect("no thread panicked").recv().map_err(io::Error::other)?;
+        respond(out, b"hello")
+    });
+    let (gateway, port) = gateway(&origin, &built("hoard", HOARD), "");
+    const STREAMS: usize = 60;
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", port).await;
+        let mut answers = Vec::new();
+        for _ in 0..STREAMS {
+            answers.push(client.send(client.request("GET", "/"), true).await.0);
+        }
+        let mut refused = 0;
+        // Those that find no room are told at once, while nobody else is answered.
+        for answer in answers.split_off(48) {
+            let answer = whole(answer).await.unwrap();
+            assert_eq!(answer.head.status().as_u16(), 503, "{}", answer.text());
+            assert!(answer.text().contains("handler_kept"), "{}", answer.text());
+            refused += 1;
+        }
+        assert_eq!(refused, STREAMS - 48);
+        (0..STREAMS).for_each(|_| go.send(()).unwrap());
+        let mut served = 0;
+        for answer in answers {
+            let answer = whole(answer).await.unwrap();
+            if answer.head.status().as_u16() == 200 {
+                assert_eq!(answer.head.headers()["x-kept"], (600 << 10).to_string().as_str());
+                served += 1;
+            }
+        }
+        assert!(served >= 30, "a sandbox has room for {served} alone");
+        assert_eq!(client.get("/").await.head.status().as_u16(), 200, "the room is given back");
+    });
+    gateway.records(STREAMS + 1);
 }
