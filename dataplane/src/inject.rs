@@ -1,13 +1,18 @@
 //! Puts credentials on requests; the only place of the plane that reads a secret's value.
 
-use std::sync::Arc;
+mod connection;
+
+use std::sync::{Arc, OnceLock};
 
 use control_wire::{
+    client_certificate::holds_key,
     pattern::{HostPattern, PatternError},
     row::SecretRow,
 };
 use data_encoding::BASE64;
 use zeroize::Zeroizing;
+
+pub use connection::{Certificate, CertificateFlaw, Login, Mark, Means, means};
 
 use crate::{
     http::{EditError, FieldName, FieldValue, OutgoingRequest, Scheme, parse::same_field},
@@ -18,6 +23,10 @@ use crate::{
 pub struct Secret {
     row: SecretRow,
     hosts: HostTable,
+    /// As a client certificate, read when it is first needed.
+    certificate: OnceLock<Result<Arc<Certificate>, CertificateFlaw>>,
+    /// As the credentials of a proxy, likewise.
+    login: OnceLock<Option<Arc<Login>>>,
 }
 
 impl Secret {
@@ -28,7 +37,8 @@ impl Secret {
     pub fn new(row: SecretRow) -> Result<Self, PatternError> {
         let hosts: Vec<HostPattern> =
             row.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<_, _>>()?;
-        Ok(Self { hosts: HostTable::new(&hosts), row })
+        let (certificate, login) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { hosts: HostTable::new(&hosts), row, certificate, login })
     }
 
     /// Its name.
@@ -62,6 +72,34 @@ pub enum InjectError {
     /// The request would go out without TLS.
     #[error("the secret `{secret}` goes over TLS only; use https, or set allowPlaintext on the secret")]
     Plaintext {
+        /// Its name.
+        secret: String,
+    },
+    /// A client certificate is wanted where there is no TLS to show it in.
+    #[error("the client certificate in the secret `{secret}` is shown in TLS only; use https")]
+    NoTls {
+        /// Its name.
+        secret: String,
+    },
+    /// It is to be shown as a client certificate and is none.
+    #[error("the secret `{secret}` cannot be shown as a client certificate: {flaw}")]
+    NotCertificate {
+        /// Its name.
+        secret: String,
+        /// Why.
+        flaw: CertificateFlaw,
+    },
+    /// It is a private key, which never leaves the plane.
+    #[error("the secret `{secret}` holds a private key, which is never sent; name it in `clientCertificate`")]
+    Key {
+        /// Its name.
+        secret: String,
+    },
+    /// It is to log in at a proxy and is no login.
+    #[error(
+        "the secret `{secret}` is not `user:password` with 1 to 255 plain bytes each, as a proxy takes them"
+    )]
+    NotLogin {
         /// Its name.
         secret: String,
     },
@@ -117,6 +155,9 @@ pub fn put(
         return Err(InjectError::Plaintext { secret: own() });
     }
     let value = secret.row.value.expose();
+    if holds_key(value) {
+        return Err(InjectError::Key { secret: own() });
+    }
     let misfit = |field: &str, source| InjectError::Field { secret: own(), field: field.to_owned(), source };
     match &injection.place {
         Place::Field { name, prefix } => {

@@ -22,6 +22,7 @@ pub mod sandboxed;
 pub mod secured;
 pub mod stage;
 pub mod websocket;
+pub mod upstream_proxy;
 pub mod yard;
 
 /// The root of the checkout.

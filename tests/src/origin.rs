@@ -79,6 +79,7 @@ enum Part {
 struct Log {
     seen: Mutex<Vec<Seen>>,
     connections: Mutex<usize>,
+    ended: (Mutex<usize>, Condvar),
     changed: Condvar,
 }
 
@@ -150,6 +151,27 @@ impl Origin {
             shared.changed.notify_all();
         };
         (Self { address, root_pem, log }, listener, ServerConfig::clone(&config), count)
+    }
+
+    /// What counts an end of a connection that somebody else serves.
+    pub(crate) fn ends(&self) -> Arc<impl Fn() + Send + Sync + 'static> {
+        let log = Arc::clone(&self.log);
+        Arc::new(move || {
+            *log.ended.0.lock().expect("no thread panicked holding it") += 1;
+            log.ended.1.notify_all();
+        })
+    }
+
+    /// Waits until so many connections have ended, of those that somebody else serves.
+    ///
+    /// # Panics
+    /// When they do not end within twenty seconds.
+    pub fn wait_for_ends(&self, count: usize) {
+        let (ended, changed) = &self.log.ended;
+        let ended = ended.lock().expect("no thread panicked holding it");
+        let few = |ended: &mut usize| *ended < count;
+        let waited = changed.wait_timeout_while(ended, PATIENCE, few).expect("no thread panicked").1;
+        assert!(!waited.timed_out(), "{count} connections have not ended");
     }
 
     fn start(listener: TcpListener, tls: Option<Arc<ServerConfig>>, root_pem: String, part: Part) -> Self {

@@ -13,7 +13,7 @@ use rcgen::{
 use rustls::{
     RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-    server::WebPkiClientVerifier,
+    server::{ClientCertVerifierBuilder, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 
 use crate::origin::{Origin, respond};
@@ -102,17 +102,40 @@ pub fn settings(
     versions: &[&'static SupportedProtocolVersion],
     clients: Option<&Authority>,
 ) -> ServerConfig {
+    verifying(own, versions, clients.map(|authority| verifier(authority).build().expect("a verifier")))
+}
+
+/// The same where clients are asked for a certificate, and served without one too.
+///
+/// # Panics
+/// As [`settings`].
+pub fn asking(
+    own: &Issued,
+    versions: &[&'static SupportedProtocolVersion],
+    clients: &Authority,
+) -> ServerConfig {
+    let verifier = verifier(clients).allow_unauthenticated().build().expect("a verifier");
+    verifying(own, versions, Some(verifier))
+}
+
+fn verifier(authority: &Authority) -> ClientCertVerifierBuilder {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.0.der().clone()).expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+}
+
+fn verifying(
+    own: &Issued,
+    versions: &[&'static SupportedProtocolVersion],
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> ServerConfig {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider);
     let builder = builder.with_protocol_versions(versions).expect("versions");
-    let builder = match clients {
+    let builder = match verifier {
         None => builder.with_no_client_auth(),
-        Some(authority) => {
-            let mut roots = RootCertStore::empty();
-            roots.add(authority.0.der().clone()).expect("a root");
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            builder.with_client_cert_verifier(verifier.build().expect("a verifier"))
-        }
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
     };
     let (chain, key) = own.parts();
     builder.with_single_cert(chain, key).expect("key and certificate belong together")
@@ -130,13 +153,17 @@ pub fn origin(
 ) -> Origin {
     let (mut origin, listener, _, count) = Origin::apart(&["origin.test"]);
     origin.root_pem = root_pem;
+    let ended = origin.ends();
     let (config, answer) = (Arc::new(config), Arc::new(answer));
     thread::spawn(move || {
         while let Ok((socket, _)) = listener.accept() {
             count();
-            let (config, answer) = (Arc::clone(&config), Arc::clone(&answer));
-            // A connection that breaks is what many tests are about.
-            thread::spawn(move || serve(socket, config, &*answer));
+            let (config, answer, ended) = (Arc::clone(&config), Arc::clone(&answer), Arc::clone(&ended));
+            thread::spawn(move || {
+                // A connection that breaks is what many tests are about.
+                let _ = serve(socket, config, &*answer);
+                ended();
+            });
         }
     });
     origin

@@ -6,10 +6,15 @@ use std::time::Duration;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
+use control_wire::client_certificate::{CertificateFlaw, ClientCertificate, KeyKind, holds_key};
 use control_wire::limits::{SECRET_BYTES_MAX, SECRET_HOSTS_MAX};
 use control_wire::policy::{Labels, PolicyDocument};
 use control_wire::row::SecretValue;
 use data_encoding::{BASE64, HEXLOWER};
+use rustls::InconsistentKeys;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::PrivateKeyDer;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::{Zeroize, Zeroizing};
@@ -157,6 +162,14 @@ pub(super) fn secret_row(
         let problem = Problem::invalid(format!("a secret's value has 1 to {SECRET_BYTES_MAX} bytes"));
         return Err(problem.of_field("value"));
     }
+    if let Some(value) = value.filter(|value| holds_key(value)) {
+        client_certificate(value).map_err(|flaw| {
+            let problem = Problem::invalid(format!(
+                "the value holds a private key, and cannot be a client certificate: {flaw}"
+            ));
+            problem.of_field("value")
+        })?;
+    }
     if body.hosts.is_empty() || body.hosts.len() > SECRET_HOSTS_MAX {
         let problem =
             Problem::invalid("`hosts` must name the hosts that may receive the secret, at least one");
@@ -186,6 +199,21 @@ pub(super) fn secret_row(
     let sealed = BASE64.encode(&sealed.map_err(|error| Problem::internal(&error))?);
     let row = Secret { version, sealed, hosts: body.hosts.clone(), allow_plaintext: body.allow_plaintext };
     Ok((row, !same_value))
+}
+
+/// Whether a value can be shown as a client certificate. A plane would find out only when a request needs it.
+fn client_certificate(value: &[u8]) -> Result<(), CertificateFlaw> {
+    let ClientCertificate { chain, kind, key } = ClientCertificate::read(value)?;
+    let der = match kind {
+        KeyKind::Pkcs1 => PrivateKeyDer::Pkcs1(key.as_slice().into()),
+        KeyKind::Sec1 => PrivateKeyDer::Sec1(key.as_slice().into()),
+        KeyKind::Pkcs8 => PrivateKeyDer::Pkcs8(key.as_slice().into()),
+    };
+    let key = any_supported_type(&der).map_err(|_| CertificateFlaw::Kind)?;
+    match CertifiedKey::new(chain.into_iter().map(Into::into).collect(), key).keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(()),
+        Err(_) => Err(CertificateFlaw::Mismatch),
+    }
 }
 
 fn open_secret(core: &Core, name: &str, row: &Secret) -> Result<SecretValue, Problem> {

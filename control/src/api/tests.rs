@@ -442,6 +442,24 @@ async fn a_secret_in_the_wrong_place_of_a_call_is_not_quoted() {
 }
 
 #[tokio::test]
+async fn a_client_certificate_is_judged_when_it_is_written_and_never_quoted() {
+    let api = start();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let other = rcgen::KeyPair::generate().unwrap();
+    let own =
+        rcgen::CertificateParams::new(vec!["agent".to_owned()]).unwrap().self_signed(&key).unwrap().pem();
+    let put = |value: String| json!({ "value": value, "hosts": ["db.example"] });
+    api.must("PUT", "/v1/secrets/db", put(own.clone() + &key.serialize_pem())).await;
+    for (value, fix) in [
+        (own.clone() + &other.serialize_pem(), "not that of its key"),
+        (key.serialize_pem(), "write the chain"),
+    ] {
+        let said = api.refusal("PUT", "/v1/secrets/db", put(value), 422).await;
+        assert!(said.contains(fix) && !said.contains("BEGIN"), "{said}");
+    }
+}
+
+#[tokio::test]
 async fn a_rule_that_names_no_secret_is_warned_of() {
     let api = start();
     let rule = json!({ "host": "a.example", "actions": [{ "bearer": { "secret": "typo" } }] });

@@ -74,6 +74,11 @@ const EXAMPLES: &[(&str, &str)] = &[
          [sandboxes.box]\n  \
          template = \"agent\"\n  \
          overrides = { deniedHosts = [\"gist.github.com\"] }\n\n\
+         Actions of rules: deny, header, bearer, basic, query; and for the connection\n  \
+         { clientCertificate = { secret = \"db\" } }                 shown in TLS; chain and key in PEM form\n  \
+         { passthrough = {} }                                      TLS to the host is relayed unread, by its server name\n  \
+         { upstream = { via = \"socks5://proxy.corp:1080\", secret = \"proxy\" } }     or http://; never around it\n  \
+         { upstream = { sourceAddress = \"10.0.0.7\" } }           an address of the plane's machine\n\n\
          Examples:\n  \
          outgate apply -f policy/            every file of a folder, as one change\n  \
          outgate --wait apply -f agent.toml  answers when every plane enforces it",
@@ -176,7 +181,9 @@ const EXAMPLES: &[(&str, &str)] = &[
         "secret put",
         "Examples:\n  \
          outgate secret put github --value-file token --host api.github.com\n  \
-         pass show github | outgate secret put github --value-file - --host api.github.com",
+         pass show github | outgate secret put github --value-file - --host api.github.com\n  \
+         cat client.pem client.key | outgate secret put db --value-file - --host db.corp    for clientCertificate\n  \
+         outgate secret put proxy --value-file login --host proxy.corp --allow-plaintext    user:password for upstream.via",
     ),
     ("secret rm", "Example:\n  outgate secret rm github"),
     (

@@ -1,6 +1,8 @@
 //! The contract between control and data planes.
 
+pub mod action;
 pub mod certificate;
+pub mod client_certificate;
 pub mod codec;
 pub mod envelope;
 pub mod limits;

@@ -86,3 +86,7 @@ pub const ATTACH_BYTES_MAX: usize = 64 << 10;
 /// Descriptors that one message on a local socket may carry. The kernel's own bound is 253; larger, and one message
 /// fills the plane's table. Smaller: a namespace with a listener per port needs several messages.
 pub const PASSED_DESCRIPTORS_MAX: usize = 32;
+
+/// Certificates of a chain that a host is shown. Larger: each handshake carries them. Smaller: chains of companies do not
+/// fit.
+pub const CLIENT_CHAIN_MAX: usize = 8;

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use crate::action::{Proxy, ProxyKind, Resolves, RuleAction, UpstreamWay};
+
 /// What a sandbox may reach, and what happens to its requests.
 ///
 /// A template holds a whole document. A sandbox holds one of the same shape as its overrides: a field that it sets
@@ -24,8 +26,8 @@ pub struct PolicyDocument {
     /// Hosts outside every list may be reached. Unset means false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_internet: Option<bool>,
-    /// TLS is opened. Unset means true. Where it is false, planes refuse every HTTPS request of the sandbox: none relays
-    /// TLS unread yet.
+    /// TLS is opened. Unset means true. Where it is false, planes relay TLS unread, judged by the name that it asks for; a
+    /// rule does so for single hosts by its action `passthrough`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intercept_https: Option<bool>,
     /// Hosts that may be reached. Set, even empty, it is a gate; unset, there is none.
@@ -130,134 +132,6 @@ pub struct RuleMatch {
     /// A glob over the path, without the query.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-}
-
-/// One action of a rule.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", try_from = "ActionFields")]
-pub enum RuleAction {
-    /// Refuse, with this reason.
-    Deny {
-        /// Told to the sandbox.
-        reason: String,
-    },
-    /// Set a header from a secret, every field of that name replaced.
-    Header {
-        /// Field name.
-        name: String,
-        /// Name of the secret.
-        secret: String,
-        /// Put before the value.
-        #[serde(skip_serializing_if = "String::is_empty")]
-        prefix: String,
-    },
-    /// `Authorization: Bearer` from a secret.
-    Bearer {
-        /// Name of the secret.
-        secret: String,
-    },
-    /// `Authorization: Basic` from a secret (RFC 7617).
-    Basic {
-        /// Name of the secret. Its value is `user:password`, or the password alone where the user is named here.
-        secret: String,
-        /// The user, where the secret does not hold it.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        user: Option<String>,
-    },
-    /// Set a parameter of the query from a secret, every parameter of that name replaced.
-    Query {
-        /// Name of the parameter, decoded.
-        name: String,
-        /// Name of the secret.
-        secret: String,
-    },
-}
-
-impl RuleAction {
-    /// Name of the secret that it puts on requests.
-    pub fn secret(&self) -> Option<&str> {
-        match self {
-            Self::Deny { .. } => None,
-            Self::Header { secret, .. }
-            | Self::Bearer { secret }
-            | Self::Basic { secret, .. }
-            | Self::Query { secret, .. } => Some(secret),
-        }
-    }
-}
-
-/// [`RuleAction`] as it is read: its own reader would speak of Rust's variants.
-#[derive(Deserialize)]
-#[serde(
-    deny_unknown_fields,
-    expecting = "an action: {\"deny\": {\"reason\": text}}, {\"header\": {\"name\": field, \"secret\": name}}, \
-                 {\"bearer\": {\"secret\": name}}, {\"basic\": {\"secret\": name}} or \
-                 {\"query\": {\"name\": parameter, \"secret\": name}}"
-)]
-struct ActionFields {
-    deny: Option<DenyFields>,
-    header: Option<HeaderFields>,
-    bearer: Option<BearerFields>,
-    basic: Option<BasicFields>,
-    query: Option<QueryFields>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "{\"reason\": text}")]
-struct DenyFields {
-    reason: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "{\"name\": field, \"secret\": name}, optionally \"prefix\"")]
-struct HeaderFields {
-    name: String,
-    secret: String,
-    #[serde(default)]
-    prefix: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "{\"secret\": name}")]
-struct BearerFields {
-    secret: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "{\"secret\": name}, optionally \"user\"")]
-struct BasicFields {
-    secret: String,
-    user: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "{\"name\": parameter, \"secret\": name}")]
-struct QueryFields {
-    name: String,
-    secret: String,
-}
-
-impl TryFrom<ActionFields> for RuleAction {
-    type Error = &'static str;
-
-    fn try_from(fields: ActionFields) -> Result<Self, Self::Error> {
-        let ActionFields { deny, header, bearer, basic, query } = fields;
-        let named = [
-            deny.map(|DenyFields { reason }| Self::Deny { reason }),
-            header.map(|HeaderFields { name, secret, prefix }| Self::Header { name, secret, prefix }),
-            bearer.map(|BearerFields { secret }| Self::Bearer { secret }),
-            basic.map(|BasicFields { secret, user }| Self::Basic { secret, user }),
-            query.map(|QueryFields { name, secret }| Self::Query { name, secret }),
-        ];
-        let mut named = named.into_iter().flatten();
-        match (named.next(), named.next()) {
-            (Some(action), None) => Ok(action),
-            _ => Err(
-                "an action has exactly one of `deny`, `header`, `bearer`, `basic` and `query`; write several as \
-                      several actions",
-            ),
-        }
-    }
 }
 
 /// A handler by name, with its parameters.

@@ -5,11 +5,10 @@
 use std::collections::HashSet;
 
 use crate::limits::{
-    ASK_MS_MAX, ASK_MS_MIN, GLOBS_MAX, LEASE_MS_MAX, LEASE_MS_MIN, NAME_BYTES_MAX, REASON_BYTES_MAX,
-    RULES_MAX,
+    ASK_MS_MAX, ASK_MS_MIN, GLOBS_MAX, LEASE_MS_MAX, LEASE_MS_MIN, NAME_BYTES_MAX, RULES_MAX,
 };
 use crate::pattern::{HostKind, HostPattern};
-use crate::policy::{HandlerUse, HostHandler, PolicyDocument, Rule, RuleAction};
+use crate::policy::{HandlerUse, HostHandler, PolicyDocument, Resolves, Rule, RuleAction, UpstreamWay};
 
 /// Why a document was refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,22 +19,6 @@ pub struct DocumentError {
     /// What is wrong, and the fix.
     pub problem: String,
 }
-
-/// Fields that belong to framing, to one hop or to the decided authority; no rule may set them.
-const FIELDS_OF_THE_GATEWAY: [&str; 12] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "via",
-];
 
 impl PolicyDocument {
     /// Reads and validates a document.
@@ -91,7 +74,27 @@ impl PolicyDocument {
                 let warning = HostPattern::parse(text).ok()?.warning()?;
                 Some(format!("{field}: {warning}"))
             })
+            .chain(self.trusting())
             .collect()
+    }
+
+    /// Rules that trust somebody else with what the gateway would have seen to.
+    fn trusting(&self) -> impl Iterator<Item = String> {
+        self.rules.iter().flatten().enumerate().flat_map(|(at, rule)| {
+            rule.actions.iter().filter_map(move |action| {
+                let what = match action {
+                    RuleAction::Passthrough {} => {
+                        "relays TLS unread: whoever serves it is trusted with whatever a sandbox says, and no credential, \
+                         handler, method or path counts"
+                    }
+                    RuleAction::Upstream(UpstreamWay { resolve: Resolves::Proxy, .. }) => {
+                        "lets the proxy resolve names: nobody checks that these do not lead into its own network"
+                    }
+                    _ => return None,
+                };
+                Some(format!("rules[{at}]: `{}` {what}", rule.host))
+            })
+        })
     }
 
     fn validate_ask(&self) -> Result<(), DocumentError> {
@@ -203,7 +206,7 @@ fn handler(field: &str, used: &HandlerUse) -> Result<(), DocumentError> {
 }
 
 /// A name of a handler or secret.
-fn name(text: &str) -> Result<(), String> {
+pub(crate) fn name(text: &str) -> Result<(), String> {
     if text.is_empty() || text.len() > NAME_BYTES_MAX {
         return Err(format!("has {} bytes; write a name of 1 to {NAME_BYTES_MAX}", text.len()));
     }
@@ -225,9 +228,38 @@ fn rule_holds(rule: &Rule) -> Result<(), (String, String)> {
             path_holds(path).map_err(|problem| ("match.path".to_owned(), problem))?;
         }
     }
-    rule.actions.iter().enumerate().try_for_each(|(at, action)| {
-        action_holds(action).map_err(|problem| (format!("actions[{at}]"), problem))
-    })
+    rule.actions
+        .iter()
+        .enumerate()
+        .try_for_each(|(at, action)| action.holds().map_err(|problem| (format!("actions[{at}]"), problem)))?;
+    actions_fit(rule).map_err(|problem| ("actions".into(), problem))
+}
+
+/// Whether the actions of a rule can all do what they say together.
+fn actions_fit(rule: &Rule) -> Result<(), String> {
+    let count = |kind: fn(&RuleAction) -> bool| rule.actions.iter().filter(|action| kind(action)).count();
+    let ways = count(|action| matches!(action, RuleAction::Upstream(_)));
+    let certificates = count(|action| matches!(action, RuleAction::ClientCertificate { .. }));
+    if ways > 1 {
+        return Err("has `upstream` twice, and a connection has one way; remove one".into());
+    }
+    if certificates > 1 {
+        return Err("has `clientCertificate` twice, and a connection shows one; remove one".into());
+    }
+    if count(|action| matches!(action, RuleAction::Passthrough {})) == 0 {
+        return Ok(());
+    }
+    if rule.matcher.is_some() {
+        return Err("has `passthrough` with a `match`, but TLS that is relayed unread shows neither method nor path; \
+                    remove the `match`"
+            .into());
+    }
+    if ways + 1 < rule.actions.len() {
+        return Err(
+            "has `passthrough` with what needs TLS to be opened; beside it only `upstream` can act".into()
+        );
+    }
+    Ok(())
 }
 
 fn methods_hold(methods: &[String]) -> Result<(), String> {
@@ -235,7 +267,7 @@ fn methods_hold(methods: &[String]) -> Result<(), String> {
         return Err("is empty and matches nothing; remove it to match every method".into());
     }
     for method in methods {
-        if !is_token(method) {
+        if !crate::action::is_token(method) {
             return Err(format!("holds `{}`, which is no method", method.escape_debug()));
         }
         let upper = method.to_ascii_uppercase();
@@ -268,54 +300,6 @@ fn path_holds(path: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn action_holds(action: &RuleAction) -> Result<(), String> {
-    match action {
-        RuleAction::Deny { reason } if reason.len() > REASON_BYTES_MAX => {
-            Err(format!("has a reason of {} bytes; at most {REASON_BYTES_MAX} are taken", reason.len()))
-        }
-        RuleAction::Deny { .. } => Ok(()),
-        RuleAction::Bearer { secret } => self::name(secret),
-        RuleAction::Basic { secret, user } => {
-            user.as_deref().map_or(Ok(()), user_holds)?;
-            self::name(secret)
-        }
-        RuleAction::Query { name, secret } => {
-            self::name(name).map_err(|problem| format!("names a parameter that {problem}"))?;
-            self::name(secret)
-        }
-        RuleAction::Header { name, secret, prefix } => {
-            if !is_token(name) {
-                return Err(format!("has `{}`, which is no field name", name.escape_debug()));
-            }
-            let plain = name.to_ascii_lowercase().replace('_', "-");
-            if FIELDS_OF_THE_GATEWAY.contains(&plain.as_str()) {
-                return Err(format!("sets `{name}`, which the gateway alone writes; name another field"));
-            }
-            if !prefix.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
-                return Err("has a prefix with other than printable ASCII characters".into());
-            }
-            self::name(secret)
-        }
-    }
-}
-
-/// RFC 7617 §2. Servers exist that want none.
-fn user_holds(user: &str) -> Result<(), String> {
-    if user.contains(':') {
-        return Err("has a user with a `:`, where the password would begin; write the user alone".into());
-    }
-    if user.len() > NAME_BYTES_MAX || user.chars().any(char::is_control) {
-        return Err(format!("has a user that is no plain text of at most {NAME_BYTES_MAX} bytes"));
-    }
-    Ok(())
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token(text: &str) -> bool {
-    let special = b"!#$%&'*+-.^_`|~";
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || special.contains(&byte))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -332,7 +316,12 @@ mod tests {
             "rules":[{"host":"api.a.com","match":{"method":["GET"],"path":"/v1/*"},
                       "actions":[{"header":{"name":"x-key","secret":"k"}},{"bearer":{"secret":"t"}},
                                  {"basic":{"secret":"p"}},{"basic":{"secret":"p","user":""}},
-                                 {"query":{"name":"api key","secret":"k"}},{"deny":{"reason":"no"}}]}],
+                                 {"query":{"name":"api key","secret":"k"}},{"deny":{"reason":"no"}},
+                                 {"clientCertificate":{"secret":"c"}},
+                                 {"upstream":{"via":"socks5://proxy.a.com:1080","secret":"p","resolve":"proxy",
+                                              "sourceAddress":"10.0.0.7"}}]},
+                     {"host":"pinned.a.com","actions":[{"passthrough":{}},
+                                                       {"upstream":{"sourceAddress":"fd00::7"}}]}],
             "outbound":{"handler":"h","params":{"a":1},"onError":"next"},
             "outboundByHost":[{"host":"a.com","handler":"g"}],
             "onControlLoss":"deny","leaseMs":2000,"denyStatus":520}"#;
@@ -393,8 +382,17 @@ mod tests {
             ),
             (
                 r#"{"rules":[{"host":"a.com","actions":[{"cookie":{}}]}]}"#,
-                "`deny`, `header`, `bearer`, `basic`, `query`",
+                "`deny`, `header`, `bearer`, `basic`, `query`, `clientCertificate`, `passthrough`, `upstream`",
             ),
+            (
+                r#"{"rules":[{"host":"a.com","actions":[{"upstream":"http://p:1"}]}]}"#,
+                "\"sourceAddress\": address",
+            ),
+            (
+                r#"{"rules":[{"host":"a.com","actions":[{"upstream":{"resolve":"both"}}]}]}"#,
+                "`plane` or `proxy`",
+            ),
+            (r#"{"rules":[{"host":"a.com","actions":[{"passthrough":true}]}]}"#, "{}"),
             (r#"{"rules":["a.com"]}"#, "a rule: {\"host\": pattern"),
             (r#"{"rules":[{"host":"a.com","match":"/x","actions":[]}]}"#, "\"path\": glob"),
             (r#"{"outbound":"inject"}"#, "{\"handler\": name}"),
@@ -434,10 +432,46 @@ mod tests {
                 r#""actions":[{"query":{"name":"a\n","secret":"t"}}]"#,
                 "a parameter that holds a control character",
             ),
+            (r#""actions":[{"clientCertificate":{"secret":""}}]"#, "1 to 255"),
+            (
+                r#""actions":[{"clientCertificate":{"secret":"a"}},{"clientCertificate":{"secret":"b"}}]"#,
+                "shows one",
+            ),
+            (r#""actions":[{"upstream":{}}]"#, "name `via` or `sourceAddress`"),
+            (r#""actions":[{"upstream":{"via":"https://proxy:1"}}]"#, "write http:// or socks5://"),
+            (r#""actions":[{"upstream":{"via":"http://me:word@proxy:1"}}]"#, "into a secret"),
+            (
+                r#""actions":[{"upstream":{"secret":"p","sourceAddress":"10.0.0.1"}}]"#,
+                "`secret` without `via`",
+            ),
+            (
+                r#""actions":[{"upstream":{"resolve":"proxy","sourceAddress":"10.0.0.1"}}]"#,
+                "`resolve` without `via`",
+            ),
+            (r#""actions":[{"upstream":{"sourceAddress":"0.0.0.0"}}]"#, "an address of the machine"),
+            (
+                r#""actions":[{"upstream":{"via":"http://p:1"}},{"upstream":{"sourceAddress":"10.0.0.1"}}]"#,
+                "one way",
+            ),
+            (r#""match":{"path":"/x"},"actions":[{"passthrough":{}}]"#, "neither method nor path"),
+            (r#""actions":[{"passthrough":{}},{"bearer":{"secret":"t"}}]"#, "only `upstream` can act"),
+            (r#""actions":[{"passthrough":{}},{"deny":{"reason":"no"}}]"#, "only `upstream` can act"),
         ] {
             let said = problem(&format!(r#"{{"rules":[{{"host":"a.com",{inside}}}]}}"#));
             assert!(said.contains("rules[0].") && said.contains(fix), "{inside}: {said}");
         }
+    }
+
+    #[test]
+    fn rules_that_trust_somebody_else_are_warned_about() {
+        let warned = |actions: &str| {
+            let text = format!(r#"{{"rules":[{{"host":"a.com","actions":[{actions}]}}]}}"#);
+            PolicyDocument::from_json(&text).unwrap().warnings().join(" ")
+        };
+        assert!(warned(r#"{"passthrough":{}}"#).starts_with("rules[0]: `a.com` relays TLS unread"));
+        let via = r#"{"upstream":{"via":"http://p:1","resolve":"RESOLVE"}}"#;
+        assert!(warned(&via.replace("RESOLVE", "proxy")).contains("proxy resolve names"));
+        assert_eq!(warned(&via.replace("RESOLVE", "plane")), "");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use super::json::{Object, text};
-use crate::{http::Host, identity::SandboxId, respond::Blame};
+use crate::{http::Host, identity::SandboxId, policy::Route, respond::Blame};
 
 /// What is remembered of one request, or of a connection that carried none. Never a query or a field's value.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +37,8 @@ pub struct Record {
     pub secrets: Vec<Arc<str>>,
     /// Where the upstream was dialled, for this request or for one before it on the same connection.
     pub address: Option<SocketAddr>,
+    /// How the upstream was to be reached, where a rule says it.
+    pub via: Option<Arc<Route>>,
     pub status: Option<u16>,
     pub bytes_up: u64,
     pub bytes_down: u64,
@@ -76,6 +78,10 @@ impl Record {
             }
             line.list_if("secrets", &self.secrets, |name, out| text(name, out));
             line.plain_if("address", self.address);
+            if let Some(route) = &self.via {
+                line.plain_if("via", route.via.as_ref());
+                line.plain_if("from", route.source);
+            }
             line.number("status", self.status);
             line.number("bytesUp", Some(self.bytes_up));
             line.number("bytesDown", Some(self.bytes_down));
@@ -128,7 +134,10 @@ impl LogLine {
 
 #[cfg(test)]
 mod tests {
+    use control_wire::policy::ProxyKind;
+
     use super::*;
+    use crate::policy::Via;
 
     fn line(record: &Record) -> String {
         let mut out = Vec::new();
@@ -164,6 +173,16 @@ mod tests {
             }),
             secrets: vec!["a".into(), "b".into()],
             address: Some(([127, 0, 0, 1], 4).into()),
+            via: Some(Arc::new(Route {
+                via: Some(Via {
+                    kind: ProxyKind::Socks5,
+                    host: Host::parse("proxy").expect("a host"),
+                    port: 8,
+                    secret: None,
+                    resolves: false,
+                }),
+                source: Some([10, 0, 0, 9].into()),
+            })),
             status: Some(403),
             bytes_up: 5,
             bytes_down: 6,
@@ -176,7 +195,7 @@ mod tests {
             r#""rule":"deniedHosts[0]","reason":"why","handler":"h","handlerVersion":2,"handlerError":"e","#,
             r#""log":[{"level":"info","text":"said"}],"sentTo":"https://two/","#,
             r#""asked":{"outcome":"denied","scope":"once","by":"ann","waitedMs":3},"secrets":["a","b"],"#,
-            r#""address":"127.0.0.1:4","status":403,"bytesUp":5,"bytesDown":6,"revision":7}"#,
+            r#""address":"127.0.0.1:4","via":"socks5://proxy:8","from":"10.0.0.9","status":403,"bytesUp":5,"bytesDown":6,"revision":7}"#,
             "\n"
         );
         assert_eq!(line(&record), golden);

@@ -15,6 +15,7 @@ use crate::{
     identity::{IdentityError, ListenerId, SandboxId},
     limits::{HANDSHAKE_TIME, HEAD_BYTES_MAX, HEAD_TIME, LINGER_TIME},
     listen::sniff::{Opening, sniff},
+    policy::Rules,
     respond::{Blame, Refusal},
     ring::{Stream, timeout},
     tls::{self, CertName, Wire},
@@ -309,6 +310,20 @@ async fn first_bytes(stream: &Stream) -> std::io::Result<(Opening, Vec<u8>)> {
     }
 }
 
+/// Whether the policy leaves a connection closed, whichever of the hosts that it names is meant: where they disagree it is
+/// refused unopened.
+fn leaves_closed(rules: &Rules, facts: &ConnectionFacts) -> bool {
+    let connect = facts.connect_target.as_ref();
+    let Some(port) = connect.map(|(_, port)| *port).or(facts.destination.map(|address| address.port()))
+    else {
+        return !rules.intercepts();
+    };
+    let names = [connect.map(|(host, _)| host), facts.sni.as_ref(), facts.destination_name.as_ref()];
+    let closed = |host: &Host| rules.leaves_closed(host, port).is_some();
+    let bare = facts.destination.filter(|_| !facts.names_a_host());
+    names.into_iter().flatten().any(closed) || bare.is_some_and(|address| closed(&Host::from(address.ip())))
+}
+
 /// Opens the sandbox's TLS with a certificate for the name that it asked for. Where the policy leaves it closed, gives the
 /// hello instead.
 async fn terminate(
@@ -327,7 +342,7 @@ async fn terminate(
         facts.sni = hello.server_name.as_deref().and_then(|name| Host::parse(name).ok());
         facts.scheme = Scheme::Https;
         let rules = core.rules(admission.resident());
-        if rules.is_some_and(|rules| !rules.intercepts()) {
+        if rules.is_some_and(|rules| leaves_closed(&rules, facts)) {
             return Ok((Wire::Plain(stream), Version::Http11, Some(replay)));
         }
         let terminator = core.terminator(admission.resident()).await?;

@@ -22,6 +22,7 @@ use crate::{
     handler::Host as Guests,
     http::h2::Allowance,
     identity::{Attachments, SandboxId},
+    inject::Mark,
     limits::{AUTHORITY_TIME, CA_DAYS, H2_SHARD_WINDOWS, RENEWAL_OFFER_PAUSE, SANDBOX_CONNECTIONS_MAX},
     listen::{dns, synthetic::SyntheticMap},
     policy::Rules,
@@ -29,7 +30,7 @@ use crate::{
     ring::{Ring, Scope, timeout},
     snapshot::{Concerned, Tables},
     tls::{Authority, PoolMaster, SandboxSalt, Terminator, UpstreamTls},
-    upstream::{Pool, Resolver, RingTransport, SharedPool},
+    upstream::{Pool, Resolver, RingTransport, SharedPool, forget_certificates},
 };
 
 /// A connection on its way to the shard where its sandbox lives.
@@ -168,6 +169,13 @@ impl Core {
             }
             row.is_some() || !resident.ties.is_empty()
         });
+        if concerned.everyone {
+            // A secret may be another one now: what was shown of it before is shown no more.
+            let in_force = |mark: &Mark| tables.secret(mark.secret()).is_some_and(|secret| secret.is(mark));
+            self.pool.forget_marks(in_force);
+            self.shared.forget_marks(in_force);
+            forget_certificates(in_force);
+        }
         waiting.iter().for_each(|sandbox| self.desk.reconsider(sandbox));
         self.bell.ring();
         Arc::clone(&before.0)

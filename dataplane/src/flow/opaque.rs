@@ -1,9 +1,10 @@
 //! TLS that the policy leaves closed: judged by what the connection says, then relayed unread.
 //!
 //! What the hello names is what is resolved and dialled. A client that hides another name from us in an encrypted hello
-//! still reaches only the hosts whose addresses the named one has.
+//! still reaches only the hosts whose addresses the named one has. Where a rule leaves a single host closed, and others
+//! are opened, that is not enough: who serves the host often serves others too, so there the hello has to show its name.
 
-use std::{cell::Cell, rc::Rc};
+use std::{cell::Cell, rc::Rc, sync::Arc};
 
 use futures_lite::future::try_zip;
 
@@ -16,12 +17,13 @@ use super::{
 };
 use crate::{
     audit::Record,
-    http::{ConnectionFacts, Gate, Leg, Scheme, authority_unread},
+    http::{Authority, ConnectionFacts, Gate, Host, Leg, Scheme, authority_unread},
+    inject::{self, Means},
     limits::{BODY_SILENCE, LINGER_TIME},
-    policy::{Permit, decide_opaque},
-    respond::Refusal,
+    policy::{Permit, Rules, decide_opaque},
+    respond::{Blame, Refusal},
     ring::timeout,
-    tls::Wire,
+    tls::{Wire, hides_a_name},
     upstream::dial_any,
 };
 
@@ -35,7 +37,7 @@ pub(super) async fn relay(
     let mut record = begin(Some(&admission.resident().id));
     record.scheme = Some("tls");
     record.going(facts.whither());
-    let outcome = match judge(core, admission, facts, &mut record) {
+    let outcome = match judge(core, admission, (facts, hello), &mut record) {
         Ok((permit, judged)) => carry(core, admission, (&wire, hello), (&permit, judged), &mut record).await,
         Err(refusal) => Err(refusal),
     };
@@ -50,7 +52,7 @@ pub(super) async fn relay(
 fn judge(
     core: &Core,
     admission: &Admission,
-    facts: &ConnectionFacts,
+    (facts, hello): (&ConnectionFacts, &[u8]),
     record: &mut Record,
 ) -> Result<(Permit, Judged), Refusal> {
     let authority = authority_unread(facts).map_err(|error| Refusal::from(&error))?;
@@ -59,7 +61,10 @@ fn judge(
     record.revision = tables.revision;
     let rules = core.rules(admission.resident()).ok_or_else(|| super::core::unknown(&tables, id))?;
     core.check_lease(&rules)?;
-    let judged = Judged {
+    if rules.intercepts() {
+        shows_its_name(&rules, &authority, (facts, hello))?;
+    }
+    let mut judged = Judged {
         method: "".into(),
         scheme: Scheme::Https,
         host: authority.host,
@@ -68,12 +73,50 @@ fn judge(
         name_proven: facts.names_a_host(),
         approved: false,
         opaque: true,
+        route: None,
         before: None,
     };
     let decided = decide_opaque(&rules, id, &judged.host, judged.port, judged.name_proven);
     let permit = decided.map_err(|denial| Refusal::denied(&denial, &judged.host.to_string()))?;
     record.rule = Some(permit.rule().to_string());
+    judged.going_as(&permit);
     Ok((permit, judged))
+}
+
+/// Whether a connection that a rule leaves closed shows the name by which the rule knows it. Of an address there is none
+/// to show (RFC 6066 §3).
+fn shows_its_name(
+    rules: &Rules,
+    authority: &Authority,
+    (facts, hello): (&ConnectionFacts, &[u8]),
+) -> Result<(), Refusal> {
+    let Some(rule) = rules.leaves_closed(&authority.host, authority.port) else {
+        // Another of the names that it gives is left closed, and `authority_unread` has refused that; the tables may also
+        // be others than those by which it was left closed.
+        let detail = "the policy has changed while the connection was made";
+        return Err(Refusal::new(421, "tls_not_closed", Blame::Policy, detail, "connect again"));
+    };
+    let (code, detail, remedy) = match (&facts.sni, &authority.host) {
+        (None, Host::Name(_)) => (
+            "passthrough_without_name",
+            "TLS that is relayed unread has to say whom it is for, and says nothing",
+            "send a server name (SNI), or ask the operator to have it opened",
+        ),
+        _ if hides_a_name(hello) => (
+            "passthrough_hidden_name",
+            "TLS that is relayed unread may hide another name in its encrypted hello",
+            "switch the encrypted hello (ECH) off in the client, or ask the operator to have it opened",
+        ),
+        _ => return Ok(()),
+    };
+    Err(Refusal::new(403, code, Blame::Sandbox, detail, remedy).by_rule(rule))
+}
+
+/// What the connection shows. The tables are let go again: they must not live for as long as the connection.
+fn means_of(core: &Core, permit: &Permit) -> Result<Means, Refusal> {
+    let tables = core.tables();
+    let found = inject::means(permit, |name| tables.secret(name));
+    found.map_err(|(error, rule)| Refusal::from(&error).by_rule(&rule))
 }
 
 async fn carry(
@@ -85,13 +128,16 @@ async fn carry(
 ) -> Result<(), Refusal> {
     let hold = admission.resident().open.enter(judged, Rc::clone(wire) as Rc<dyn Leg>);
     let fence = Fence { core: Rc::clone(core), resident: Rc::clone(admission.resident()), hold };
-    let addresses = lookup(core, permit).await?;
-    let dialled = dial_any(permit, &addresses, &core.upstream_tls, None).await;
+    record.via = permit.way().map(|way| Arc::clone(way.route()));
+    let means = means_of(core, permit)?;
+    let found = lookup(core, permit).await?;
+    let dialled = dial_any(permit, &means, &found, &core.upstream_tls, None).await;
     let (upstream, address) = dialled.map_err(|error| {
         record.address = error.address().or(record.address);
         Refusal::from(&error)
     })?;
     record.address = Some(address);
+    record.secrets.extend(means.secrets().cloned());
     let upstream = Rc::new(upstream);
     let (up, down) = (Cell::new(0), Cell::new(0));
     let relayed =

@@ -6,13 +6,14 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
 };
 
 use crate::{
     approval::About,
     clock::unix_millis,
     http::{Host, Leg, Scheme},
-    policy::{Asked, Decision, Rules, decide, decide_opaque},
+    policy::{Asked, Decision, Permit, Route, Rules, Way, decide, decide_opaque},
     snapshot::Sandbox,
 };
 
@@ -35,6 +36,8 @@ pub struct Judged {
     pub approved: bool,
     /// It is TLS that is relayed unread: nobody knows method and path.
     pub opaque: bool,
+    /// How its connection was to be made: it may not go on in another way.
+    pub route: Option<Arc<Route>>,
     /// What the sandbox asked for, where a handler sent it elsewhere: both must stay allowed.
     pub before: Option<Box<Judged>>,
 }
@@ -63,16 +66,26 @@ impl Judged {
         self
     }
 
+    /// Keeps how the connection is made.
+    pub fn going_as(&mut self, permit: &Permit) {
+        self.route = permit.way().map(|way| Arc::clone(way.route()));
+    }
+
+    fn goes_as(&self, permit: &Permit) -> bool {
+        self.route.as_ref() == permit.way().map(Way::route)
+    }
+
     /// Whether an exchange that was judged so may go on. What a person has allowed once goes on for as long as the
     /// policy would ask.
     pub fn stays(&self, rules: &Rules, row: &Sandbox) -> bool {
         if self.opaque {
             let opaque = || decide_opaque(rules, &row.id, &self.host, self.port, self.name_proven);
-            return !rules.intercepts() && opaque().is_ok();
+            return rules.leaves_closed(&self.host, self.port).is_some()
+                && opaque().is_ok_and(|permit| self.goes_as(&permit));
         }
         let allowed = match judge(rules, row, &self.asked()) {
-            Decision::Allow(_) => true,
-            Decision::Ask(_) => self.approved,
+            Decision::Allow(permit) => self.goes_as(&permit),
+            Decision::Ask(question) => self.approved && self.goes_as(&question.allow()),
             Decision::Deny(_) => false,
         };
         allowed && self.before.as_ref().is_none_or(|before| before.stays(rules, row))

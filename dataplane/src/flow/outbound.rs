@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::{edits::Edits, open::Judged};
-use crate::{http::Framing, policy::Permit, tls::Protocol};
+use crate::{http::Framing, inject::Means, policy::Permit, tls::Protocol};
 
 /// A request that was allowed, rewritten and given its credentials.
 pub struct Outbound {
@@ -21,6 +21,8 @@ pub struct Outbound {
     pub framing: Framing,
     /// What its upstream must speak.
     pub speaks: Speaks,
+    /// What its connection shows.
+    pub means: Means,
     /// What policy judged, to be judged again when the tables change.
     pub judged: Judged,
     /// What edits its body and its answer, where anything does.

@@ -134,8 +134,10 @@ pub fn prepare<B: Deref<Target = [u8]>>(
     if authority.scheme == Scheme::Http && authority.host.name() == Some(admin::HOST) {
         return own_page(arrived, head, sandbox);
     }
-    if authority.scheme == Scheme::Https && !rules.intercepts() {
-        return Err(unread());
+    if authority.scheme == Scheme::Https
+        && let Some(rule) = rules.leaves_closed(&authority.host, authority.port)
+    {
+        return Err(unread(rule));
     }
     arrived.core.check_lease(&rules)?;
     let judge = Judge { arrived, tables: &tables, rules: &rules, sandbox, approved };
@@ -213,7 +215,10 @@ impl Judge<'_> {
                 Err(error) => return Err(failed(&used, &error).into()),
             }
         }
-        let secrets = self.inject(&permit, &wanted, &mut outgoing)?;
+        let mut secrets = self.inject(&permit, &wanted, &mut outgoing)?;
+        let means = inject::means(&permit, |name| self.tables.secret(name))
+            .map_err(|(error, rule)| Refusal::from(&error).by_rule(&rule))?;
+        secrets.extend(means.secrets().cloned());
         let mut bytes = Zeroizing::new(Vec::new());
         outgoing.write_to(&mut bytes).map_err(|error| Refusal::from(&error))?;
         let (method, framing) = (outgoing.method().to_owned(), outgoing.framing());
@@ -223,7 +228,8 @@ impl Judge<'_> {
             _ => Speaks::Either,
         };
         let edits = self.edits(hooked);
-        let outbound = Outbound { permit, head: bytes, secrets, method, framing, speaks, judged, edits };
+        let outbound =
+            Outbound { permit, head: bytes, secrets, method, framing, speaks, means, judged, edits };
         Ok(Step::Send(Box::new(outbound)))
     }
 
@@ -261,16 +267,22 @@ impl Judge<'_> {
             name_proven,
             approved: false,
             opaque: false,
+            route: None,
             before: None,
         }
     }
 
     fn decide(&self, judged: &mut Judged) -> Result<Permit, Stop> {
         match judge(self.rules, self.sandbox, &judged.asked()) {
-            Decision::Allow(permit) => Ok(permit),
+            Decision::Allow(permit) => {
+                judged.going_as(&permit);
+                Ok(permit)
+            }
             Decision::Ask(question) if self.approved.contains(&judged.about()) => {
                 judged.approved = true;
-                Ok(question.allow())
+                let permit = question.allow();
+                judged.going_as(&permit);
+                Ok(permit)
             }
             Decision::Ask(question) => {
                 Err(Stop::Asked(Box::new(Asking { judged: judged.clone(), question: *question })))
@@ -332,10 +344,10 @@ fn by_handler(used: &HandlerUse, wanted: Wanted) -> Injection {
 }
 
 /// The operator wants TLS to pass unread. To go on in a connection that was opened before would be against the policy.
-fn unread() -> Refusal {
-    let detail = "the policy says since then that TLS is not opened";
-    let remedy = "connect again: what comes now is relayed unread";
-    Refusal::new(421, "tls_not_opened", Blame::Policy, detail, remedy).by_rule("interceptHttps: false")
+fn unread(rule: &str) -> Refusal {
+    let detail = "the policy says that TLS to this host is not opened";
+    let remedy = "connect to it anew and speak TLS to it: that is relayed unread";
+    Refusal::new(421, "tls_not_opened", Blame::Policy, detail, remedy).by_rule(rule)
 }
 
 fn own_page<B: Deref<Target = [u8]>>(

@@ -5,6 +5,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     rc::Rc,
+    sync::Arc,
 };
 
 use futures_lite::future::or;
@@ -24,11 +25,12 @@ use crate::{
     audit::Record,
     causes::chain,
     http::{Answer, BodyError, Framing, Gate, Host, Leg, OwnAnswer, ReplyPiece, Scheme, h1::Inbound, h2},
+    inject::Means,
     limits::H2_WINDOW_FIRST,
     policy::Permit,
     respond::{Blame, Refusal},
     tls::{TlsError, Wire},
-    upstream::{Place, Shared, Turn, dial_any, pool::Key},
+    upstream::{Found, Place, ResolveError, Shared, Turn, dial_any, pool::Key},
 };
 
 /// Tells a refusal and records it.
@@ -84,7 +86,8 @@ pub(super) async fn send(
     (mut outbound, edits): (Outbound, Option<&Edits>),
     record: &mut Record,
 ) {
-    let key = Key::of(&outbound.permit);
+    let key = Key::of(&outbound.permit, &outbound.means);
+    record.via = outbound.permit.way().map(|way| Arc::clone(way.route()));
     let mut speaks = outbound.speaks;
     for last in [false, true] {
         let hold = arrived.resident.open.enter(outbound.judged.clone(), Rc::clone(leg));
@@ -94,7 +97,8 @@ pub(super) async fn send(
         let upstream = match at_hand(arrived.core, &key, speaks, last) {
             Some(upstream) => upstream,
             None => {
-                let search = search(arrived, &outbound.permit, (&key, speaks, last), record);
+                let search =
+                    search(arrived, (&outbound.permit, &outbound.means), (&key, speaks, last), record);
                 // A client that leaves meanwhile ends it.
                 let left = async {
                     reply.cancelled().await;
@@ -191,7 +195,7 @@ fn at_hand(core: &Core, key: &Key, speaks: Speaks, again: bool) -> Option<Upstre
 /// A new connection, or one that somebody else has opened meanwhile.
 async fn search(
     arrived: &Arrived<'_>,
-    permit: &Permit,
+    (permit, means): (&Permit, &Means),
     (key, speaks, again): (&Key, Speaks, bool),
     record: &mut Record,
 ) -> Result<Upstream, Refusal> {
@@ -212,7 +216,7 @@ async fn search(
             break None;
         }
     };
-    let (wire, address) = connect(arrived, permit, speaks, record).await?;
+    let (wire, address) = connect(arrived, (permit, means), speaks, record).await?;
     let shares = wire.speaks_http2() || (speaks == Speaks::Http2 && permit.scheme() == Scheme::Http);
     if !shares {
         if could_share {
@@ -300,13 +304,13 @@ async fn over_http2(
 /// Resolves, checks and dials what a permit allows. Where that fails, the record says at which address.
 async fn connect(
     arrived: &Arrived<'_>,
-    permit: &Permit,
+    (permit, means): (&Permit, &Means),
     speaks: Speaks,
     record: &mut Record,
 ) -> Result<(Rc<Wire>, SocketAddr), Refusal> {
     let core = arrived.core;
-    let addresses = lookup(core, permit).await?;
-    let dialled = dial_any(permit, &addresses, &core.upstream_tls, Some(speaks.protocols())).await;
+    let found = lookup(core, permit).await?;
+    let dialled = dial_any(permit, means, &found, &core.upstream_tls, Some(speaks.protocols())).await;
     let (wire, address) = dialled.map_err(|error| {
         record.address = error.address().or(record.address);
         Refusal::from(&error)
@@ -314,11 +318,26 @@ async fn connect(
     Ok((Rc::new(wire), address))
 }
 
-/// The addresses of a permit's host.
-pub(super) async fn lookup(core: &Core, permit: &Permit) -> Result<Rc<[IpAddr]>, Refusal> {
-    match permit.host() {
+/// The addresses of a permit's host, and of the proxy through which it is reached.
+pub(super) async fn lookup(core: &Core, permit: &Permit) -> Result<Found, Refusal> {
+    let via = permit.way().and_then(|way| way.route().via.as_ref());
+    let proxy = match via {
+        Some(via) => resolve(core, &via.host)
+            .await
+            .map_err(|error| Refusal::proxy_unresolved(permit.host(), &error))?,
+        None => Rc::from([]),
+    };
+    let host = match via {
+        Some(via) if via.resolves => Rc::from([]),
+        _ => resolve(core, permit.host()).await.map_err(|error| Refusal::from(&error))?,
+    };
+    Ok(Found { host, proxy })
+}
+
+async fn resolve(core: &Core, host: &Host) -> Result<Rc<[IpAddr]>, ResolveError> {
+    match host {
         Host::Ip(address) => Ok(Rc::from([*address])),
-        Host::Name(name) => core.resolver.resolve(name.as_str()).await.map_err(|error| Refusal::from(&error)),
+        Host::Name(name) => core.resolver.resolve(name.as_str()).await,
     }
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::{
-    permit::{Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Question},
-    rules::{HostRule, Rules},
+    host_rule::HostRule,
+    permit::{Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Question, Route, Shown},
+    rules::Rules,
 };
 use crate::{
     http::{Host, PathForms, Scheme},
@@ -27,25 +28,39 @@ pub fn decide(rules: &Rules, sandbox: &SandboxId, asked: &Asked<'_>) -> Decision
         Err(denial) => return Decision::Deny(denial),
     };
     let forms = PathForms::new(asked.path);
-    let mut injections: Vec<Arc<Injection>> = Vec::new();
+    let mut given = Given::default();
     for (name, rule) in rules.rules.all(asked.host, asked.port) {
         if let Some(reason) = &rule.deny
             && rule.possibly(asked.method, &forms)
         {
             return deny(rules, DenyReason::Rule(Arc::clone(reason)), Arc::clone(name));
         }
-        if !rule.injections.is_empty() && rule.surely(asked.method, &forms) {
-            injections.extend(rule.injections.iter().cloned());
+        if rule.gives() && rule.surely(asked.method, &forms) {
+            given.injections.extend(rule.injections.iter().cloned());
+            given.certificate = rule.certificate.clone().or(given.certificate);
+        }
+        // In doubt not directly.
+        if let Some(route) = rule.route.as_ref().filter(|_| rule.possibly(asked.method, &forms)) {
+            given.route = Some((name, route));
         }
     }
     let handler = chosen_handler(rules, asked.host, asked.port);
     let target = (asked.scheme, asked.host, asked.port);
-    permit(rules, sandbox, target, (gate, handler), injections)
+    permit(rules, sandbox, target, (gate, handler), given)
 }
 
-/// Judges a connection that is relayed unread, where `interceptHttps` is off: what only a request could show is taken
-/// as its worst, so a denying rule for the host denies whatever it says of method and path, and a handler or a
-/// credential, which could not act, denies too. Nobody is asked about what cannot be shown.
+/// What rules give to a request.
+#[derive(Default)]
+struct Given<'a> {
+    injections: Vec<Arc<Injection>>,
+    certificate: Option<Arc<Shown>>,
+    route: Option<(&'a Arc<str>, &'a Arc<Route>)>,
+}
+
+/// Judges a connection that is relayed unread, where `interceptHttps` is off or a rule leaves it closed: what only a
+/// request could show is taken as its worst, so a denying rule for the host denies whatever it says of method and path,
+/// and a handler or a credential, which could not act, denies too. A rule that leaves it closed names the host, so
+/// `outbound`, which is for those that nothing names, is passed over. Nobody is asked about what cannot be shown.
 pub fn decide_opaque(
     rules: &Rules,
     sandbox: &SandboxId,
@@ -58,14 +73,24 @@ pub fn decide_opaque(
     }
     let denial =
         |reason, rule: &Arc<str>| Denial { reason, rule: Arc::clone(rule), status: rules.deny_status };
-    if let Some((name, rule)) = rules.rules.all(host, port).next() {
-        let reason = rule.deny.as_ref().map(|reason| DenyReason::Rule(Arc::clone(reason)));
-        return Err(denial(reason.unwrap_or(DenyReason::NeedsInterception), name));
+    let mut given = Given::default();
+    for (name, rule) in rules.rules.all(host, port) {
+        if let Some(reason) = &rule.deny {
+            return Err(denial(DenyReason::Rule(Arc::clone(reason)), name));
+        }
+        if rule.gives() {
+            return Err(denial(DenyReason::NeedsInterception, name));
+        }
+        given.route = rule.route.as_ref().map(|route| (name, route)).or(given.route);
     }
-    if let Some(used) = chosen_handler(rules, host, port) {
+    let handler = match rules.passing(host, port) {
+        Some(_) => named_handler(rules, host, port),
+        None => chosen_handler(rules, host, port),
+    };
+    if let Some(used) = handler {
         return Err(denial(DenyReason::NeedsInterception, &used.rule));
     }
-    match permit(rules, sandbox, (Scheme::Https, host, port), (None, None), Vec::new()) {
+    match permit(rules, sandbox, (Scheme::Https, host, port), (None, None), given) {
         Decision::Allow(permit) => Ok(permit),
         Decision::Ask(question) => Err(question.unasked()),
         Decision::Deny(denial) => Err(denial),
@@ -73,6 +98,11 @@ pub fn decide_opaque(
 }
 
 impl HostRule {
+    /// It gives credentials.
+    fn gives(&self) -> bool {
+        !self.injections.is_empty() || self.certificate.is_some()
+    }
+
     fn method_holds(&self, method: &str) -> bool {
         self.methods.as_ref().is_none_or(|methods| methods.iter().any(|own| **own == *method))
     }
@@ -123,8 +153,11 @@ fn judge_host(rules: &Rules, host: &Host, port: u16, name_proven: bool) -> Resul
 }
 
 fn chosen_handler<'a>(rules: &'a Rules, host: &Host, port: u16) -> Option<&'a Arc<HandlerUse>> {
-    let by_host = rules.by_host.iter().find_map(|layer| layer.best(host, port));
-    by_host.map(|(_, used)| used).or(rules.outbound.as_ref())
+    named_handler(rules, host, port).or(rules.outbound.as_ref())
+}
+
+fn named_handler<'a>(rules: &'a Rules, host: &Host, port: u16) -> Option<&'a Arc<HandlerUse>> {
+    rules.by_host.iter().find_map(|layer| layer.best(host, port)).map(|(_, used)| used)
 }
 
 fn permit(
@@ -132,7 +165,7 @@ fn permit(
     sandbox: &SandboxId,
     (scheme, host, port): (Scheme, &Host, u16),
     (gate, handler): (Option<Denial>, Option<&Arc<HandlerUse>>),
-    injections: Vec<Arc<Injection>>,
+    given: Given<'_>,
 ) -> Decision {
     let allowed = rules.allowed.as_ref().and_then(|allowed| allowed.best(host, port));
     let rule = match (gate, allowed, handler) {
@@ -154,7 +187,9 @@ fn permit(
         roots: rules.roots(host, port),
         rule,
         handler: handler.cloned(),
-        injections,
+        way: given.route.map(|routed| rules.way(routed)),
+        injections: given.injections,
+        certificate: given.certificate,
     };
     match rule {
         Ok(rule) => Decision::Allow(permit(rule)),

@@ -256,3 +256,55 @@ fn what_is_relayed_unread_is_judged_by_its_worst() {
     assert_eq!(judge("h.com").unwrap_err().reason, DenyReason::NeedsInterception);
     assert!(judge("c.com").unwrap().injections().is_empty());
 }
+
+#[test]
+fn a_rule_leaves_single_hosts_closed_and_only_where_nothing_would_need_to_read() {
+    let rules = rules(
+        r#"{"enableInternet":true,"outbound":{"handler":"every"},
+            "outboundByHost":[{"host":"h.com","handler":"h"}],
+            "rules":[{"host":"*.pinned.com","actions":[{"passthrough":{}},{"upstream":{"sourceAddress":"10.0.0.7"}}]},
+                     {"host":"h.com","actions":[{"passthrough":{}}]},
+                     {"host":"k.pinned.com","actions":[{"bearer":{"secret":"k"}}]},
+                     {"host":"c.pinned.com","actions":[{"clientCertificate":{"secret":"c"}}]},
+                     {"host":"d.pinned.com","match":{"path":"/x"},"actions":[{"deny":{"reason":"no"}}]}]}"#,
+        "{}",
+    );
+    let sandbox = SandboxId::new("s").unwrap();
+    let host = |host: &str| Host::parse(host).unwrap();
+    assert_eq!(rules.leaves_closed(&host("a.pinned.com"), 443), Some("rules[0]: *.pinned.com"));
+    assert_eq!(rules.leaves_closed(&host("other.com"), 443), None);
+    let judge = |name: &str| decide_opaque(&rules, &sandbox, &host(name), 443, true);
+    let permit = judge("a.pinned.com").expect("the handler of hosts that nothing names is passed over");
+    assert_eq!(permit.way().unwrap().route().source, Some([10, 0, 0, 7].into()));
+    for name in ["h.com", "k.pinned.com", "c.pinned.com"] {
+        assert_eq!(judge(name).unwrap_err().reason, DenyReason::NeedsInterception, "{name}");
+    }
+    assert_eq!(judge("d.pinned.com").unwrap_err().reason, DenyReason::Rule("no".into()));
+}
+
+#[test]
+fn a_way_is_taken_also_in_doubt_and_a_certificate_is_shown_only_without() {
+    let rules = rules(
+        r#"{"enableInternet":true,"allowedAddresses":[{"host":"proxy.com","cidrs":["10.0.0.0/8"]}],
+            "rules":[{"host":"*","actions":[{"upstream":{"via":"http://10.1.2.3:3128"}}]},
+                     {"host":"a.com","match":{"path":"/private"},
+                      "actions":[{"upstream":{"via":"socks5://proxy.com:1080","secret":"login"}},
+                                 {"clientCertificate":{"secret":"c"}}]}]}"#,
+        "{}",
+    );
+    let way = |path: &str| {
+        let permit = permit(ask(&rules, "GET", "a.com", path));
+        let way = permit.way().unwrap();
+        (
+            way.route().via.as_ref().unwrap().to_string(),
+            way.addresses().allowed().to_vec(),
+            permit.certificate().is_some(),
+        )
+    };
+    let net = |text: &str| vec![text.parse::<ipnet::IpNet>().unwrap()];
+    assert_eq!(way("/other"), ("http://10.1.2.3:3128".into(), net("10.1.2.3/32"), false));
+    assert_eq!(way("/private"), ("socks5://proxy.com:1080".into(), net("10.0.0.0/8"), true));
+    assert_eq!(way("/x/../private"), ("socks5://proxy.com:1080".into(), net("10.0.0.0/8"), false));
+    let names: Vec<&str> = rules.secrets().map(|name| &**name).collect();
+    assert_eq!(names, ["login", "c"]);
+}

@@ -2,6 +2,7 @@
 
 mod answers;
 mod decide;
+mod host_rule;
 mod hosts;
 mod permit;
 mod rules;
@@ -10,7 +11,8 @@ pub use answers::{AnswerError, Answers};
 pub use decide::{decide, decide_opaque};
 pub use hosts::HostTable;
 pub use permit::{
-    AddressPolicy, Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Place, Question, Roots,
+    AddressPolicy, Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Place, Question,
+    Roots, Route, Shown, Via, Way,
 };
 pub use rules::{RuleError, Rules};
 

@@ -1,8 +1,13 @@
 //! What policy answers: a permit, which only this module can make, or a denial.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use control_wire::policy::OnError;
+use control_wire::policy::{OnError, ProxyKind};
 use ipnet::IpNet;
 
 use crate::{
@@ -91,6 +96,8 @@ pub struct Permit {
     pub(super) rule: Arc<str>,
     pub(super) handler: Option<Arc<HandlerUse>>,
     pub(super) injections: Vec<Arc<Injection>>,
+    pub(super) way: Option<Box<Way>>,
+    pub(super) certificate: Option<Arc<Shown>>,
 }
 
 impl Permit {
@@ -138,6 +145,16 @@ impl Permit {
     pub fn injections(&self) -> &[Arc<Injection>] {
         &self.injections
     }
+
+    /// How the connection is made, where a rule says more than "directly".
+    pub fn way(&self) -> Option<&Way> {
+        self.way.as_deref()
+    }
+
+    /// The client certificate that the host is shown.
+    pub fn certificate(&self) -> Option<&Arc<Shown>> {
+        self.certificate.as_ref()
+    }
 }
 
 /// What the guard needs to judge an address.
@@ -157,6 +174,78 @@ impl AddressPolicy {
     pub fn denied(&self) -> &[IpNet] {
         &self.denied
     }
+}
+
+/// How a connection is made.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Way {
+    pub(super) route: Arc<Route>,
+    pub(super) addresses: AddressPolicy,
+    pub(super) rule: Arc<str>,
+}
+
+impl Way {
+    /// What the rule says of it.
+    pub fn route(&self) -> &Arc<Route> {
+        &self.route
+    }
+
+    /// Which addresses the proxy may have.
+    pub fn addresses(&self) -> &AddressPolicy {
+        &self.addresses
+    }
+
+    /// Which part of the policy says so, for refusals.
+    pub fn rule(&self) -> &Arc<str> {
+        &self.rule
+    }
+}
+
+impl fmt::Display for Via {
+    /// As the policy names it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind {
+            ProxyKind::Http => "http",
+            ProxyKind::Socks5 => "socks5",
+        };
+        match self.host.ip() {
+            Some(address) => write!(f, "{kind}://{}", SocketAddr::new(address, self.port)),
+            None => write!(f, "{kind}://{}:{}", self.host, self.port),
+        }
+    }
+}
+
+/// What a rule says of how connections are made.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Route {
+    /// The proxy through which they are made.
+    pub via: Option<Via>,
+    /// The address from which they are made.
+    pub source: Option<IpAddr>,
+}
+
+/// A proxy towards upstreams.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Via {
+    /// What it speaks.
+    pub kind: ProxyKind,
+    /// Its host.
+    pub host: Host,
+    /// Its port.
+    pub port: u16,
+    /// Name of the secret that holds its credentials.
+    pub secret: Option<Arc<str>>,
+    /// It is given the name, not an address.
+    pub resolves: bool,
+}
+
+/// A client certificate that a rule shows to a host.
+#[derive(Debug)]
+pub struct Shown {
+    /// Name of the secret.
+    pub secret: Arc<str>,
+    /// Which part of the policy says so, for refusals.
+    pub rule: Arc<str>,
 }
 
 /// Private roots for some hosts.

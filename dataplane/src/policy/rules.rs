@@ -5,14 +5,15 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use aws_lc_rs::digest;
 use control_wire::{
     pattern::{Glob, HostKind, HostPattern, PatternError},
-    policy::{self as wire, OnControlLoss, PolicyDocument, RuleAction},
+    policy::{self as wire, OnControlLoss, PolicyDocument},
     validate::DocumentError,
 };
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
+    host_rule::{HostRule, compile_rules},
     hosts::HostTable,
-    permit::{AddressPolicy, HandlerUse, Injection, Place, Roots},
+    permit::{AddressPolicy, HandlerUse, Roots, Route, Via, Way},
 };
 use crate::{
     http::Host,
@@ -51,6 +52,8 @@ pub struct Rules {
     /// What most hosts may have of special-purpose ranges.
     no_ranges: Arc<[IpNet]>,
     intercept: bool,
+    /// Some rule leaves TLS closed.
+    passes: bool,
     lease: Option<Duration>,
     pub(super) deny_status: u16,
     pub(super) allowed: Option<Listed<()>>,
@@ -73,7 +76,7 @@ pub(super) struct Listed<T> {
 }
 
 impl<T> Listed<T> {
-    fn new<'a>(field: &str, rows: impl Iterator<Item = (&'a str, T)>) -> Result<Self, RuleError> {
+    pub(super) fn new<'a>(field: &str, rows: impl Iterator<Item = (&'a str, T)>) -> Result<Self, RuleError> {
         let mut patterns = Vec::new();
         let mut named = Vec::new();
         for (text, row) in rows {
@@ -100,19 +103,6 @@ impl<T> Listed<T> {
     }
 }
 
-/// One declarative rule.
-#[derive(Debug)]
-pub(super) struct HostRule {
-    /// Any of these; `None`: every method.
-    pub(super) methods: Option<Vec<Box<str>>>,
-    pub(super) path: Option<Glob>,
-    /// Reason of the first denial among its actions.
-    pub(super) deny: Option<Arc<str>>,
-    pub(super) injections: Vec<Arc<Injection>>,
-    /// Its host pattern speaks of names.
-    pub(super) names: bool,
-}
-
 /// CIDR denials by port, for the guard.
 #[derive(Debug)]
 struct DeniedRanges {
@@ -133,7 +123,10 @@ impl Rules {
         let denied_hosts = either(&overrides.denied_hosts, &template.denied_hosts);
         let allowed = overrides.allowed_hosts.as_ref().or(template.allowed_hosts.as_ref());
         let outbound = overrides.outbound.as_ref().or(template.outbound.as_ref());
+        let rules = compile_rules(either(&overrides.rules, &template.rules))?;
         Ok(Self {
+            passes: rules.rows.iter().any(|(_, rule)| rule.passes),
+            rules,
             internet_rule: "enableInternet".into(),
             no_ranges: Arc::from([]),
             internet: overrides.enable_internet.or(template.enable_internet).unwrap_or(false),
@@ -151,15 +144,30 @@ impl Rules {
             denied_ranges: DeniedRanges::new(denied_hosts)?,
             by_host: [layer(overrides)?, layer(template)?],
             outbound: outbound.map(|used| handler(used, "outbound".into())).transpose()?,
-            rules: compile_rules(either(&overrides.rules, &template.rules))?,
             addresses: addresses(either(&overrides.allowed_addresses, &template.allowed_addresses))?,
             roots: roots(either(&overrides.upstream_roots, &template.upstream_roots))?,
         })
     }
 
-    /// TLS is opened. Where false, it is relayed unread as [`super::decide_opaque`] judges.
+    /// TLS is opened unless a rule says otherwise. Where false, it is relayed unread as [`super::decide_opaque`] judges.
     pub fn intercepts(&self) -> bool {
         self.intercept
+    }
+
+    /// The part of the policy by which TLS to a host is relayed unread, as [`super::decide_opaque`] judges.
+    pub fn leaves_closed(&self, host: &Host, port: u16) -> Option<&str> {
+        if !self.intercept {
+            return Some("interceptHttps: false");
+        }
+        self.passing(host, port).map(|name| &**name)
+    }
+
+    /// The first rule that leaves TLS to a host closed.
+    pub fn passing(&self, host: &Host, port: u16) -> Option<&Arc<str>> {
+        if !self.passes {
+            return None;
+        }
+        self.rules.all(host, port).find_map(|(name, rule)| rule.passes.then_some(name))
     }
 
     /// Length of the lease from control without which traffic is refused; none where it goes on without control.
@@ -180,8 +188,11 @@ impl Rules {
 
     /// Names of all secrets that these rules put on requests.
     pub fn secrets(&self) -> impl Iterator<Item = &Arc<str>> {
-        let rules = self.rules.rows.iter();
-        rules.flat_map(|(_, rule)| rule.injections.iter().map(|injection| &injection.secret))
+        self.rules.rows.iter().flat_map(|(_, rule)| {
+            let login = rule.route.iter().filter_map(|route| route.via.as_ref()?.secret.as_ref());
+            let shown = rule.certificate.iter().map(|shown| &shown.secret);
+            rule.injections.iter().map(|injection| &injection.secret).chain(login).chain(shown)
+        })
     }
 
     /// Some list or denying rule speaks of names.
@@ -201,6 +212,24 @@ impl Rules {
             }
         };
         AddressPolicy { allowed, denied: self.denied_ranges.at(port) }
+    }
+
+    /// How connections are made that a rule has routed.
+    pub(super) fn way(&self, (rule, route): (&Arc<str>, &Arc<Route>)) -> Box<Way> {
+        let addresses = match &route.via {
+            Some(Via { host: Host::Ip(address), port, .. }) => {
+                // Whoever writes an address means it.
+                AddressPolicy {
+                    allowed: [IpNet::from(*address)].into(),
+                    denied: self.denied_ranges.at(*port),
+                }
+            }
+            Some(Via { host, port, .. }) => self.address_policy(host, *port),
+            None => {
+                AddressPolicy { allowed: Arc::clone(&self.no_ranges), denied: Arc::clone(&self.no_ranges) }
+            }
+        };
+        Box::new(Way { route: Arc::clone(route), addresses, rule: Arc::clone(rule) })
     }
 
     /// Which part of the policy asks a person about a host that nothing allows, and how long a request waits.
@@ -296,53 +325,4 @@ fn roots(rows: &[wire::UpstreamRoots]) -> Result<Listed<Arc<Roots>>, RuleError> 
         Arc::new(Roots { pem: row.pem.clone(), key })
     };
     Listed::new("upstreamRoots", rows.iter().map(|row| (row.host.as_str(), compiled(row))))
-}
-
-fn compile_rules(rules: &[wire::Rule]) -> Result<Listed<HostRule>, RuleError> {
-    let (mut rows, mut names) = (Vec::with_capacity(rules.len()), Vec::with_capacity(rules.len()));
-    for (at, rule) in rules.iter().enumerate() {
-        let pattern = HostPattern::parse(&rule.host)?;
-        let name: Arc<str> = format!("rules[{at}]: {pattern}").into();
-        rows.push((rule.host.as_str(), host_rule(rule, &pattern, &name)));
-        names.push(name);
-    }
-    let mut listed = Listed::new("rules", rows.into_iter())?;
-    // Patterns repeat among rules, so their place in the document belongs to their name.
-    for ((name, _), placed) in listed.rows.iter_mut().zip(names) {
-        *name = placed;
-    }
-    Ok(listed)
-}
-
-fn host_rule(rule: &wire::Rule, pattern: &HostPattern, name: &Arc<str>) -> HostRule {
-    let matcher = rule.matcher.as_ref();
-    let methods = matcher.and_then(|matcher| matcher.method.as_ref());
-    let mut compiled = HostRule {
-        methods: methods.map(|methods| methods.iter().map(|method| method.as_str().into()).collect()),
-        path: matcher.and_then(|matcher| matcher.path.as_deref()).map(Glob::new),
-        deny: None,
-        injections: Vec::new(),
-        names: pattern.names(),
-    };
-    for action in &rule.actions {
-        let (place, secret) = match action {
-            RuleAction::Deny { reason } => {
-                compiled.deny.get_or_insert_with(|| reason.as_str().into());
-                continue;
-            }
-            RuleAction::Header { name, secret, prefix } => {
-                (Place::Field { name: name.as_str().into(), prefix: prefix.as_str().into() }, secret)
-            }
-            RuleAction::Bearer { secret } => {
-                (Place::Field { name: "authorization".into(), prefix: "Bearer ".into() }, secret)
-            }
-            RuleAction::Basic { secret, user } => {
-                (Place::Basic { user: user.as_deref().map(Into::into) }, secret)
-            }
-            RuleAction::Query { name, secret } => (Place::Parameter { name: name.as_str().into() }, secret),
-        };
-        let (secret, rule) = (secret.as_str().into(), Arc::clone(name));
-        compiled.injections.push(Arc::new(Injection { place, secret, rule }));
-    }
-    compiled
 }

@@ -4,8 +4,9 @@ use rustls::AlertDescription;
 
 use super::{Blame, Refusal};
 use crate::{
+    http::Host,
     tls::{CertificateFault, TlsError},
-    upstream::{GuardError, ResolveError, dial::DialError, resolve::Failure},
+    upstream::{GuardError, ProxyError, ResolveError, dial::DialError, resolve::Failure},
 };
 
 impl From<&ResolveError> for Refusal {
@@ -43,6 +44,12 @@ impl From<&GuardError> for Refusal {
                 "has an address that is denied",
                 "ask the operator to change deniedHosts",
             ),
+            GuardError::Unchecked { host } => (
+                "address_unchecked",
+                host,
+                "would be resolved by a proxy, while the policy denies ranges of addresses",
+                "ask the operator to let the plane resolve it, or to remove the ranges from deniedHosts",
+            ),
             GuardError::Other { host, .. } => (
                 "address_other",
                 host,
@@ -59,8 +66,43 @@ impl From<&DialError> for Refusal {
     fn from(error: &DialError) -> Self {
         use Blame::{Gateway, Policy, Upstream};
         use DialError as E;
+        use ProxyError as P;
         let (status, code, blame, host, what) = match error {
             E::Guard(error) => return Self::from(error),
+            E::ToProxy { host, .. } => {
+                return Self::proxy(
+                    "proxy_unreachable",
+                    host,
+                    "is reached through a proxy that cannot be connected to",
+                )
+                .because(error);
+            }
+            E::Proxy { host, source, .. } => {
+                let (code, what) = match source {
+                    P::Credentials => {
+                        ("proxy_login", "is reached through a proxy that does not accept the gateway")
+                    }
+                    P::Refused(_) => {
+                        ("proxy_refused", "is reached through a proxy that refuses to connect to it")
+                    }
+                    P::Unreached(_) => {
+                        ("proxy_unreached", "cannot be reached by the proxy through which it is reached")
+                    }
+                    P::Io(_) | P::Ended | P::TimedOut => {
+                        ("proxy_broken", "is reached through a proxy that broke off")
+                    }
+                    P::Protocol(_) => (
+                        "proxy_protocol",
+                        "is reached through a proxy that does not speak as the policy says",
+                    ),
+                };
+                return Self::proxy(code, host, what).because(error);
+            }
+            E::Source { host, .. } => {
+                let detail = format!("{host} cannot be connected to from the address that the policy names");
+                let remedy = "ask the operator to look at sourceAddress in the rule, and at the addresses of the machine";
+                return Self::new(502, "source_address", Policy, &detail, remedy).because(error);
+            }
             E::Tls { source, .. } => return Self::from(&**source).because(error),
             E::NoAddress { host } => (502, "host_without_address", Upstream, host, "has no address"),
             E::Refused { host, .. } => (502, "upstream_refused", Upstream, host, "refuses connections"),
@@ -84,6 +126,21 @@ impl From<&DialError> for Refusal {
             _ => "try again later, or ask the operator of the upstream",
         };
         Self::new(status, code, blame, &format!("{host} {what}"), remedy).because(error)
+    }
+}
+
+impl Refusal {
+    /// Where a proxy that the policy names does not lead to the host. Nothing goes around it, and which one it is the
+    /// record knows.
+    fn proxy(code: &'static str, host: &Host, what: &str) -> Self {
+        let remedy = "ask the operator to look at the proxy, and at upstream.via in the rule for this host";
+        Self::new(502, code, Blame::Policy, &format!("{host} {what}"), remedy)
+    }
+
+    /// Where nobody knows the address of such a proxy.
+    pub fn proxy_unresolved(host: &Host, error: &ResolveError) -> Self {
+        Self::proxy("proxy_unresolved", host, "is reached through a proxy whose name leads nowhere")
+            .because(error)
     }
 }
 
@@ -187,7 +244,6 @@ fn certificate(fault: &CertificateFault) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Host;
 
     #[test]
     fn no_address_behind_the_gateway_reaches_the_sandbox() {

@@ -34,6 +34,10 @@ impl From<&InjectError> for Refusal {
             InjectError::Field { .. } => "secret_field",
             InjectError::Parameter { .. } => "secret_parameter",
             InjectError::NoUser { .. } => "secret_without_user",
+            InjectError::NoTls { .. } => "secret_plaintext",
+            InjectError::NotCertificate { .. } => "secret_not_certificate",
+            InjectError::Key { .. } => "secret_is_key",
+            InjectError::NotLogin { .. } => "secret_not_login",
         };
         Self::new(
             502,

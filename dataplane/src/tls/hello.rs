@@ -35,6 +35,52 @@ pub struct HelloReader {
     bytes: Vec<u8>,
 }
 
+/// Whether a hello carries another, encrypted one (RFC 9849 §5), in which a name may hide that nobody here sees. What a
+/// browser sends in its place to exercise the way (§6.2) cannot be told from it. The bytes are those of a whole hello,
+/// as [`read_hello`] gives them; of others it is assumed.
+pub fn hides_a_name(bytes: &[u8]) -> bool {
+    const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+    let mut message = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    // Records (RFC 8446 §5.1), whose payloads make one message.
+    while let Some(([22, _, _, high, low], behind)) = rest.split_first_chunk() {
+        let Some((payload, behind)) = behind.split_at_checked(usize::from(u16::from_be_bytes([*high, *low])))
+        else {
+            break;
+        };
+        message.extend_from_slice(payload);
+        rest = behind;
+    }
+    extensions(&message).is_none_or(|kinds| kinds.contains(&ENCRYPTED_CLIENT_HELLO))
+}
+
+/// The kinds of extensions of a ClientHello (RFC 8446 §4.1.2), where it is whole.
+fn extensions(message: &[u8]) -> Option<Vec<u16>> {
+    fn vector<const N: usize>(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+        let (length, rest) = bytes.split_first_chunk::<N>()?;
+        let length = length.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte));
+        rest.split_at_checked(length)
+    }
+    let ([1], body) = message.split_first_chunk()? else { return None };
+    let (body, _) = vector::<3>(body)?;
+    // Version and random bytes.
+    let (_, body) = body.split_at_checked(34)?;
+    let (_, body) = vector::<1>(body)?;
+    let (_, body) = vector::<2>(body)?;
+    let (_, body) = vector::<1>(body)?;
+    if body.is_empty() {
+        return Some(Vec::new());
+    }
+    let (mut body, _) = vector::<2>(body)?;
+    let mut kinds = Vec::new();
+    while !body.is_empty() {
+        let (kind, rest) = body.split_first_chunk::<2>()?;
+        kinds.push(u16::from_be_bytes(*kind));
+        (_, body) = vector::<2>(rest)?;
+    }
+    Some(kinds)
+}
+
 /// Why a hello was refused, with the alert that tells the client.
 pub(super) struct HelloRefused {
     pub(super) error: TlsError,

@@ -17,7 +17,7 @@ mod wire;
 pub use authority::{Authority, AuthorityError, Issuer};
 pub use fault::{CertificateFault, TlsError};
 pub use handover::{HandoverError, Receiver};
-pub use hello::{Hello, HelloReader, read_hello};
+pub use hello::{Hello, HelloReader, hides_a_name, read_hello};
 pub use leaf::{CertName, MintError};
 pub use master::{MasterError, PoolMaster, SandboxSalt};
 pub use socket::{Script, Socket};

@@ -581,9 +581,9 @@ fn an_authority_that_is_over_terminates_nothing() {
 #[test]
 fn own_roots_replace_those_of_the_system() {
     let upstream = UpstreamTls::new(roots(terminator().issuer())).unwrap();
-    assert!(matches!(upstream.with_roots(b""), Err(RootsError::Empty)));
+    assert!(matches!(upstream.settings(Some(b""), None), Err(RootsError::Empty)));
     assert!(matches!(
-        upstream.with_roots(b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"),
+        upstream.settings(Some(b"-----BEGIN CERTIFICATE-----\n!!\n-----END CERTIFICATE-----\n"), None),
         Err(RootsError::NotPem(_))
     ));
     let private = terminator();
@@ -591,7 +591,7 @@ fn own_roots_replace_those_of_the_system() {
         "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
         data_encoding::BASE64.encode(private.issuer().certificate())
     );
-    let config = upstream.with_roots(pem.as_bytes()).unwrap();
+    let config = upstream.settings(Some(pem.as_bytes()), None).unwrap();
     assert!(handshake(&private, &config, "api.internal", "api.internal").0.is_ok());
     assert!(handshake(&terminator(), &config, "api.internal", "api.internal").0.is_err());
 }
@@ -629,4 +629,33 @@ fn a_wire_over_the_ring_carries_bulk_both_ways_and_closes() {
         }
         assert!(client.bytes_sent() > 3_000_000);
     });
+}
+
+#[test]
+fn a_hello_that_could_hide_another_name_is_recognised_and_a_torn_one_counts_as_such() {
+    let config = UpstreamTls::new(roots(terminator().issuer())).unwrap().system().clone();
+    let name = rustls::pki_types::ServerName::try_from("a.test").unwrap();
+    let mut client = rustls::ClientConnection::new(config, name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    assert!(!super::hides_a_name(&hello));
+    assert!(super::hides_a_name(&hello[..hello.len() - 1]), "torn");
+    // The same message over two records.
+    let (first, second) = hello[5..].split_at(100);
+    let record =
+        |part: &[u8]| [&[22, 3, 1], &u16::try_from(part.len()).unwrap().to_be_bytes()[..], part].concat();
+    assert!(!super::hides_a_name(&[record(first), record(second)].concat()));
+    // One more extension at the end, and the three lengths around it.
+    let mut message = hello[5..].to_vec();
+    let body = message.len() - 4;
+    message.extend_from_slice(&[0xfe, 0x0d, 0, 1, 7]);
+    message[1..4].copy_from_slice(&u32::try_from(body + 5).unwrap().to_be_bytes()[1..]);
+    let session = usize::from(message[38]);
+    let suites = 39 + session;
+    let suites_length = usize::from(u16::from_be_bytes([message[suites], message[suites + 1]]));
+    let compressions = suites + 2 + suites_length;
+    let extensions = compressions + 1 + usize::from(message[compressions]);
+    let length = u16::from_be_bytes([message[extensions], message[extensions + 1]]) + 5;
+    message[extensions..extensions + 2].copy_from_slice(&length.to_be_bytes());
+    assert!(super::hides_a_name(&record(&message)));
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use thiserror::Error;
 
 use super::terminator::provider;
@@ -49,6 +50,7 @@ pub enum RootsError {
 /// The settings of one shard towards upstreams; its sessions are resumed on this shard only.
 pub struct UpstreamTls {
     provider: Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
     system: Arc<ClientConfig>,
 }
 
@@ -70,8 +72,8 @@ impl UpstreamTls {
     }
 
     fn offering(groups: &[&'static dyn SupportedKxGroup], roots: RootCertStore) -> Result<Self, RootsError> {
-        let provider = provider(groups);
-        Ok(Self { system: config(&provider, roots)?, provider })
+        let (provider, roots) = (provider(groups), Arc::new(roots));
+        Ok(Self { system: config(&provider, Arc::clone(&roots), None)?, roots, provider })
     }
 
     /// The certificates of the authorities that the machine trusts. Reads files: once, at boot.
@@ -93,34 +95,74 @@ impl UpstreamTls {
     }
 
     /// Settings that trust the PEM certificates and nothing else: a host with a private authority must not be
-    /// spoken for by a public one.
+    /// spoken for by a public one. Without any, those that trust the default roots. Where a certificate is given, it is
+    /// shown to whoever asks for one. Sessions are resumed among connections with the same settings only.
     ///
     /// # Errors
     /// [`RootsError`]; one bad certificate refuses all.
-    pub fn with_roots(&self, pem: &[u8]) -> Result<Arc<ClientConfig>, RootsError> {
-        if pem.len() > UPSTREAM_ROOTS_BYTES_MAX {
-            return Err(RootsError::TooLong { bytes_max: UPSTREAM_ROOTS_BYTES_MAX });
-        }
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            let certificate = certificate.map_err(|error| RootsError::NotPem(error.to_string()))?;
-            roots.add(certificate).map_err(RootsError::Certificate)?;
-        }
-        config(&self.provider, roots)
+    pub fn settings(
+        &self,
+        pem: Option<&[u8]>,
+        certificate: Option<Arc<CertifiedKey>>,
+    ) -> Result<Arc<ClientConfig>, RootsError> {
+        let roots = match pem {
+            Some(pem) => Arc::new(read_roots(pem)?),
+            None => Arc::clone(&self.roots),
+        };
+        config(&self.provider, roots, certificate)
     }
 }
 
-fn config(provider: &Arc<CryptoProvider>, roots: RootCertStore) -> Result<Arc<ClientConfig>, RootsError> {
+fn read_roots(pem: &[u8]) -> Result<RootCertStore, RootsError> {
+    if pem.len() > UPSTREAM_ROOTS_BYTES_MAX {
+        return Err(RootsError::TooLong { bytes_max: UPSTREAM_ROOTS_BYTES_MAX });
+    }
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| RootsError::NotPem(error.to_string()))?;
+        roots.add(certificate).map_err(RootsError::Certificate)?;
+    }
+    Ok(roots)
+}
+
+fn config(
+    provider: &Arc<CryptoProvider>,
+    roots: Arc<RootCertStore>,
+    certificate: Option<Arc<CertifiedKey>>,
+) -> Result<Arc<ClientConfig>, RootsError> {
     if roots.is_empty() {
         return Err(RootsError::Empty);
     }
-    let mut config = ClientConfig::builder_with_provider(provider.clone())
+    let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(rustls::ALL_VERSIONS)
         .map_err(RootsError::Setup)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(certificate) => builder.with_client_cert_resolver(Arc::new(OneCertificate(certificate))),
+    };
     config.resumption = Resumption::in_memory_sessions(UPSTREAM_SESSIONS_MAX);
     // No 0-RTT: early data can be replayed (RFC 8446 §8).
     config.enable_early_data = false;
     Ok(Arc::new(config))
+}
+
+/// Always this certificate, whoever the server says that it trusts: its fault says more than a certificate that was kept
+/// back.
+struct OneCertificate(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for OneCertificate {
+    fn resolve(&self, _roots: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl std::fmt::Debug for OneCertificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OneCertificate")
+    }
 }

@@ -1,10 +1,12 @@
 //! Why there is no connection to an upstream, told apart by who can mend it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::guard::{GuardError, Target};
+use super::via::ProxyError;
 use crate::http::Host;
+use crate::policy::Via;
 use crate::tls::{RootsError, TlsError};
 
 /// Why there is no connection to an upstream.
@@ -95,6 +97,34 @@ pub enum DialError {
         /// Where.
         address: SocketAddr,
     },
+    /// The proxy through which the policy makes the connection cannot be connected to.
+    #[error("{host} is reached through a proxy, and that cannot be connected to")]
+    ToProxy {
+        /// The host.
+        host: Host,
+        /// Why.
+        source: Box<DialError>,
+    },
+    /// The proxy through which the policy makes the connection did not connect.
+    #[error("{host} is reached through the proxy {proxy}, which did not connect to it")]
+    Proxy {
+        /// The host.
+        host: Host,
+        /// The proxy.
+        proxy: Via,
+        /// Why.
+        source: ProxyError,
+    },
+    /// The connection cannot be made from the address that the policy names.
+    #[error("{host} cannot be connected to from {from}")]
+    Source {
+        /// The host.
+        host: Host,
+        /// The address.
+        from: IpAddr,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The tries together took too long.
     #[error("no address of {host} gave a connection in time")]
     TimedOut {
@@ -141,7 +171,10 @@ impl DialError {
             | Self::Exhausted { .. }
             | Self::Name { .. }
             | Self::Roots { .. }
+            | Self::Source { .. }
+            | Self::Proxy { .. }
             | Self::TimedOut { .. } => None,
+            Self::ToProxy { source, .. } => source.address(),
         }
     }
 
@@ -153,7 +186,10 @@ impl DialError {
             | Self::Unreachable { .. }
             | Self::ConnectTimedOut { .. }
             | Self::Connect { .. }
-            | Self::HandshakeTimedOut { .. } => true,
+            | Self::HandshakeTimedOut { .. }
+            // Of the other family.
+            | Self::Source { .. } => true,
+            Self::Proxy { source, .. } => matches!(source, ProxyError::Unreached(_)),
             Self::Tls { source, .. } => matches!(**source, TlsError::Io(_) | TlsError::Truncated),
             _ => false,
         }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use crate::http::{Host, Scheme};
 use crate::identity::SandboxId;
-use crate::policy::{AddressPolicy, Permit};
+use crate::policy::{AddressPolicy, Permit, Via, Way};
 
 /// One checked address for one permit: the only thing that can be dialled. Only [`target`] makes one.
 #[derive(Debug)]
@@ -65,6 +65,12 @@ pub enum GuardError {
         /// The range.
         range: IpNet,
     },
+    /// A proxy would resolve the host, and the policy denies ranges: nobody would see whether the address is in one.
+    #[error("{host} would be resolved by a proxy, and nobody could check it against the denied ranges")]
+    Unchecked {
+        /// The host.
+        host: Host,
+    },
     /// The host is an address, and this is another one.
     #[error("{host} is not {address}")]
     Other {
@@ -92,6 +98,37 @@ pub fn target(permit: &Permit, address: IpAddr) -> Result<Target, GuardError> {
         host: host.clone(),
         address: SocketAddr::new(address, permit.port()),
     })
+}
+
+/// Makes a target of the proxy through which a permit's connections go, and one of the proxy's addresses. Where the policy
+/// names it by its address, that is what was meant; otherwise it is judged as any host's.
+///
+/// # Errors
+/// As [`target`].
+pub fn proxy(permit: &Permit, way: &Way, via: &Via, address: IpAddr) -> Result<Target, GuardError> {
+    let address = address.to_canonical();
+    if via.host.ip().is_some_and(|literal| literal.to_canonical() != address) {
+        return Err(GuardError::Other { host: via.host.clone(), address });
+    }
+    judge(way.addresses(), address).map_err(|refused| refused.about(&via.host))?;
+    Ok(Target {
+        sandbox: permit.sandbox().clone(),
+        scheme: permit.scheme(),
+        host: via.host.clone(),
+        address: SocketAddr::new(address, via.port),
+    })
+}
+
+/// Leave to give a proxy the host's name, whose address nobody here will see.
+///
+/// # Errors
+/// The host is an address that may not be dialled, or the policy denies ranges in which its address could be.
+pub fn unresolved(permit: &Permit) -> Result<(), GuardError> {
+    match permit.host() {
+        Host::Ip(address) => target(permit, *address).map(drop),
+        Host::Name(_) if permit.addresses().denied().is_empty() => Ok(()),
+        host @ Host::Name(_) => Err(GuardError::Unchecked { host: host.clone() }),
+    }
 }
 
 /// A refusal that does not know its host yet.

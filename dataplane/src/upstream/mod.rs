@@ -12,10 +12,13 @@ pub mod resolve;
 pub mod shared;
 pub mod transport;
 mod trust;
+mod via;
 
-pub use dial::{DialError, dial_any};
+pub use dial::{DialError, Found, dial_any};
 pub use guard::{GuardError, Target, target};
 pub use pool::{Key, Pool};
 pub use resolve::{ResolveError, Resolver, Settings, Transport};
 pub use shared::{Place, Shared, SharedPool, Turn};
 pub use transport::{RingTransport, system_name_servers};
+pub use trust::forget_certificates;
+pub use via::ProxyError;

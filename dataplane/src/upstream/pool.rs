@@ -10,13 +10,14 @@ use foldhash::fast::RandomState;
 
 use crate::http::{Host, Scheme};
 use crate::identity::SandboxId;
+use crate::inject::{Mark, Means};
 use crate::limits::{UPSTREAM_IDLE_MAX, UPSTREAM_IDLE_SHARE, UPSTREAM_IDLE_TIME};
-use crate::policy::{AddressPolicy, Permit};
+use crate::policy::{AddressPolicy, Permit, Way};
 use crate::ring::Ring;
 use crate::tls::Wire;
 
-/// Who may use a connection again: everything of a permit that decided where it went and whom it trusted. A policy
-/// that changes any of it finds none of the older connections.
+/// Who may use a connection again: everything that decided where it went and how, whom it trusted and what it showed. A
+/// policy or a secret that changes any of it finds none of the older connections.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     sandbox: SandboxId,
@@ -25,6 +26,9 @@ pub struct Key {
     port: u16,
     addresses: AddressPolicy,
     roots: Option<[u8; 32]>,
+    way: Option<Way>,
+    certificate: Option<Mark>,
+    login: Option<Mark>,
 }
 
 impl Key {
@@ -33,8 +37,13 @@ impl Key {
         &self.sandbox
     }
 
-    /// The key of a permit's connections.
-    pub fn of(permit: &Permit) -> Self {
+    /// What was shown on its connections.
+    pub fn marks(&self) -> impl Iterator<Item = &Mark> {
+        self.certificate.iter().chain(&self.login)
+    }
+
+    /// The key of a permit's connections that are made with these means.
+    pub fn of(permit: &Permit, means: &Means) -> Self {
         Self {
             sandbox: permit.sandbox().clone(),
             scheme: permit.scheme(),
@@ -42,6 +51,9 @@ impl Key {
             port: permit.port(),
             addresses: permit.addresses().clone(),
             roots: permit.roots().map(|roots| *roots.key()),
+            way: permit.way().cloned(),
+            certificate: means.certificate().map(|certificate| certificate.mark().clone()),
+            login: means.login().map(|login| login.mark().clone()),
         }
     }
 }
@@ -101,6 +113,17 @@ impl Pool {
     pub fn forget(&self, sandbox: &SandboxId) {
         let mut idle = self.0.borrow_mut();
         let numbers = idle.by_sandbox.get(sandbox).cloned().unwrap_or_default();
+        let removed: Vec<_> = numbers.into_iter().filter_map(|number| idle.remove(number)).collect();
+        drop(idle);
+        drop(removed);
+    }
+
+    /// Drops the connections on which something was shown that is no longer in force.
+    pub fn forget_marks(&self, in_force: impl Fn(&Mark) -> bool) {
+        let mut idle = self.0.borrow_mut();
+        let stale = |key: &Key| !key.marks().all(&in_force);
+        let keys = idle.by_key.iter().filter(|(key, _)| stale(key));
+        let numbers: Vec<Number> = keys.flat_map(|(_, numbers)| numbers.iter().copied()).collect();
         let removed: Vec<_> = numbers.into_iter().filter_map(|number| idle.remove(number)).collect();
         drop(idle);
         drop(removed);
@@ -213,7 +236,7 @@ mod tests {
             name_proven: true,
         };
         match decide(&rules, &SandboxId::new(sandbox).unwrap(), &asked) {
-            Decision::Allow(permit) => Key::of(&permit),
+            Decision::Allow(permit) => Key::of(&permit, &Means::default()),
             refused => panic!("{refused:?}"),
         }
     }

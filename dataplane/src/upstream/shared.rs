@@ -26,6 +26,7 @@ use crate::{
         h2::{Allowance, Look, Payload, Pipe, Pump, Role, StreamLeg, Watch, Windows},
     },
     identity::SandboxId,
+    inject::Mark,
     limits::{
         H2_LOOK_TIME, H2_RESET_TIME, H2_RESETS_KNOWN, H2_SEND_BYTES_MAX, H2_SHARED_IDLE_MAX, H2_STREAMS_MAX,
         H2_UNSURE_TIME, HEAD_BYTES_MAX, HTTP11_HOSTS_MAX, LINGER_TIME, UPSTREAM_IDLE_TIME,
@@ -328,6 +329,12 @@ impl SharedPool {
             }
             !of_key.is_empty()
         });
+    }
+
+    /// Lets go of the connections on which something was shown that is no longer in force. What they carry goes on to its
+    /// end.
+    pub fn forget_marks(&self, in_force: impl Fn(&Mark) -> bool) {
+        self.connections.borrow_mut().retain(|key, _| key.marks().all(&in_force));
     }
 
     /// Lets go of all connections: the shard ends.
