@@ -12,7 +12,8 @@ use syn::{Error, FnArg, Ident, ItemFn, LitByteStr, LitStr, Token, bracketed, par
 ///
 /// The function may also return `Result<Outcome, E>` where `E: Display`. Its name in camel case is the handler's
 /// default name. `#[handler(name = "other", hooks = ["response"])]` says otherwise, and which hooks it wants beside
-/// the request's head: `requestBody`, `response`, `responseBody`.
+/// the request's head: `requestBody` to look at or change the request's body, `response` to wait for the answer's head,
+/// `responseBody` to look at or change the answer's body. What is not named is never shown, and costs nothing.
 ///
 /// For WebAssembly it also emits the exports `og_alloc`, `og_init`, `og_event` and the manifest, so a crate holds one
 /// handler.
