@@ -1,5 +1,6 @@
 //! What can be asked of `outgate-loadtest`.
 
+mod measure;
 mod peers;
 
 use std::{fs, io, net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -48,6 +49,8 @@ enum Command {
     },
     /// Runs plans against the gateway and nginx, HAProxy and others in turns
     Peers(peers::PeersArgs),
+    /// Measures all that backs the figures in the documents; `measure profile` says where time goes
+    Measure(measure::MeasureArgs),
     /// Says what changed between two runs
     Compare {
         /// JSON of the run before
@@ -143,6 +146,7 @@ impl Cli {
         match self.command {
             Command::Run(args) => run(&args),
             Command::Peers(args) => peers::peers(&args),
+            Command::Measure(args) => args.run(),
             Command::Plans { name } => plans(name.as_deref()),
             Command::Compare { before, after } => {
                 print!("{}", read(&before)?.compared(&read(&after)?));
@@ -179,6 +183,19 @@ impl PlanArgs {
 }
 
 fn run(args: &RunArgs) -> io::Result<ExitCode> {
+    args.plans.finish(&run_plans(args)?)
+}
+
+impl RunArgs {
+    /// These plans on a gateway of their own.
+    fn of(plans: PlanArgs, programs: ProgramArgs) -> Self {
+        let (state, proxy, direct, pids, keep) = (None, None, None, Vec::new(), None);
+        Self { plans, programs, state, proxy, direct, pids, keep, allow_remote: false }
+    }
+}
+
+/// Runs plans, each with an origin and a gateway of its own.
+fn run_plans(args: &RunArgs) -> io::Result<Report> {
     // An hour is only for whoever asks for it.
     let usual = BUILT_IN.iter().map(|(name, _)| *name).filter(|name| args.plans.smoke || *name != "soak");
     let plans = args.plans.read(&usual.collect::<Vec<_>>())?;
@@ -207,7 +224,7 @@ fn run(args: &RunArgs) -> io::Result<ExitCode> {
         }
         report.rows.extend(rounds.iter().map(|rounds| Row::of_rounds(rounds)));
     }
-    args.plans.finish(&report)
+    Ok(report)
 }
 
 fn gateway(args: &RunArgs, plan: &Plan, authority: &Authority) -> io::Result<Gateway> {

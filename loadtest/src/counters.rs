@@ -56,8 +56,8 @@ impl Counters {
     }
 }
 
-/// A tracepoint by its name, wherever the machine shows them.
-fn tracepoint(name: &str) -> io::Result<Tracepoint> {
+/// A tracepoint by its name, `group/event`, wherever the machine shows them.
+pub(crate) fn tracepoint(name: &str) -> io::Result<Tracepoint> {
     let places = ["/sys/kernel/tracing/events", "/sys/kernel/debug/tracing/events"];
     let found = places.iter().find_map(|place| fs::read_to_string(format!("{place}/{name}/id")).ok());
     let id =
@@ -65,7 +65,8 @@ fn tracepoint(name: &str) -> io::Result<Tracepoint> {
     Ok(Tracepoint::with_id(id.trim().parse().map_err(io::Error::other)?))
 }
 
-fn on_all<E: Event + Clone>(threads: &[i32], event: &E) -> io::Result<Vec<Counter>> {
+/// Counts an event on each of these threads.
+pub(crate) fn on_all<E: Event + Clone>(threads: &[i32], event: &E) -> io::Result<Vec<Counter>> {
     let mut counters = Vec::with_capacity(threads.len());
     for thread in threads {
         let mut builder = Builder::new(event.clone());
@@ -76,7 +77,8 @@ fn on_all<E: Event + Clone>(threads: &[i32], event: &E) -> io::Result<Vec<Counte
     Ok(counters)
 }
 
-fn threads(pids: &[Pid]) -> Vec<i32> {
+/// Every thread of these processes.
+pub(crate) fn threads(pids: &[Pid]) -> Vec<i32> {
     let tasks = pids.iter().filter_map(|pid| fs::read_dir(format!("/proc/{}/task", pid.0)).ok()).flatten();
     tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok()).collect()
 }

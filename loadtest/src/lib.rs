@@ -27,3 +27,4 @@ pub mod pin;
 pub mod report;
 pub mod churn;
 pub mod session;
+pub mod profile;

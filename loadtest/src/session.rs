@@ -15,12 +15,16 @@ use crate::{
     counters::Counters,
     engine::{Engine, Part, Watch, outcome::Outcome},
     gateway::Gateway,
+    limits::{READY_TIME, TICK},
     origin::Origin,
     plan::{Connect, Load, Plan},
     report::{Cost, Row},
     target::Target,
     usage::{Pid, Usage},
 };
+
+/// Sandboxes of which the memory can be told from what a plane needs anyway.
+const MANY: usize = 10_000;
 
 /// What plans run on.
 pub enum Subject<'a> {
@@ -50,20 +54,26 @@ impl Session<'_> {
         let before = self.faults();
         let connections = || self.origin.judge.counts.connections.load(Ordering::Relaxed);
         let connected = connections();
+        let mut registered = None;
         let mut row = match subject {
             Subject::Other(target) => {
                 target.check(self.allow_remote).map_err(io::Error::other)?;
                 self.load(target, load, &plan.name).map_err(about)?
             }
             Subject::Gateway(gateway) => {
+                let held = Usage::of(&[gateway.plane])?.anonymous_kib;
+                let new = load.sandboxes - gateway.registered(load).min(load.sandboxes);
                 let mut target = gateway.target(load, self.origin, &told).map_err(about)?;
+                if new >= MANY {
+                    let grown = Usage::of(&target.pids)?.anonymous_kib.saturating_sub(held);
+                    registered = Some(grown as f64 / new as f64);
+                }
                 target.check(self.allow_remote).map_err(io::Error::other)?;
                 let attack = match &load.attack {
                     Some(attack) => {
                         let mut attack = (**attack).clone();
                         // A sandbox of its own kind, so that it is none of those that are measured.
                         attack.seconds = f64::from(u16::MAX);
-                        attack.sandboxes = 1;
                         attack.way = crate::plan::Way::Listener;
                         let target = gateway.target(&attack, self.origin, &told).map_err(about)?;
                         Some((attack, target))
@@ -80,6 +90,7 @@ impl Session<'_> {
         for ((name, now), (_, was)) in self.faults().into_iter().zip(before) {
             row.fault(name, now - was);
         }
+        row.figures.extend(registered.map(|each| ("registeredKiBEach".to_owned(), each)));
         row.figures.insert("upstreamConnections".into(), (connections() - connected) as f64);
         if load.connect == Connect::Resumed && !row.figures.contains_key("resumedHandshakes") {
             row.fault("noHandshakeWasResumed", 1);
@@ -88,7 +99,7 @@ impl Session<'_> {
         Ok(row)
     }
 
-    fn faults(&self) -> [(&'static str, u64); 6] {
+    fn faults(&self) -> [(&'static str, u64); 7] {
         self.origin.judge.counts.faults()
     }
 
@@ -100,12 +111,16 @@ impl Session<'_> {
         load: &Load,
         measure: impl FnOnce() -> io::Result<Row>,
     ) -> io::Result<Row> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, settled) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         thread::scope(|scope| {
             let attacker = attack.as_ref().map(|(load, target)| {
-                let mut watch = Until(stop.clone());
+                let mut watch = Until { stop: stop.clone(), settled: settled.clone() };
                 scope.spawn(move || Engine::new(load, target, true).and_then(|engine| engine.run(&mut watch)))
             });
+            let patience = Instant::now() + READY_TIME;
+            while attack.is_some() && !settled.load(Ordering::Relaxed) && Instant::now() < patience {
+                thread::park_timeout(TICK);
+            }
             let changes = churn.map(|churn| {
                 let (judge, stop) = (self.origin.judge.clone(), stop.clone());
                 scope.spawn(move || churn.run(load.changes, &judge, &stop))
@@ -144,15 +159,20 @@ impl Session<'_> {
 }
 
 /// Stops a load from another thread.
-struct Until(Arc<AtomicBool>);
+struct Until {
+    stop: Arc<AtomicBool>,
+    /// It is warm; where it is silent afterwards, all its connections are there.
+    settled: Arc<AtomicBool>,
+}
 
 impl Watch for Until {
-    fn begins(&mut self, _: Part, _: &Outcome) -> io::Result<()> {
+    fn begins(&mut self, part: Part, _: &Outcome) -> io::Result<()> {
+        self.settled.fetch_or(part != Part::WarmUp, Ordering::Relaxed);
         Ok(())
     }
 
     fn tick(&mut self, _: &Outcome) -> bool {
-        !self.0.load(Ordering::Relaxed)
+        !self.stop.load(Ordering::Relaxed)
     }
 }
 

@@ -17,7 +17,7 @@ use loadtest::{
 use super::{PlanArgs, ProgramArgs};
 
 /// Plans that peers can do.
-const USUAL: [&str; 5] = ["keepalive", "connect-rate", "bulk", "http2", "open-loop"];
+pub const USUAL: [&str; 5] = ["keepalive", "connect-rate", "bulk", "http2", "open-loop"];
 
 #[derive(Args)]
 pub struct PeersArgs {

@@ -183,6 +183,11 @@ impl Gateway {
         Api::new(&self.state.join("api.sock"))
     }
 
+    /// Sandboxes of a load's kind that it knows already.
+    pub fn registered(&self, load: &Load) -> usize {
+        self.registered.get(&(load.policy, load.way)).copied().unwrap_or(0)
+    }
+
     /// Makes it ready for a load: sandboxes are registered and those that will speak are attached.
     ///
     /// # Errors

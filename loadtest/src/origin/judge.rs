@@ -29,13 +29,15 @@ pub struct Counts {
     pub foreign: AtomicU64,
     /// Bodies that are not what was sent.
     pub corrupted: AtomicU64,
-    /// Requests that came although a change that forbids them was *applied* before.
-    pub after_applied: AtomicU64,
+    /// Requests of a sandbox that came although a change that forbids them was *applied* before.
+    pub after_denied: AtomicU64,
+    /// Credentials that came although a newer value of the secret was *applied* before.
+    pub after_rotated: AtomicU64,
 }
 
 impl Counts {
     /// Every fault by its name, with how often it was seen.
-    pub fn faults(&self) -> [(&'static str, u64); 6] {
+    pub fn faults(&self) -> [(&'static str, u64); 7] {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         [
             ("strange", read(&self.strange)),
@@ -43,7 +45,8 @@ impl Counts {
             ("misplaced", read(&self.misplaced)),
             ("foreign", read(&self.foreign)),
             ("corrupted", read(&self.corrupted)),
-            ("afterApplied", read(&self.after_applied)),
+            ("afterAppliedDenied", read(&self.after_denied)),
+            ("afterAppliedRotated", read(&self.after_rotated)),
         ]
     }
 }
@@ -79,8 +82,13 @@ pub struct Judge {
 pub struct Bench {
     closed: HashSet<u32>,
     least: HashMap<u32, u32>,
-    pending: Vec<(Order, SyncSender<()>)>,
+    /// Orders with the turns that must end before they hold.
+    pending: Vec<(Order, SyncSender<()>, u32)>,
 }
+
+/// Turns of the origin that end before an order holds: in the first, connections that were waiting are accepted, in the
+/// second what had come on them is read.
+const TURNS: u32 = 2;
 
 impl Judge {
     /// Of requests that need a credential, or may come without.
@@ -89,7 +97,7 @@ impl Judge {
     }
 
     /// Gives an order. What it answers says when the order holds: every byte that came before is judged by then, so
-    /// nothing that was on its way counts as late.
+    /// nothing that was on its way counts as late. Until then it does not hold, so something that is late may be missed.
     pub fn order(&self, order: Order) -> Receiver<()> {
         let (done, wait) = sync_channel(1);
         self.orders.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push((order, done));
@@ -99,12 +107,15 @@ impl Judge {
     /// Before the origin asks the kernel what is ready: orders given until now hold when all of that is read.
     pub fn turn_begins(&self, bench: &mut Bench) {
         let mut orders = self.orders.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        bench.pending.append(&mut orders);
+        bench.pending.extend(orders.drain(..).map(|(order, done)| (order, done, TURNS)));
     }
 
     /// After a turn in which everything that was ready was read.
     pub fn turn_ends(&self, bench: &mut Bench) {
-        for (order, done) in bench.pending.drain(..) {
+        bench.pending.iter_mut().for_each(|(.., turns)| *turns -= 1);
+        // They came in their order, so those that hold are the first.
+        let holds = bench.pending.iter().take_while(|(.., turns)| *turns == 0).count();
+        for (order, done, _) in bench.pending.drain(..holds) {
             match order {
                 Order::Close(sandbox) => _ = bench.closed.insert(sandbox),
                 Order::Open(sandbox) => _ = bench.closed.remove(&sandbox),
@@ -129,7 +140,7 @@ impl Judge {
             return None;
         };
         if bench.closed.contains(&asked.sandbox) {
-            add(&self.counts.after_applied);
+            add(&self.counts.after_denied);
         }
         let is_bare = host.starts_with(BARE.as_bytes());
         let mut found = 0;
@@ -158,7 +169,7 @@ impl Judge {
         match parse_credential(value) {
             Some((group, version)) if group == asked.group() => {
                 if bench.least.get(&group).is_some_and(|least| version < *least) {
-                    self.counts.after_applied.fetch_add(1, Ordering::Relaxed);
+                    self.counts.after_rotated.fetch_add(1, Ordering::Relaxed);
                 }
             }
             _ => _ = self.counts.foreign.fetch_add(1, Ordering::Relaxed),
@@ -205,8 +216,13 @@ mod tests {
         assert_eq!(judged(&bench, b"/other", zone, &[("authorization", &due)]), [("strange", 1)]);
     }
 
+    fn turn(judge: &Judge, bench: &mut Bench) {
+        judge.turn_begins(bench);
+        judge.turn_ends(bench);
+    }
+
     #[test]
-    fn orders_hold_after_a_turn_that_began_after_them() {
+    fn orders_hold_after_two_turns_that_began_after_them() {
         let (judge, mut bench) = (Judge::default(), Bench::default());
         let due = format!("Bearer {}", credential(1, 3));
         let fields = [("authorization", due.as_str())];
@@ -214,17 +230,20 @@ mod tests {
         let closed = judge.order(Order::Close(5));
         judge.turn_ends(&mut bench);
         assert!(closed.try_recv().is_err(), "what was on its way is not late");
-        judge.turn_begins(&mut bench);
-        judge.turn_ends(&mut bench);
+        turn(&judge, &mut bench);
+        assert!(closed.try_recv().is_err(), "nor is what came on a connection that was accepted then");
+        turn(&judge, &mut bench);
         assert!(closed.try_recv().is_ok());
-        assert_eq!(judged(&bench, PATH, "h0.origin.test", &fields), [("afterApplied", 1)]);
+        assert_eq!(judged(&bench, PATH, "h0.origin.test", &fields), [("afterAppliedDenied", 1)]);
         for order in [Order::Open(5), Order::Least { group: 1, version: 4 }] {
-            judge.turn_begins(&mut bench);
             let held = judge.order(order);
-            judge.turn_begins(&mut bench);
-            judge.turn_ends(&mut bench);
+            (0..TURNS).for_each(|_| turn(&judge, &mut bench));
             held.recv().unwrap();
         }
-        assert_eq!(judged(&bench, PATH, "h0.origin.test", &fields), [("afterApplied", 1)], "an old version");
+        assert_eq!(
+            judged(&bench, PATH, "h0.origin.test", &fields),
+            [("afterAppliedRotated", 1)],
+            "an old version"
+        );
     }
 }
