@@ -176,6 +176,9 @@ impl Watch for Until {
     }
 }
 
+/// Seconds after which it is told whether memory stays.
+const LONG: f64 = 60.0;
+
 /// Time that a process is given to return memory of connections that ended.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
@@ -213,6 +216,9 @@ impl<'a> Meter<'a> {
     /// What it all cost; of idle connections also what each holds and what comes back.
     fn end(self) -> io::Result<(Cost, Vec<(&'static str, f64)>)> {
         let mut more = Vec::new();
+        if let (true, Some(after)) = (self.load.seconds >= LONG && !self.pids.is_empty(), self.after) {
+            more.push(("grownKiB", after.anonymous_kib as f64 - self.before.anonymous_kib as f64));
+        }
         if let (true, Some(first), Some(after)) =
             (self.load.idle && !self.pids.is_empty(), self.first, self.after)
         {
