@@ -274,7 +274,7 @@ impl SharedPool {
         let Some(waiting) = waiting else {
             let waiting = Rc::<Waiting>::default();
             self.dials.borrow_mut().insert(key.clone(), Rc::clone(&waiting));
-            return Turn::Dial(Dialling { pool: self, key: key.clone(), waiting });
+            return Turn::Dial(Box::new(Dialling { pool: self, key: key.clone(), waiting }));
         };
         poll_fn(|cx| {
             if waiting.ended.get() {
@@ -356,7 +356,7 @@ impl SharedPool {
 /// What somebody does who needs a connection.
 pub enum Turn<'a> {
     /// Dials for all who come meanwhile.
-    Dial(Dialling<'a>),
+    Dial(Box<Dialling<'a>>),
     /// Looks for a place on what another has opened; where others were quicker, asks again.
     Look,
     /// Dials for itself: HTTP/2 is not spoken, or another found nothing to share.
