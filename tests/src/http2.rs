@@ -1,6 +1,6 @@
 //! Programs of a sandbox that speak HTTP/2 in a tunnel through the explicit proxy, and origins that do.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
@@ -15,6 +15,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::{
     client,
+    counting::exclude_this_thread,
     gateway::{Gateway, PATIENCE},
     origin::Origin,
 };
@@ -45,6 +46,7 @@ pub fn origin_with<F: Future<Output = Option<()>> + 'static>(
     let (origin, listener, mut config, count) = Origin::apart(names);
     config.alpn_protocols = vec![b"h2".to_vec()];
     std::thread::spawn(move || {
+        exclude_this_thread();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let script = Arc::new(script);
         runtime.block_on(tokio::task::LocalSet::new().run_until(async move {
@@ -117,10 +119,18 @@ impl Whole {
 /// # Panics
 /// When the time is over.
 pub fn run<T>(test: impl Future<Output = T>) -> T {
+    run_for(PATIENCE, test)
+}
+
+/// The same for one that has much to do.
+///
+/// # Panics
+/// When the time is over.
+pub fn run_for<T>(time: Duration, test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(
         tokio::task::LocalSet::new()
-            .run_until(async { tokio::time::timeout(PATIENCE, test).await.expect("the test ends in time") }),
+            .run_until(async { tokio::time::timeout(time, test).await.expect("the test ends in time") }),
     )
 }
 

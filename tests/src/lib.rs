@@ -5,6 +5,7 @@ use std::path::PathBuf;
 pub mod cgi;
 pub mod client;
 pub mod counting;
+pub mod descriptors;
 pub mod frames;
 pub mod gateway;
 pub mod guests;

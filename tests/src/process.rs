@@ -56,13 +56,26 @@ impl Process {
     /// # Panics
     /// When no such line comes.
     pub fn told(&self, mark: &str) -> String {
+        self.told_within(PATIENCE, mark)
+    }
+
+    /// The same for one that has much to do before.
+    ///
+    /// # Panics
+    /// When no such line comes.
+    pub fn told_within(&self, time: Duration, mark: &str) -> String {
         let (said, changed) = &*self.said;
         let find = |text: &str| text.lines().find_map(|line| Some(line.split_once(mark)?.1.to_owned()));
         let said = said.lock().expect("no reader panicked");
-        let waited = changed.wait_timeout_while(said, PATIENCE, |text| find(text).is_none());
+        let waited = changed.wait_timeout_while(said, time, |text| find(text).is_none());
         // Not held by a test that fails: its end asks again for what was said.
         let said = waited.expect("no reader panicked").0.clone();
         find(&said).unwrap_or_else(|| panic!("no line with `{mark}` in:\n{said}"))
+    }
+
+    /// Ends its standard input, where [`Process::spawn`] was given a pipe.
+    pub fn end_input(&mut self) {
+        self.child.stdin = None;
     }
 
     /// Everything that it has said so far.
