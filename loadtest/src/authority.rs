@@ -1,7 +1,13 @@
 //! Keys and certificates of a run: one authority that the gateway is told to trust, the origin's leaf and its peers'
 //! fronts; and the one set of TLS parameters for all, so that figures compare.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    fs,
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::Arc,
+};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::{
@@ -55,7 +61,9 @@ impl Authority {
         let made = Self::make()?;
         fs::create_dir_all(folder)?;
         fs::write(certificate, &made.pem)?;
-        fs::write(key, made.key.serialize_pem())?;
+        // Whoever has it can be any host to a gateway that was told to trust it.
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(key)?;
+        file.write_all(made.key.serialize_pem().as_bytes())?;
         Ok(made)
     }
 

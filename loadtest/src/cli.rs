@@ -10,6 +10,7 @@ use loadtest::{
     authority::Authority,
     gateway::{Gateway, Programs, Start, direct, hosts_file},
     origin::{LEGS, Leg, Origin},
+    pin,
     plan::{BUILT_IN, Plan, Reading},
     report::{Machine, Report, Row},
     session::{Session, Subject},
@@ -93,6 +94,9 @@ struct ProgramArgs {
     /// Shards of its plane
     #[arg(long, default_value_t = 1)]
     shards: usize,
+    /// Put who is measured on the first core, and the load on the others
+    #[arg(long)]
+    pin: bool,
 }
 
 #[derive(Args)]
@@ -196,6 +200,9 @@ impl RunArgs {
 
 /// Runs plans, each with an origin and a gateway of its own.
 fn run_plans(args: &RunArgs) -> io::Result<Report> {
+    if args.programs.pin {
+        pin::ourselves()?;
+    }
     // An hour is only for whoever asks for it.
     let usual = BUILT_IN.iter().map(|(name, _)| *name).filter(|name| args.plans.smoke || *name != "soak");
     let plans = args.plans.read(&usual.collect::<Vec<_>>())?;
@@ -233,7 +240,12 @@ fn gateway(args: &RunArgs, plan: &Plan, authority: &Authority) -> io::Result<Gat
     }
     let programs = args.programs.find()?;
     let hosts = plan.rows.iter().map(|row| row.hosts).max().unwrap_or(1);
-    Gateway::start(&Start { programs: &programs, authority, hosts, shards: args.programs.shards })
+    let gateway =
+        Gateway::start(&Start { programs: &programs, authority, hosts, shards: args.programs.shards })?;
+    if args.programs.pin {
+        pin::measured(&[gateway.plane])?;
+    }
+    Ok(gateway)
 }
 
 fn reverse_proxy(door: &str, args: &RunArgs, origin: &Origin, authority: &Authority) -> io::Result<Target> {

@@ -30,6 +30,7 @@ enum Fault {
     CutShort,
     AnothersAnswer,
     Refuses,
+    RefusesSome,
     ClosesEarly,
 }
 
@@ -49,11 +50,13 @@ fn read_message(stream: &mut TcpStream) -> io::Result<(String, Vec<u8>)> {
 
 fn serve(mut client: TcpStream, origin: SocketAddr, fault: Fault) -> io::Result<()> {
     let mut upstream = TcpStream::connect(origin)?;
+    upstream.set_nodelay(true)?;
+    client.set_nodelay(true)?;
     let mut last = Vec::new();
-    loop {
+    for number in 0.. {
         let (head, mut body) = read_message(&mut client)?;
         match fault {
-            Fault::Refuses => {
+            Fault::Refuses | Fault::RefusesSome if fault == Fault::Refuses || number % 3 == 2 => {
                 client.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 8\r\n\r\nnot here")?;
                 continue;
             }
@@ -92,6 +95,7 @@ fn serve(mut client: TcpStream, origin: SocketAddr, fault: Fault) -> io::Result<
         client.write_all(head.as_bytes())?;
         client.write_all(&body)?;
     }
+    Ok(())
 }
 
 /// Loads a gateway with this fault.
@@ -148,9 +152,11 @@ fn every_misbehaviour_has_its_fault() {
 
 #[test]
 fn refusals_and_broken_connections_are_told_in_words() {
-    let refused = row(Fault::Refuses, 0).unwrap();
-    assert!(refused.faults["errors"] >= 50);
-    assert!(refused.words.keys().any(|word| word == "403 answered: not here"), "{:?}", refused.words);
+    let refused = row(Fault::Refuses, 0).unwrap_err().to_string();
+    assert!(refused.ends_with("nothing but errors: 403 answered: not here"), "{refused}");
+    let some = row(Fault::RefusesSome, 0).unwrap();
+    assert!(some.faults["errors"] >= 10, "{:?}", some.faults);
+    assert!(some.words.keys().any(|word| word == "403 answered: not here"), "{:?}", some.words);
     let closed = row(Fault::ClosesEarly, 0).unwrap_err().to_string();
     assert!(closed.contains("closed before its answer"), "{closed}");
 }

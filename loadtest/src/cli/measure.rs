@@ -62,9 +62,6 @@ pub struct MeasureArgs {
     /// Times that each row is measured on each, in turns
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Put who is measured on the first core, and the load on the others
-    #[arg(long)]
-    pin: bool,
     /// Leave the benches out
     #[arg(long)]
     no_benches: bool,
@@ -111,7 +108,12 @@ impl ProgramArgs {
                 }
             }
         }
-        Ok(Self { outgate: self.outgate.clone(), dataplane: self.dataplane.clone(), shards: self.shards })
+        Ok(Self {
+            outgate: self.outgate.clone(),
+            dataplane: self.dataplane.clone(),
+            shards: self.shards,
+            pin: self.pin,
+        })
     }
 }
 
@@ -128,7 +130,6 @@ fn measure(programs: ProgramArgs, args: &MeasureArgs) -> io::Result<ExitCode> {
         programs,
         peers: Vec::new(),
         rounds: if args.smoke { 1 } else { args.rounds },
-        pin: args.pin,
     };
     let mut report = compare(&beside)?;
     let alone = RunArgs::of(plans(&ALONE), beside.programs);

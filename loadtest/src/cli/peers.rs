@@ -31,9 +31,6 @@ pub struct PeersArgs {
     /// Times that each row is measured on each, in turns
     #[arg(long, default_value_t = 3)]
     pub rounds: usize,
-    /// Put who is measured on the first core, and the load on the others
-    #[arg(long)]
-    pub pin: bool,
 }
 
 /// Measures, prints the table and the ratios.
@@ -52,7 +49,7 @@ pub fn peers(args: &PeersArgs) -> io::Result<ExitCode> {
 /// # Errors
 /// As [`peers`].
 pub fn compare(args: &PeersArgs) -> io::Result<Report> {
-    if args.pin {
+    if args.programs.pin {
         pin::ourselves()?;
     }
     let plans = args.plans.read(&USUAL)?;
@@ -80,7 +77,7 @@ pub fn compare(args: &PeersArgs) -> io::Result<Report> {
                 Err(error) => return Err(io::Error::other(error)),
             }
         }
-        if args.pin {
+        if args.programs.pin {
             pin::measured(&[gateway.plane])?;
             running.iter().try_for_each(|(_, running)| pin::measured(&running.target.pids))?;
         }

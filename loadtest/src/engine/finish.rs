@@ -10,6 +10,9 @@ use super::{
 };
 use crate::{limits::ERRORS_MAX, plan::Connect};
 
+/// Errors without a single good answer after which nothing better is expected.
+const HOPELESS: u64 = 20;
+
 impl Engine<'_> {
     /// What a request came to, and what its connection does next.
     pub(super) fn finish(&mut self, index: usize, done: &Done, closes: bool, now: Instant) -> io::Result<()> {
@@ -21,12 +24,18 @@ impl Engine<'_> {
         }
         let seat = &self.target.seats[self.connections[index].seat];
         match &done.verdict {
-            Verdict::Good => {}
+            Verdict::Good => outcome.good += 1,
             Verdict::Corrupted(what) => outcome.corrupt(what),
             Verdict::Status(..) if self.is_attack || seat.is_refusable => outcome.refused += 1,
             Verdict::Status(status, text) => outcome.error(&format!("{status} answered: {text}")),
         }
         outcome.all_answers += 1;
+        if outcome.good == 0 && outcome.errors > HOPELESS {
+            return Err(io::Error::other(format!(
+                "nothing but errors: {}",
+                outcome.worst().unwrap_or_default()
+            )));
+        }
         let is_measured = match self.schedule {
             Some(_) => {
                 (self.measured.0..self.measured.1).contains(&done.job.due) && self.part != Part::WarmUp
@@ -89,7 +98,7 @@ impl Engine<'_> {
         let is_fault = is_first || !jobs.is_empty() || self.load.idle;
         if is_fault && !self.is_attack && !seat.is_refusable {
             self.outcome.error(&in_words(error));
-            let hopeless = self.outcome.all_answers == 0 && self.outcome.errors > 20;
+            let hopeless = self.outcome.good == 0 && self.outcome.errors > HOPELESS;
             if hopeless || self.outcome.errors > ERRORS_MAX {
                 let worst = self.outcome.worst().unwrap_or_default();
                 return Err(io::Error::other(format!(

@@ -29,6 +29,8 @@ pub struct Outcome {
     pub counted_answers: u64,
     /// Answers from the beginning.
     pub all_answers: u64,
+    /// Answers that are what was asked for.
+    pub good: u64,
     /// Refusals where they are no errors.
     pub refused: u64,
     /// Answers that are not what was asked for.
@@ -57,6 +59,7 @@ impl Default for Outcome {
             answers: 0,
             counted_answers: 0,
             all_answers: 0,
+            good: 0,
             refused: 0,
             corrupted: 0,
             unanswered: 0,
