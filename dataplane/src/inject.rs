@@ -17,6 +17,7 @@ pub use connection::{Certificate, CertificateFlaw, Login, Mark, Means, means};
 use crate::{
     http::{EditError, FieldName, FieldValue, OutgoingRequest, Scheme, parse::same_field},
     policy::{HostTable, Injection, Permit, Place},
+    redact::{Finder, TooShort},
 };
 
 /// A secret with the hosts to which it is bound. Its value is wiped when dropped; it cannot be copied or printed.
@@ -27,6 +28,8 @@ pub struct Secret {
     certificate: OnceLock<Result<Arc<Certificate>, CertificateFlaw>>,
     /// As the credentials of a proxy, likewise.
     login: OnceLock<Option<Arc<Login>>>,
+    /// Find its value in answers, and its value as `user:password`; made at first use, and gone with this version.
+    finders: [OnceLock<Result<Arc<Finder>, TooShort>>; 2],
 }
 
 impl Secret {
@@ -38,7 +41,7 @@ impl Secret {
         let hosts: Vec<HostPattern> =
             row.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<_, _>>()?;
         let (certificate, login) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { hosts: HostTable::new(&hosts), row, certificate, login })
+        Ok(Self { hosts: HostTable::new(&hosts), row, certificate, login, finders: Default::default() })
     }
 
     /// Its name.
@@ -125,6 +128,17 @@ pub enum InjectError {
         #[source]
         source: EditError,
     },
+    /// Its answer is to be searched for a credential that cannot be told from ordinary text.
+    #[error(
+        "the secret `{secret}` cannot be searched for in answers; use a longer one, or a rule without `redact`"
+    )]
+    TooShort {
+        /// Its name.
+        secret: String,
+        /// Why.
+        #[source]
+        source: TooShort,
+    },
     /// The rule names no user and the value holds none.
     #[error("the secret `{secret}` is not `user:password`; write it so, or name the user in the rule")]
     NoUser {
@@ -171,6 +185,27 @@ pub fn put(
             InjectError::Parameter { secret: own(), parameter: name.as_ref().to_owned(), source }
         }),
     }
+}
+
+/// What finds a credential in the answer to a request that it was put on.
+///
+/// # Errors
+/// When there is none, or it is too short to be found.
+pub fn finder(injection: &Injection, secret: Option<&Secret>) -> Result<Arc<Finder>, InjectError> {
+    let own = || injection.secret.as_ref().to_owned();
+    let secret = secret.ok_or_else(|| InjectError::Missing { secret: own() })?;
+    let (value, pair) = (secret.row.value.expose(), injection.place == Place::Basic { user: None });
+    let colon = value.iter().position(|byte| *byte == b':').filter(|_| pair);
+    let made = secret.finders[usize::from(colon.is_some())].get_or_init(|| {
+        let made = match colon.map(|at| value.split_at(at)) {
+            None => Finder::new(&[value]),
+            // Services exist that take a key for the user, and no password.
+            Some((user, b":")) => Finder::new(&[value, user]),
+            Some((_, password)) => Finder::new(&[value, &password[1..]]),
+        };
+        made.map(Arc::new)
+    });
+    made.clone().map_err(|source| InjectError::TooShort { secret: own(), source })
 }
 
 /// Names of the secrets that a request carries once all of these were put there in this order, each once. A secret

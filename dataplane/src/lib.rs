@@ -16,6 +16,7 @@ pub mod http;
 pub mod policy;
 pub mod approval;
 pub mod handler;
+pub mod redact;
 pub mod inject;
 pub mod upstream;
 pub mod respond;

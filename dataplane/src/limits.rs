@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 mod http2;
+mod redact;
 mod tcp;
 mod upstream;
 
 pub use http2::*;
+pub use redact::*;
 pub use tcp::*;
 pub use upstream::*;
 

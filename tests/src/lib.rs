@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 pub mod cgi;
 pub mod client;
+pub mod coding;
 pub mod counting;
 pub mod descriptors;
 pub mod frames;

@@ -106,7 +106,7 @@ pub struct UpstreamRoots {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(
     deny_unknown_fields,
-    expecting = "a rule: {\"host\": pattern, \"actions\": [action, …]}, optionally \"match\""
+    expecting = "a rule: {\"host\": pattern, \"actions\": [action, …]}, optionally \"match\" and \"redact\""
 )]
 pub struct Rule {
     /// Host pattern.
@@ -114,8 +114,17 @@ pub struct Rule {
     /// Which requests. Absent: all of them.
     #[serde(default, rename = "match", skip_serializing_if = "Option::is_none")]
     pub matcher: Option<RuleMatch>,
-    /// What happens to them, in order.
+    /// What happens to them, in order. None: only what the rule says otherwise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub actions: Vec<RuleAction>,
+    /// Their answers are searched for the credentials that they were given, whichever rule or handler gave them, and
+    /// what is found is masked.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub redact: bool,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// What a request must look like for a rule to hold; every field that is set must match.

@@ -217,8 +217,12 @@ pub(crate) fn name(text: &str) -> Result<(), String> {
 }
 
 fn rule_holds(rule: &Rule) -> Result<(), (String, String)> {
-    if rule.actions.is_empty() {
+    if rule.actions.is_empty() && !rule.redact {
         return Err(("actions".into(), "is empty, so the rule does nothing; name an action".into()));
+    }
+    if rule.redact && rule.actions.iter().any(|action| matches!(action, RuleAction::Deny { .. })) {
+        let problem = "searches answers of requests that the rule denies; remove it, or write two rules";
+        return Err(("redact".into(), problem.into()));
     }
     if let Some(matcher) = &rule.matcher {
         if let Some(methods) = &matcher.method {
@@ -254,7 +258,7 @@ fn actions_fit(rule: &Rule) -> Result<(), String> {
                     remove the `match`"
             .into());
     }
-    if ways + 1 < rule.actions.len() {
+    if ways + 1 < rule.actions.len() || rule.redact {
         return Err(
             "has `passthrough` with what needs TLS to be opened; beside it only `upstream` can act".into()
         );
@@ -321,7 +325,9 @@ mod tests {
                                  {"upstream":{"via":"socks5://proxy.a.com:1080","secret":"p","resolve":"proxy",
                                               "sourceAddress":"10.0.0.7"}}]},
                      {"host":"pinned.a.com","actions":[{"passthrough":{}},
-                                                       {"upstream":{"sourceAddress":"fd00::7"}}]}],
+                                                       {"upstream":{"sourceAddress":"fd00::7"}}]},
+                     {"host":"api.b.com","actions":[{"bearer":{"secret":"t"}}],"redact":true},
+                     {"host":"api.c.com","redact":true}],
             "outbound":{"handler":"h","params":{"a":1},"onError":"next"},
             "outboundByHost":[{"host":"a.com","handler":"g"}],
             "onControlLoss":"deny","leaseMs":2000,"denyStatus":520}"#;
@@ -360,6 +366,12 @@ mod tests {
                 "remove one",
             ),
             (r#"{"rules":[{"host":"a.com","actions":[]}]}"#, "rules[0].actions", "name an action"),
+            (r#"{"rules":[{"host":"a.com","redact":false}]}"#, "rules[0].actions", "name an action"),
+            (
+                r#"{"rules":[{"host":"a.com","redact":true,"actions":[{"deny":{"reason":"no"}}]}]}"#,
+                "rules[0].redact",
+                "two rules",
+            ),
         ] {
             let said = problem(text);
             assert!(said.contains(field) && said.contains(fix), "{text}: {said}");

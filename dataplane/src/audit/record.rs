@@ -35,6 +35,8 @@ pub struct Record {
     pub asked: Option<Asked>,
     /// Which secrets went out with the request, put there by a rule or a handler: their names.
     pub secrets: Vec<Arc<str>>,
+    /// How many credentials were masked in the answer, where it was searched for them.
+    pub redacted: Option<u64>,
     /// Where the upstream was dialled, for this request or for one before it on the same connection.
     pub address: Option<SocketAddr>,
     /// How the upstream was to be reached, where a rule says it.
@@ -77,6 +79,9 @@ impl Record {
                 line.object("asked", |line| asked.write_to(line));
             }
             line.list_if("secrets", &self.secrets, |name, out| text(name, out));
+            if self.redacted.is_some() {
+                line.number("redacted", self.redacted);
+            }
             line.plain_if("address", self.address);
             if let Some(route) = &self.via {
                 line.plain_if("via", route.via.as_ref());
@@ -172,6 +177,7 @@ mod tests {
                 waited_ms: 3,
             }),
             secrets: vec!["a".into(), "b".into()],
+            redacted: Some(2),
             address: Some(([127, 0, 0, 1], 4).into()),
             via: Some(Arc::new(Route {
                 via: Some(Via {
@@ -194,7 +200,7 @@ mod tests {
             r#"","port":443,"path":"/\"","verdict":"refused","code":"host_denied","blame":"policy","#,
             r#""rule":"deniedHosts[0]","reason":"why","handler":"h","handlerVersion":2,"handlerError":"e","#,
             r#""log":[{"level":"info","text":"said"}],"sentTo":"https://two/","#,
-            r#""asked":{"outcome":"denied","scope":"once","by":"ann","waitedMs":3},"secrets":["a","b"],"#,
+            r#""asked":{"outcome":"denied","scope":"once","by":"ann","waitedMs":3},"secrets":["a","b"],"redacted":2,"#,
             r#""address":"127.0.0.1:4","via":"socks5://proxy:8","from":"10.0.0.9","status":403,"bytesUp":5,"bytesDown":6,"revision":7}"#,
             "\n"
         );

@@ -10,6 +10,8 @@
 //! To plug in: implement [`BodyEdit`] and [`AnswerEdit`], and add it to the [`Edits`] of the `Outbound` while the
 //! request is prepared. What a credential must not be seen by comes first.
 
+mod pieces;
+
 use std::cell::{Cell, RefCell};
 
 use super::exchange::{AnswerHead, Body, ExchangeError, ReplyTo, upload_error};
@@ -37,7 +39,7 @@ pub enum Passing {
 pub enum Interest {
     /// Nothing: it is not asked again.
     Nothing,
-    /// Every piece, and none will be changed: the length stays.
+    /// Every piece, and the length stays: what is changed becomes as many bytes.
     Look,
     /// Every piece, and they may be changed: the length is not known before the end.
     Change,
@@ -73,6 +75,15 @@ pub trait BodyEdit {
     /// # Errors
     /// What ends the exchange.
     fn piece(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Passing, Box<Instead>>;
+
+    /// Appends to `out`, which is empty, the next part of what the last piece became, where that is too much for one.
+    /// Asked behind each piece until it appends nothing.
+    ///
+    /// # Errors
+    /// What ends the exchange.
+    fn more(&mut self, _out: &mut Vec<u8>) -> Result<(), Box<Instead>> {
+        Ok(())
+    }
 
     /// The body is whole: appends to `out` what was held back. Called once, and never for a body that was cut.
     ///
@@ -167,13 +178,19 @@ impl Edits {
     fn down(&self, data: Slice<Chunk>) -> Result<Option<Slice<Chunk>>, ExchangeError> {
         let mut edits = self.down.borrow_mut();
         let wanting = edits.iter_mut().filter(|(_, interest)| *interest != Interest::Nothing);
-        pass(data, wanting.map(|(edit, _)| &mut **edit as &mut dyn BodyEdit))
+        pieces::pass(data, wanting.map(|(edit, _)| &mut **edit as &mut dyn BodyEdit))
+    }
+
+    fn more_down(&self) -> Result<Option<Slice<Chunk>>, ExchangeError> {
+        let mut edits = self.down.borrow_mut();
+        let wanting = edits.iter_mut().filter(|(_, interest)| *interest != Interest::Nothing);
+        pieces::more(wanting.map(|(edit, _)| &mut **edit as &mut dyn BodyEdit).collect())
     }
 
     fn end_down(&self) -> Result<Option<Slice<Chunk>>, ExchangeError> {
         let mut edits = self.down.borrow_mut();
         let wanting = edits.iter_mut().filter(|(_, interest)| *interest != Interest::Nothing);
-        finish(wanting.map(|(edit, _)| &mut **edit as &mut dyn BodyEdit))
+        pieces::finish(wanting.map(|(edit, _)| &mut **edit as &mut dyn BodyEdit))
     }
 
     fn trailers(&self, trailers: Trailers) -> Result<Trailers, ExchangeError> {
@@ -183,12 +200,16 @@ impl Edits {
 
     fn up(&self, data: Slice<Chunk>) -> Result<Option<Slice<Chunk>>, ExchangeError> {
         self.begun.set(true);
-        pass(data, self.up.borrow_mut().iter_mut().map(|edit| &mut **edit as &mut dyn BodyEdit))
+        pieces::pass(data, self.up.borrow_mut().iter_mut().map(|edit| &mut **edit as &mut dyn BodyEdit))
+    }
+
+    fn more_up(&self) -> Result<Option<Slice<Chunk>>, ExchangeError> {
+        pieces::more(self.up.borrow_mut().iter_mut().map(|edit| &mut **edit as &mut dyn BodyEdit).collect())
     }
 
     fn end_up(&self) -> Result<Option<Slice<Chunk>>, ExchangeError> {
         self.begun.set(true);
-        finish(self.up.borrow_mut().iter_mut().map(|edit| &mut **edit as &mut dyn BodyEdit))
+        pieces::finish(self.up.borrow_mut().iter_mut().map(|edit| &mut **edit as &mut dyn BodyEdit))
     }
 }
 
@@ -199,45 +220,6 @@ fn parts(head: &AnswerHead) -> Result<AnswerParts, ExchangeError> {
 /// A head that nothing changed goes on where it lies.
 fn chosen(head: AnswerHead, parts: AnswerParts) -> Answer<Chunk> {
     if parts.is_changed() { Answer::Edited(Box::new(parts)) } else { Answer::Upstream(head) }
-}
-
-/// What a piece becomes, if anything.
-fn pass<'e>(
-    data: Slice<Chunk>,
-    edits: impl Iterator<Item = &'e mut dyn BodyEdit>,
-) -> Result<Option<Slice<Chunk>>, ExchangeError> {
-    let mut changed: Option<Vec<u8>> = None;
-    for edit in edits {
-        let bytes: &[u8] = changed.as_deref().unwrap_or(&data);
-        if bytes.is_empty() {
-            break;
-        }
-        let mut out = Vec::new();
-        if edit.piece(bytes, &mut out)? == Passing::Changed {
-            changed = Some(out);
-        }
-    }
-    Ok(match changed {
-        None => Some(data),
-        Some(bytes) if bytes.is_empty() => None,
-        Some(bytes) => Some(bytes.into()),
-    })
-}
-
-/// What was held back, if anything. What one edit still gives, the next one sees before its own end.
-fn finish<'e>(
-    edits: impl Iterator<Item = &'e mut dyn BodyEdit>,
-) -> Result<Option<Slice<Chunk>>, ExchangeError> {
-    let mut held: Vec<u8> = Vec::new();
-    for edit in edits {
-        let mut out = Vec::new();
-        if !held.is_empty() && edit.piece(&held, &mut out)? == Passing::AsItIs {
-            out = held;
-        }
-        edit.end(&mut out)?;
-        held = out;
-    }
-    Ok((!held.is_empty()).then(|| held.into()))
 }
 
 impl From<Box<Instead>> for ExchangeError {
@@ -269,6 +251,11 @@ impl<'a> FromClient<'a> {
             return Ok(BodyPiece::End(*end));
         }
         loop {
+            if let Some(edits) = self.edits
+                && let Some(more) = edits.more_up()?
+            {
+                return Ok(BodyPiece::Data(more));
+            }
             let piece = self.body.next().await.map_err(upload_error)?;
             let Some(edits) = self.edits else { return Ok(piece) };
             match piece {
@@ -327,7 +314,7 @@ impl<'a> ToClient<'a> {
         Ok(Passed(ReplyPiece::Head(answer)))
     }
 
-    /// A piece of the body; nothing where an edit holds it back or drops it.
+    /// A piece of the body; nothing where an edit holds it back or drops it. Behind it, [`ToClient::more`].
     ///
     /// # Errors
     /// [`ExchangeError::Instead`].
@@ -337,6 +324,15 @@ impl<'a> ToClient<'a> {
             Some(edits) => edits.down(data)?,
         };
         Ok(data.map(|data| Passed(ReplyPiece::Data(data))))
+    }
+
+    /// More of what the last piece became; to be asked until there is nothing.
+    ///
+    /// # Errors
+    /// [`ExchangeError::Instead`].
+    pub fn more(&self) -> Result<Option<Passed>, ExchangeError> {
+        let Some(edits) = self.edits else { return Ok(None) };
+        Ok(edits.more_down()?.map(|data| Passed(ReplyPiece::Data(data))))
     }
 
     /// What edits held back of a body that is whole, if anything. Asked once, before its end.

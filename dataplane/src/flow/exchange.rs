@@ -273,8 +273,10 @@ pub(super) async fn hand_over(
         };
         match piece {
             BodyPiece::Data(data) => {
-                if let Some(piece) = reply.data(data)? {
+                let mut passed = reply.data(data)?;
+                while let Some(piece) = passed.map_or_else(|| reply.more(), |piece| Ok(Some(piece)))? {
                     reply.send(piece).await.map_err(gone)?;
+                    passed = None;
                 }
             }
             BodyPiece::End(trailers) => {

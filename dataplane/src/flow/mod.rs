@@ -5,6 +5,7 @@ pub mod open;
 pub mod tie;
 pub mod exchange;
 pub mod edits;
+mod redaction;
 mod multiplexed;
 mod opaque;
 pub mod outbound;

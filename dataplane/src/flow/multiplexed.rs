@@ -141,12 +141,14 @@ async fn download(
         }
         let length = data.len();
         // The next piece is asked for when this one was sent on: only then its room is given back.
-        if let Some(piece) = reply.data(data.into())? {
+        let mut passed = reply.data(data.into())?;
+        while let Some(piece) = passed.map_or_else(|| reply.more(), |piece| Ok(Some(piece)))? {
             let taken = async {
                 reply.send(piece).await?;
                 reply.taken().await
             };
             noticed(leg, taken).await.map_err(gone)?;
+            passed = None;
         }
         let _ended = stream.flow_control().release_capacity(length);
         leg.took(length);

@@ -65,6 +65,7 @@ fn judge(
         shows_its_name(&rules, &authority, (facts, hello))?;
     }
     let mut judged = Judged {
+        searched: true,
         method: "".into(),
         scheme: Scheme::Https,
         host: authority.host,

@@ -38,6 +38,8 @@ pub struct Judged {
     pub opaque: bool,
     /// How its connection was to be made: it may not go on in another way.
     pub route: Option<Arc<Route>>,
+    /// No credential can come back unseen: the answer is searched, or the request was given none.
+    pub searched: bool,
     /// What the sandbox asked for, where a handler sent it elsewhere: both must stay allowed.
     pub before: Option<Box<Judged>>,
 }
@@ -61,7 +63,9 @@ impl Judged {
     }
 
     /// What goes out in the place of what was asked for.
-    pub fn instead_of(mut self, before: Self) -> Self {
+    pub fn instead_of(mut self, mut before: Self) -> Self {
+        // Credentials are given to what goes out.
+        before.searched = true;
         self.before = Some(Box::new(before));
         self
     }
@@ -75,6 +79,10 @@ impl Judged {
         self.route.as_ref() == permit.way().map(Way::route)
     }
 
+    fn is_searched_as(&self, permit: &Permit) -> bool {
+        self.searched || !permit.redacts()
+    }
+
     /// Whether an exchange that was judged so may go on. What a person has allowed once goes on for as long as the
     /// policy would ask.
     pub fn stays(&self, rules: &Rules, row: &Sandbox) -> bool {
@@ -84,8 +92,11 @@ impl Judged {
                 && opaque().is_ok_and(|permit| self.goes_as(&permit));
         }
         let allowed = match judge(rules, row, &self.asked()) {
-            Decision::Allow(permit) => self.goes_as(&permit),
-            Decision::Ask(question) => self.approved && self.goes_as(&question.allow()),
+            Decision::Allow(permit) => self.goes_as(&permit) && self.is_searched_as(&permit),
+            Decision::Ask(question) => {
+                let permit = question.allow();
+                self.approved && self.goes_as(&permit) && self.is_searched_as(&permit)
+            }
             Decision::Deny(_) => false,
         };
         allowed && self.before.as_ref().is_none_or(|before| before.stays(rules, row))

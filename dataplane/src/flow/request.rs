@@ -15,6 +15,7 @@ use super::{
     hooked::{Hooked, Seen},
     open::{Judged, judge},
     outbound::{Outbound, Speaks},
+    redaction::Redaction,
     resident::Resident,
 };
 use crate::{
@@ -216,6 +217,8 @@ impl Judge<'_> {
             }
         }
         let mut secrets = self.inject(&permit, &wanted, &mut outgoing)?;
+        let redaction = Redaction::of(&permit, &wanted, self.tables, &mut outgoing)?;
+        judged.searched = redaction.is_some() || secrets.is_empty();
         let means = inject::means(&permit, |name| self.tables.secret(name))
             .map_err(|(error, rule)| Refusal::from(&error).by_rule(&rule))?;
         secrets.extend(means.secrets().cloned());
@@ -227,18 +230,10 @@ impl Judge<'_> {
             _ if head.is_grpc() => Speaks::Http2,
             _ => Speaks::Either,
         };
-        let edits = self.edits(hooked);
+        let edits = edits(redaction, hooked);
         let outbound =
             Outbound { permit, head: bytes, secrets, method, framing, speaks, means, judged, edits };
         Ok(Step::Send(Box::new(outbound)))
-    }
-
-    /// What edits the exchange on its way, in this order; nothing for most.
-    fn edits(&self, hooked: Option<Box<Hooked>>) -> Option<Box<Edits>> {
-        let hooked = hooked.filter(|hooked| hooked.waits())?;
-        let edits = Edits::default();
-        hooked.join(&edits);
-        Some(Box::new(edits))
     }
 
     /// What a handler that goes on is shown of the request again.
@@ -268,6 +263,7 @@ impl Judge<'_> {
             approved: false,
             opaque: false,
             route: None,
+            searched: false,
             before: None,
         }
     }
@@ -334,6 +330,22 @@ impl Judge<'_> {
         }
         Ok(inject::carried(all))
     }
+}
+
+/// What edits the exchange on its way, in this order; nothing for most. A handler sees no credential that came back.
+fn edits(redaction: Option<Redaction>, hooked: Option<Box<Hooked>>) -> Option<Box<Edits>> {
+    let hooked = hooked.filter(|hooked| hooked.waits());
+    if redaction.is_none() && hooked.is_none() {
+        return None;
+    }
+    let edits = Edits::default();
+    if let Some(redaction) = redaction {
+        edits.add_down(Box::new(redaction));
+    }
+    if let Some(hooked) = hooked {
+        hooked.join(&edits);
+    }
+    Some(Box::new(edits))
 }
 
 /// A credential that a handler wants in a field.

@@ -139,7 +139,14 @@ impl AnswerParts {
         self.changed = true;
     }
 
-    pub(super) fn reason(&self) -> &[u8] {
+    /// Sends no reason phrase.
+    pub fn drop_reason(&mut self) {
+        self.reason.clear();
+        self.changed = true;
+    }
+
+    /// The reason phrase.
+    pub fn reason(&self) -> &[u8] {
         &self.reason
     }
 

@@ -154,3 +154,38 @@ fn names_are_of_those_secrets_that_go_out() {
         "b e f"
     );
 }
+
+#[test]
+fn what_finds_a_credential_is_made_once_for_each_way_of_giving_it() {
+    let find = |action: &str, secret: &Secret| {
+        let permit = permit(action, "a.example", Scheme::Https);
+        finder(&permit.injections()[0], Some(secret))
+    };
+    let (bearer, basic) = (r#"{"bearer":{"secret":"s"}}"#, r#"{"basic":{"secret":"s"}}"#);
+    let whole = secret("user-name:pass-word", false);
+    let once = find(bearer, &whole).unwrap();
+    assert!(Arc::ptr_eq(&once, &find(r#"{"query":{"name":"k","secret":"s"}}"#, &whole).unwrap()));
+    assert!(!Arc::ptr_eq(&once, &find(basic, &whole).unwrap()));
+    let hidden = |action: &str, value: &str, text: &str| {
+        let mut text = text.as_bytes().to_vec();
+        let mut searcher = crate::redact::Searcher::new(vec![find(action, &secret(value, false)).unwrap()]);
+        searcher.whole(&mut text);
+        String::from_utf8(text).unwrap()
+    };
+    let said = "user-name pass-word user-name:pass-word";
+    assert_eq!(hidden(bearer, "user-name:pass-word", said), "user-name pass-word *******************");
+    assert_eq!(hidden(basic, "user-name:pass-word", said), "user-name ********* *******************");
+    assert_eq!(hidden(basic, "user-name:", said), "********* pass-word **********pass-word");
+}
+
+#[test]
+fn a_credential_of_which_a_part_is_short_cannot_be_searched_for() {
+    let basic = permit(r#"{"basic":{"secret":"s"}}"#, "a.example", Scheme::Https);
+    let bearer = permit(r#"{"bearer":{"secret":"s"}}"#, "a.example", Scheme::Https);
+    for (permit, value) in [(&bearer, "hush-77"), (&basic, "some-user:hush-77"), (&basic, "hush-77:")] {
+        let error = finder(&permit.injections()[0], Some(&secret(value, false))).unwrap_err();
+        let said = format!("{error:?} {}", crate::causes::chain(&error));
+        assert!(matches!(error, InjectError::TooShort { .. }) && !said.contains("hush"), "{said}");
+    }
+    assert!(matches!(finder(&bearer.injections()[0], None), Err(InjectError::Missing { .. })));
+}

@@ -43,6 +43,8 @@ pub fn decide(rules: &Rules, sandbox: &SandboxId, asked: &Asked<'_>) -> Decision
         if let Some(route) = rule.route.as_ref().filter(|_| rule.possibly(asked.method, &forms)) {
             given.route = Some((name, route));
         }
+        // It protects, as a denial does.
+        given.redacts |= rule.redacts && rule.possibly(asked.method, &forms);
     }
     let handler = chosen_handler(rules, asked.host, asked.port);
     let target = (asked.scheme, asked.host, asked.port);
@@ -55,6 +57,7 @@ struct Given<'a> {
     injections: Vec<Arc<Injection>>,
     certificate: Option<Arc<Shown>>,
     route: Option<(&'a Arc<str>, &'a Arc<Route>)>,
+    redacts: bool,
 }
 
 /// Judges a connection that is relayed unread, where `interceptHttps` is off or a rule leaves it closed: what only a
@@ -78,7 +81,7 @@ pub fn decide_opaque(
         if let Some(reason) = &rule.deny {
             return Err(denial(DenyReason::Rule(Arc::clone(reason)), name));
         }
-        if rule.gives() {
+        if rule.gives() || rule.redacts {
             return Err(denial(DenyReason::NeedsInterception, name));
         }
         given.route = rule.route.as_ref().map(|route| (name, route)).or(given.route);
@@ -190,6 +193,7 @@ fn permit(
         way: given.route.map(|routed| rules.way(routed)),
         injections: given.injections,
         certificate: given.certificate,
+        redacts: given.redacts,
     };
     match rule {
         Ok(rule) => Decision::Allow(permit(rule)),

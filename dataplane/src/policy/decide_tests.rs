@@ -106,6 +106,25 @@ fn a_denying_rule_needs_one_form_of_the_path_and_a_giving_one_all_of_them() {
 }
 
 #[test]
+fn a_rule_that_redacts_holds_as_one_that_denies_and_gives_nothing_by_itself() {
+    let rules = rules(
+        r#"{"enableInternet":true,"rules":[
+            {"host":"a.com","actions":[{"bearer":{"secret":"k"}}]},
+            {"host":"a.com","match":{"path":"/private/*","method":["GET"]},"redact":true},
+            {"host":"b.com","match":{"path":"/x"},"actions":[{"bearer":{"secret":"k"}}],"redact":true}]}"#,
+        "{}",
+    );
+    for path in ["/private/x", "/%70rivate/x", "/public/../private/x", "/private/../public"] {
+        let permit = permit(ask(&rules, "GET", "a.com", path));
+        assert!(permit.redacts() && permit.injections().len() == 1, "{path}");
+    }
+    assert!(!permit(ask(&rules, "POST", "a.com", "/private/x")).redacts());
+    assert!(!permit(ask(&rules, "GET", "a.com", "/public")).redacts());
+    assert!(permit(ask(&rules, "GET", "b.com", "/x")).redacts());
+    assert!(!permit(ask(&rules, "GET", "c.com", "/x")).redacts());
+}
+
+#[test]
 fn a_rule_with_methods_holds_for_these_byte_by_byte() {
     let rules = rules(
         r#"{"enableInternet":true,"rules":[

@@ -27,6 +27,8 @@ pub(super) struct HostRule {
     pub(super) certificate: Option<Arc<Shown>>,
     /// How connections to the host are made.
     pub(super) route: Option<Arc<Route>>,
+    /// Answers are searched for credentials.
+    pub(super) redacts: bool,
     /// TLS to the host is relayed unread.
     pub(super) passes: bool,
     /// Its host pattern speaks of names.
@@ -59,6 +61,7 @@ fn host_rule(rule: &wire::Rule, pattern: &HostPattern, name: &Arc<str>) -> Resul
         injections: Vec::new(),
         certificate: None,
         route: None,
+        redacts: rule.redact,
         passes: false,
         names: pattern.names(),
     };

@@ -98,6 +98,7 @@ pub struct Permit {
     pub(super) injections: Vec<Arc<Injection>>,
     pub(super) way: Option<Box<Way>>,
     pub(super) certificate: Option<Arc<Shown>>,
+    pub(super) redacts: bool,
 }
 
 impl Permit {
@@ -154,6 +155,11 @@ impl Permit {
     /// The client certificate that the host is shown.
     pub fn certificate(&self) -> Option<&Arc<Shown>> {
         self.certificate.as_ref()
+    }
+
+    /// The answer is to be searched for the credentials that the request is given.
+    pub fn redacts(&self) -> bool {
+        self.redacts
     }
 }
 

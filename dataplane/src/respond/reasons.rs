@@ -8,6 +8,7 @@ use crate::{
     identity::IdentityError,
     inject::InjectError,
     listen::socket::DestinationError,
+    redact::{CodingError, Refused},
 };
 
 impl From<&AskError> for Refusal {
@@ -38,6 +39,7 @@ impl From<&InjectError> for Refusal {
             InjectError::NotCertificate { .. } => "secret_not_certificate",
             InjectError::Key { .. } => "secret_is_key",
             InjectError::NotLogin { .. } => "secret_not_login",
+            InjectError::TooShort { .. } => "secret_short",
         };
         Self::new(
             502,
@@ -47,6 +49,40 @@ impl From<&InjectError> for Refusal {
             "ask the operator to mend the secret or the rule",
         )
         .because(error)
+    }
+}
+
+impl From<&Refused> for Refusal {
+    fn from(error: &Refused) -> Self {
+        let (status, code, blame, remedy) = match error {
+            Refused::Protocol => (
+                403,
+                "redact_protocol",
+                Blame::Policy,
+                "ask the operator for a rule without `redact` for this path",
+            ),
+            Refused::Part => (502, "redact_part", Blame::Upstream, "the upstream has to give the whole"),
+            Refused::Coding(_) | Refused::Codings => {
+                let remedy = "the upstream has to keep to the Accept-Encoding that it is sent";
+                (502, "redact_coding", Blame::Upstream, remedy)
+            }
+            Refused::Busy => (503, "redact_busy", Blame::Gateway, "try again later"),
+        };
+        Self::new(status, code, blame, &error.to_string(), remedy).because(error)
+    }
+}
+
+impl From<&CodingError> for Refusal {
+    fn from(error: &CodingError) -> Self {
+        let (code, remedy) = match error {
+            CodingError::Malformed(_) | CodingError::Truncated(_) => {
+                ("answer_coding", "the upstream has to code what it says it codes")
+            }
+            CodingError::Expands => {
+                ("answer_expands", "ask for the answer uncoded: Accept-Encoding: identity")
+            }
+        };
+        Self::new(502, code, Blame::Upstream, &error.to_string(), remedy).because(error)
     }
 }
 

@@ -131,6 +131,10 @@ impl Writer<'_> {
                 ReplyPiece::Head(head) => {
                     let (head, framing) = response(&head, self.head_only)?;
                     ended = matches!(framing, Framing::None | Framing::Length(0));
+                    if framing != Framing::Tunnel {
+                        // No other protocol was agreed to: nothing of the client's half is waited for.
+                        self.halves.uploaded.set(true);
+                    }
                     self.leg.answer(head, ended, reply.gate()).map_err(gone)?;
                 }
                 // The answer to HEAD has the length of a body that is not sent (RFC 9110 §9.3.2).
