@@ -14,16 +14,36 @@ pub(super) enum Match {
 /// Bytes that begin an escape.
 pub(super) const SPECIAL: [u8; 2] = [b'%', b'\\'];
 
-/// Whether the text begins with the needle: byte by byte, or with some bytes escaped. A text that reads as it is and as
-/// escapes is compared both ways.
+/// Whether the text begins with the needle, of whose bytes some may be escaped.
 pub(super) fn compare(needle: &[u8], text: &[u8]) -> Match {
+    let mut at = 0;
+    for byte in needle {
+        match text.get(at) {
+            None => return Match::Cut,
+            Some(first) if !SPECIAL.contains(first) => {
+                if first != byte {
+                    return Match::None;
+                }
+                at += 1;
+            }
+            Some(_) => match unit(*byte, &text[at..]) {
+                Match::Whole(length) => at += length,
+                other => return other,
+            },
+        }
+    }
+    Match::Whole(at)
+}
+
+/// The same for a needle that itself holds what looks like an escape: it may also stand there as it is.
+pub(super) fn compare_both(needle: &[u8], text: &[u8]) -> Match {
     let common = needle.len().min(text.len());
     let flat = match needle[..common] == text[..common] {
         true if common == needle.len() => Match::Whole(common),
         true => Match::Cut,
         false => Match::None,
     };
-    match (flat, compare_escaped(needle, text)) {
+    match (flat, compare(needle, text)) {
         (Match::Whole(one), Match::Whole(other)) => Match::Whole(one.max(other)),
         (Match::Whole(length), _) | (_, Match::Whole(length)) => Match::Whole(length),
         (Match::Cut, _) | (_, Match::Cut) => Match::Cut,
@@ -31,16 +51,21 @@ pub(super) fn compare(needle: &[u8], text: &[u8]) -> Match {
     }
 }
 
-fn compare_escaped(needle: &[u8], text: &[u8]) -> Match {
-    let mut at = 0;
-    for byte in needle {
-        match unit(*byte, &text[at..]) {
-            Match::Whole(length) => at += length,
-            other => return other,
-        }
-    }
-    Match::Whole(at)
+/// The byte that an escape at the start of a text stands for; nothing where there is none, or where the text ends before
+/// that can be told.
+pub(super) fn escaped_byte(text: &[u8]) -> Option<u8> {
+    let digits = match text {
+        [b'%', digits @ ..] | [b'\\', b'x', digits @ ..] | [b'\\', b'u', b'0', b'0', digits @ ..] => digits,
+        [b'\\', letter, ..] => return named(*letter),
+        _ => return None,
+    };
+    let [high, low, ..] = digits else { return None };
+    let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+    Some(digit(*high)? << 4 | digit(*low)?)
 }
+
+/// Bytes of the longest escape.
+pub(super) const ESCAPE_BYTES_MAX: usize = 6;
 
 /// One byte of a needle at the start of a text.
 fn unit(byte: u8, text: &[u8]) -> Match {
@@ -100,9 +125,9 @@ mod tests {
             r#"\u0061/%62+"\\%20%25"#,
         ] {
             let longer = format!("{text}x");
-            assert_eq!(compare(needle, longer.as_bytes()), Match::Whole(text.len()), "{text}");
+            assert_eq!(compare_both(needle, longer.as_bytes()), Match::Whole(text.len()), "{text}");
             for cut in 0..text.len() {
-                assert_eq!(compare(needle, &text.as_bytes()[..cut]), Match::Cut, "{text} cut at {cut}");
+                assert_eq!(compare_both(needle, &text.as_bytes()[..cut]), Match::Cut, "{text} cut at {cut}");
             }
         }
     }
@@ -118,8 +143,8 @@ mod tests {
 
     #[test]
     fn what_looks_like_an_escape_may_be_itself() {
-        assert_eq!(compare(b"x%25y\\n", b"x%25y\\n"), Match::Whole(7));
-        assert_eq!(compare(b"x%zz", b"x%zz"), Match::Whole(4));
-        assert_eq!(compare(b"x%2", b"x%252"), Match::Whole(5));
+        assert_eq!(compare_both(b"x%25y\\n", b"x%25y\\n"), Match::Whole(7));
+        assert_eq!(compare_both(b"x%zz", b"x%zz"), Match::Whole(4));
+        assert_eq!(compare_both(b"x%2", b"x%252"), Match::Whole(5));
     }
 }

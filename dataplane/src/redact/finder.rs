@@ -6,7 +6,7 @@ use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD, Encoding, HEXLOWER, HEXUPPER}
 use memchr::memchr2;
 use zeroize::Zeroizing;
 
-use super::escape::{Match, SPECIAL, compare};
+use super::escape::{ESCAPE_BYTES_MAX, Match, SPECIAL, compare, compare_both, escaped_byte};
 use crate::limits::REDACT_SECRET_BYTES_MIN;
 
 /// A value that is too short to be told from ordinary text.
@@ -14,17 +14,22 @@ use crate::limits::REDACT_SECRET_BYTES_MIN;
 #[error("a credential of fewer than {REDACT_SECRET_BYTES_MIN} bytes cannot be told from ordinary text")]
 pub struct TooShort;
 
+/// The bit of a byte that may begin an escape.
+const ESCAPE: u32 = 1 << 31;
+
 /// Places in the table of shifts.
 const SHIFTS: usize = 4096;
 
 /// Finds the forms of one value. Everything in it is wiped when dropped and never shown.
 pub struct Finder {
     needles: Vec<Zeroizing<Vec<u8>>>,
+    /// Which of them hold what looks like an escape, one bit each.
+    ambiguous: u32,
     /// Bytes of the shortest needle, over which the window goes.
     window: usize,
     /// By the last two bytes of the window: how far the window can go on without missing a needle.
     shifts: Zeroizing<Vec<u8>>,
-    /// By the first byte of a text: which needles may begin there, one bit each.
+    /// By a byte: which needles begin with it, one bit each, and [`ESCAPE`].
     starts: Zeroizing<Vec<u32>>,
 }
 
@@ -45,12 +50,13 @@ impl Finder {
                 }
             }
         }
-        debug_assert!(needles.len() <= 32, "a needle is a bit");
+        debug_assert!(needles.len() < 32, "a needle is a bit");
         // All forms of a value are longer than the least value, or are that value.
         let window =
             needles.iter().map(|needle| needle.len()).min().ok_or(TooShort)?.min(usize::from(u8::MAX));
         let mut finder = Self {
             needles,
+            ambiguous: 0,
             window,
             shifts: Zeroizing::new(vec![(window - 1) as u8; SHIFTS]),
             starts: Zeroizing::new(vec![0; 256]),
@@ -61,15 +67,29 @@ impl Finder {
 
     fn fill(&mut self) {
         for (bit, needle) in self.needles.iter().enumerate() {
+            self.ambiguous |= u32::from(special(needle, 0) < needle.len()) << bit;
             for (end, pair) in needle[..self.window].windows(2).enumerate() {
                 // The pair ends one byte further.
                 let shift = (self.window - 2 - end) as u8;
                 let place = &mut self.shifts[place(pair[0], pair[1])];
                 *place = shift.min(*place);
             }
-            for first in [needle[0], SPECIAL[0], SPECIAL[1]] {
-                self.starts[usize::from(first)] |= 1 << bit;
-            }
+            self.starts[usize::from(needle[0])] |= 1 << bit;
+        }
+        SPECIAL.iter().for_each(|special| self.starts[usize::from(*special)] |= ESCAPE);
+    }
+
+    /// Which needles may begin where this text does, one bit each, given those that begin with its first byte.
+    fn candidates(&self, first: u32, text: &[u8]) -> u32 {
+        if first & ESCAPE == 0 {
+            return first;
+        }
+        let first = first & !ESCAPE;
+        match escaped_byte(text) {
+            Some(byte) => first | self.starts[usize::from(byte)] & !ESCAPE,
+            // It may be an escape of any byte.
+            None if text.len() < ESCAPE_BYTES_MAX => u32::MAX >> (32 - self.needles.len()),
+            None => first,
         }
     }
 
@@ -82,11 +102,14 @@ impl Finder {
         mut found: impl FnMut(usize, usize),
     ) -> Option<usize> {
         let (mut at, mut special) = (0, special(text, 0));
+        let starts = &self.starts[..];
         let mut look = |at: usize| {
-            let mut cut = false;
-            let mut candidates = self.starts[usize::from(text[at])];
+            let first = starts[usize::from(text[at])];
+            let (mut cut, mut candidates) = (false, self.candidates(first, &text[at..]));
             while candidates != 0 {
-                match compare(&self.needles[candidates.trailing_zeros() as usize], &text[at..]) {
+                let bit = candidates.trailing_zeros();
+                let compare = if self.ambiguous >> bit & 1 == 1 { compare_both } else { compare };
+                match compare(&self.needles[bit as usize], &text[at..]) {
                     Match::Whole(length) => found(at, at + length),
                     Match::Cut => cut = true,
                     Match::None => {}
@@ -111,7 +134,7 @@ impl Finder {
             }
             let until = text.len().min(special + 1);
             while at < until {
-                if look(at) {
+                if starts[usize::from(text[at])] != 0 && look(at) {
                     return Some(at);
                 }
                 at += 1;
