@@ -40,6 +40,7 @@ denyStatus = 0x194
 host = "api.github.com"
 match = { method = ["GET"], path = "/repos/*" }
 actions = [{ bearer = { secret = "github" } }]
+redact = true
 
 [sandboxes.box]
 template = "agent"
@@ -58,6 +59,7 @@ templates:
       actions:
       - bearer:
           secret: github
+      redact: true
 ---
 sandboxes:
   box:
@@ -72,7 +74,7 @@ sandboxes:
 const JSON: &str = r#"{
   "templates": {"agent": {"allowedHosts": ["api.github.com", "*.pypi.org"], "denyStatus": 404,
     "rules": [{"host": "api.github.com", "match": {"method": ["GET"], "path": "\/repos/*"},
-               "actions": [{"bearer": {"secret": "github"}}]}]}},
+               "actions": [{"bearer": {"secret": "github"}}], "redact": true}]}},
   "sandboxes": {"box": {"template": "agent", "labels": {"team": "blue"}, "overrides": {"deniedHosts": ["evil.example"],
     "outbound": {"handler": "h", "params": {"n": 1.5, "on": true}}}}}
 }"#;
@@ -84,6 +86,7 @@ fn the_three_formats_say_the_same_and_what_is_written_is_read_again() {
         .map(|file| call(folder(&[file]).path()).unwrap_or_else(|faults| panic!("{file:?}: {faults:?}")))
         .collect();
     assert_eq!(calls[0]["templates"]["agent"]["rules"][0]["match"]["path"], "/repos/*");
+    assert_eq!(calls[0]["templates"]["agent"]["rules"][0]["redact"], true);
     assert!(calls.iter().all(|call| *call == calls[0]), "{calls:#?}");
     for (format, name) in [(Format::Toml, "p.toml"), (Format::Yaml, "p.yml"), (Format::Json, "p.json")] {
         let text = write(&calls[0], format).unwrap();
