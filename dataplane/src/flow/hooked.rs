@@ -65,6 +65,8 @@ pub struct Hooked {
     /// What it wants of the answer's body that has not ended.
     down: Option<BodyUse>,
     log: Vec<LogLine>,
+    /// The status that it gave the answer.
+    status: Option<u16>,
     /// Why it did not decide about an answer that passed all the same.
     error: Option<String>,
 }
@@ -92,7 +94,7 @@ impl Hooked {
     ) -> Self {
         let head = kept.wants(Hook::Response) || kept.wants(Hook::ResponseBody);
         let (core, kept, log) = (Rc::clone(core), Some(kept), Vec::new());
-        Self { core, kept, used, deny_status, seen, up, head, down: None, log, error: None }
+        Self { core, kept, used, deny_status, seen, up, head, down: None, log, status: None, error: None }
     }
 
     /// Whether it is to be shown anything more.
@@ -215,7 +217,10 @@ impl Hooked {
                     parts.append(FieldName::new(name)?, FieldValue::new(value)?)
                 }
                 Action::Remove { name } => parts.remove(&FieldName::new(name)?),
-                Action::Status(status) => parts.set_status(status)?,
+                Action::Status(status) => {
+                    parts.set_status(status)?;
+                    self.status = Some(status);
+                }
                 Action::Body(_) if parts.framing() == Framing::Tunnel => {
                     return Err(GuestError::Unseen.into());
                 }
@@ -259,6 +264,10 @@ impl Hooked {
     fn report(&mut self, record: &mut Record) {
         record.log.append(&mut self.log);
         record.handler_error = self.error.take().or(record.handler_error.take());
+        if record.verdict == "allowed" {
+            // What the sandbox was told.
+            record.status = self.status.take().or(record.status);
+        }
         if record.verdict != "allowed" && self.kept.is_some() {
             // Nobody reads what it answers.
             let _unread = self.resume(&Next::Cancelled);
@@ -323,7 +332,7 @@ impl AnswerEdit for Downward {
             (Err(End::Failed(error)), Some(before)) => {
                 *parts = before;
                 hooked.error = Some(chain(&error));
-                (hooked.kept, hooked.down) = (None, None);
+                (hooked.kept, hooked.down, hooked.status) = (None, None, None);
             }
             (outcome, _) => hooked.conclude(outcome)?,
         }

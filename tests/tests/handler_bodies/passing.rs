@@ -51,7 +51,7 @@ fn both_bodies_and_the_head_are_changed_and_keep_alive_holds() {
     assert_eq!(seen[0].fields("content-length").count() + seen[0].fields("content-md5").count(), 0);
     assert_eq!(origin.connections(), 1, "both legs are used again");
     let records = gateway.records(4);
-    assert_eq!((&records[0]["verdict"], &records[0]["status"]), (&"allowed".into(), &200.into()));
+    assert_eq!((&records[0]["verdict"], &records[0]["status"]), (&"allowed".into(), &203.into()));
     assert_eq!((&records[0]["handler"], &records[0]["handlerVersion"]), (&"h".into(), &7.into()));
 }
 
