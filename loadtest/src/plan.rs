@@ -96,6 +96,8 @@ pub struct Load {
     pub streams: Option<usize>,
     /// The origin speaks HTTP/2.
     pub origin_http2: bool,
+    /// Milliseconds that the origin takes before it begins a handshake; in steps of its tick.
+    pub handshake_millis: u64,
     /// What puts the credential on.
     pub policy: Policy,
     /// How a connection says whose it is.
@@ -143,6 +145,7 @@ impl Default for Load {
             scheme: Scheme::default(),
             streams: None,
             origin_http2: false,
+            handshake_millis: 0,
             policy: Policy::default(),
             way: Way::default(),
             sandboxes: 1,
@@ -230,10 +233,8 @@ impl Plan {
     pub fn parse(name: &str, text: &str, how: &Reading) -> Result<Self, PlanError> {
         let wrong = |reason: String| PlanError::Text { name: name.into(), reason };
         let file: File = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let mut smoke = if how.smoke { file.smoke } else { toml::Table::new() };
         let mut above = toml::Table::new();
-        if how.smoke {
-            above.extend(file.smoke);
-        }
         for pair in &how.set {
             let (key, value) =
                 pair.split_once('=').ok_or_else(|| wrong(format!("--set {pair}: write key=value")))?;
@@ -242,8 +243,9 @@ impl Plan {
             let mut read: toml::Table = read.map_err(|error| wrong(format!("--set {pair}: {error}")))?;
             above.extend(read.remove("value").map(|value| (key.trim().to_owned(), value)));
         }
+        let given = [above.remove("rounds"), smoke.remove("rounds")];
         let rounds =
-            above.remove("rounds").and_then(|rounds| rounds.as_integer()).or(file.rounds).unwrap_or(1);
+            given.into_iter().flatten().find_map(|rounds| rounds.as_integer()).or(file.rounds).unwrap_or(1);
         let mut plan = Self {
             name: name.into(),
             about: file.about,
@@ -258,6 +260,7 @@ impl Plan {
             let small = row.remove("smoke");
             let mut merged = file.load.clone();
             merge(&mut merged, row);
+            merge(&mut merged, smoke.clone());
             if let (true, Some(toml::Value::Table(small))) = (how.smoke, small) {
                 merge(&mut merged, small);
             }

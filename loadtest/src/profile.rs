@@ -42,12 +42,15 @@ pub struct Tally {
 impl Tally {
     /// Begins to count each system call by its name.
     pub fn system_calls(pid: Pid) -> Self {
-        let threads = threads(&[pid]);
+        Self::system_calls_on(&threads(&[pid]))
+    }
+
+    fn system_calls_on(threads: &[i32]) -> Self {
         let names = fs::read_dir("/sys/kernel/tracing/events/syscalls").into_iter().flatten();
         let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
         let mut counters = Vec::new();
         for event in names.filter(|name| name.starts_with("sys_enter_")) {
-            match tracepoint(&format!("syscalls/{event}")).and_then(|event| on_all(&threads, &event)) {
+            match tracepoint(&format!("syscalls/{event}")).and_then(|event| on_all(threads, &event)) {
                 Ok(made) => counters.push((event.trim_start_matches("sys_enter_").to_owned(), made)),
                 Err(error) => return Self { counters: Vec::new(), missing: Some(error.to_string()) },
             }
@@ -187,7 +190,7 @@ mod tests {
 
     #[test]
     fn own_system_calls_have_names_where_the_kernel_lets_us() {
-        let tally = Tally::system_calls(Pid(std::process::id()));
+        let tally = Tally::system_calls_on(&[rustix::thread::gettid().as_raw_nonzero().get()]);
         match &tally.missing {
             Some(why) => assert!(!why.is_empty()),
             None => {

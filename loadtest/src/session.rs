@@ -51,6 +51,7 @@ impl Session<'_> {
         let about =
             |error: io::Error| io::Error::other(format!("plan {}, row `{}`: {error}", plan.name, load.name));
         let told = |count: usize| progress(&format!("{}: {count} sandboxes registered", plan.name));
+        self.origin.judge.handshake_millis.store(load.handshake_millis, Ordering::Relaxed);
         let before = self.faults();
         let connections = || self.origin.judge.counts.connections.load(Ordering::Relaxed);
         let connected = connections();

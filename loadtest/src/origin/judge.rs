@@ -74,6 +74,8 @@ pub struct Judge {
     pub counts: Counts,
     /// Whether a credential is due at all.
     credentials: bool,
+    /// Milliseconds before the origin begins a handshake: how far away it plays to be.
+    pub handshake_millis: AtomicU64,
     orders: Mutex<Vec<(Order, SyncSender<()>)>>,
 }
 

@@ -6,7 +6,7 @@ mod http2;
 pub mod judge;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     net::SocketAddr,
     sync::{
@@ -14,6 +14,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use mio::{
@@ -97,6 +98,7 @@ impl Origin {
             poll: Poll::new()?,
             listeners,
             open: HashMap::new(),
+            far: VecDeque::new(),
             next: LEGS.len(),
             judge: judge.clone(),
             bench: Bench::default(),
@@ -135,6 +137,8 @@ struct Serving {
     poll: Poll,
     listeners: Vec<(TcpListener, Option<Arc<ServerConfig>>)>,
     open: HashMap<Token, Client>,
+    /// Connections whose handshake does not begin before its time.
+    far: VecDeque<(Instant, TcpStream, usize)>,
     next: usize,
     judge: Arc<Judge>,
     bench: Bench,
@@ -164,6 +168,11 @@ impl Serving {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 other => other?,
             }
+            while self.far.front().is_some_and(|(due, ..)| *due <= Instant::now())
+                && let Some((_, socket, index)) = self.far.pop_front()
+            {
+                self.take(socket, index)?;
+            }
             let mut ready = 0;
             for event in &events {
                 ready += 1;
@@ -184,28 +193,34 @@ impl Serving {
     }
 
     fn accept_all(&mut self, index: usize) -> io::Result<()> {
-        let (listener, config) = &self.listeners[index];
         loop {
-            let socket: TcpStream = match listener.accept() {
+            let socket = match self.listeners[index].0.accept() {
                 Ok((socket, _)) => socket,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error),
             };
-            socket.set_nodelay(true)?;
             self.judge.counts.connections.fetch_add(1, Ordering::Relaxed);
-            let (mut transport, speaks) = match config {
-                Some(config) => (Transport::server(socket, config)?, Speaks::Unknown),
-                None => (Transport::plain(socket), Speaks::Http1(http1::Server::default())),
-            };
-            let token = Token(self.next);
-            self.next += 1;
-            self.poll.registry().register(
-                transport.socket(),
-                token,
-                Interest::READABLE | Interest::WRITABLE,
-            )?;
-            self.open.insert(token, Client { transport, speaks });
+            let wait = Duration::from_millis(self.judge.handshake_millis.load(Ordering::Relaxed));
+            // Requests that came without a handshake must not lie unread: they would be judged too late.
+            match wait.is_zero() || self.listeners[index].1.is_none() {
+                true => self.take(socket, index)?,
+                false => self.far.push_back((Instant::now() + wait, socket, index)),
+            }
         }
+    }
+
+    fn take(&mut self, socket: TcpStream, index: usize) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        let (mut transport, speaks) = match &self.listeners[index].1 {
+            Some(config) => (Transport::server(socket, config)?, Speaks::Unknown),
+            None => (Transport::plain(socket), Speaks::Http1(http1::Server::default())),
+        };
+        let token = Token(self.next);
+        self.next += 1;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(transport.socket(), token, interest)?;
+        self.open.insert(token, Client { transport, speaks });
+        Ok(())
     }
 }
 
