@@ -147,6 +147,10 @@ impl Session<'_> {
         let (cost, idle) = watch.end()?;
         let mut row = Row::of(&outcome, &cost, !target.pids.is_empty());
         (row.target, row.version) = (target.name.clone(), target.version.clone());
+        if load.idle {
+            // Nothing is asked in the measured part.
+            row.figures.retain(|name, _| ["connections", "seconds", "residentKiB"].contains(&name.as_str()));
+        }
         for (name, value) in idle {
             row.figures.insert(name.to_owned(), value);
         }

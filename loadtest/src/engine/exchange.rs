@@ -297,8 +297,7 @@ impl Http2 {
                     (stream, ends)
                 }
                 Said::Broken { stream, code } => {
-                    if let Some((job, answer)) = self.streams.get_mut(&stream) {
-                        let _ = job;
+                    if let Some((_, answer)) = self.streams.get_mut(&stream) {
                         answer.status = 0;
                         answer.text = format!("the stream was broken off with code {code}").into_bytes();
                     }
