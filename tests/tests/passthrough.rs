@@ -6,6 +6,7 @@ use rustls::{
     StreamOwned,
     pki_types::{CertificateDer, pem::PemObject},
 };
+use socket2::SockRef;
 use tests::{
     client,
     gateway::{Gateway, Tls, ask, template},
@@ -103,4 +104,31 @@ fn a_connection_that_was_opened_before_is_sent_away() {
     assert!(head.starts_with("HTTP/1.1 421 ") && body.contains("tls_not_opened"), "{head}{body}");
     drop(stream);
     gateway.records(2);
+}
+
+/// An origin that had said everything and gone broke the relay as soon as the client said another word, and a client
+/// that reads slowly lost what it had not yet read. Now the origin's half is handed over to its end.
+#[test]
+fn what_an_origin_says_last_is_handed_over_although_it_reads_no_more() {
+    // More than lies in the kernel for a client that does not read, and no more than the gateway's kernel takes.
+    const LAST: usize = 120 << 10;
+    let origin = Origin::wire(&[], |wire| {
+        wire.read_exact(&mut [0; 5])?;
+        wire.write_all(&[b'x'; LAST])?;
+        wire.end()
+    });
+    let mut gateway = Gateway::start(1, &origin);
+    gateway.apply(vec![template("t", UNREAD)]);
+    let mut socket = gateway.tunnel("origin.test", origin.address.port());
+    SockRef::from(&socket).set_recv_buffer_size(4 << 10).unwrap();
+    gateway.client("box", "origin.test", &[]).write_tls(&mut socket).unwrap();
+    // Waits until the origin has answered.
+    socket.read_exact(&mut [0]).unwrap();
+    socket.write_all(&[b'y'; 1 << 20]).expect("nothing breaks");
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).expect("an end, not a cut");
+    assert_eq!(rest.len(), LAST - 1);
+    drop(socket);
+    let record = &gateway.records(1)[0];
+    assert_eq!((&record["verdict"], &record["bytesDown"]), (&"allowed".into(), &LAST.into()), "{record}");
 }

@@ -140,11 +140,11 @@ async fn carry(
     record.address = Some(address);
     record.secrets.extend(means.secrets().cloned());
     let upstream = Rc::new(upstream);
-    let (up, down) = (Cell::new(0), Cell::new(0));
+    let (up, down) = (Way::default(), Way { down: true, ..Way::default() });
     let relayed =
         match fence.hold.join(Rc::clone(&upstream) as Rc<dyn Leg>) && upstream.send(hello).await.is_ok() {
             true => {
-                up.set(hello.len() as u64);
+                up.bytes.set(hello.len() as u64);
                 let ways = try_zip(
                     one_way((wire, &upstream), &fence, (&up, &down)),
                     one_way((&upstream, wire), &fence, (&down, &up)),
@@ -153,7 +153,7 @@ async fn carry(
             }
             false => false,
         };
-    (record.bytes_up, record.bytes_down) = (up.get(), down.get());
+    (record.bytes_up, record.bytes_down) = (up.bytes.get(), down.bytes.get());
     (record.verdict, record.code) = match (fence.is_open(), relayed) {
         (false, _) => ("cut", Some("revoked")),
         (true, true) => ("allowed", None),
@@ -169,25 +169,48 @@ async fn carry(
 /// Ended for a reason that the record knows already.
 struct Ended;
 
+/// One direction.
+#[derive(Default)]
+struct Way {
+    /// It goes to the client: when that has said all and reads no more, nobody is left.
+    down: bool,
+    /// What was handed to the other side.
+    bytes: Cell<u64>,
+    /// Its end was handed over.
+    ended: Cell<bool>,
+}
+
 /// Relays one direction to its end, of which the other side is told. It may be silent for as long as the other is not.
+/// Who reads no more may have said something before, which is handed over all the same; what is for them is thrown
+/// away.
 async fn one_way(
     (from, to): (&Wire, &Wire),
     gate: &dyn Gate,
-    (count, other): (&Cell<u64>, &Cell<u64>),
+    (own, other): (&Way, &Way),
 ) -> Result<(), Ended> {
+    let mut is_read = true;
     loop {
-        let before = other.get();
+        let before = other.bytes.get();
         let chunk = match timeout(BODY_SILENCE, from.receive_body()).await {
             Ok(Ok(Some(chunk))) => chunk,
-            Ok(Ok(None)) => return to.close().await.map_err(|_| Ended),
-            Err(_) if other.get() > before => continue,
+            Ok(Ok(None)) => {
+                own.ended.set(true);
+                // Who has gone needs not be told.
+                let _gone = to.close().await;
+                return Ok(());
+            }
+            Err(_) if other.bytes.get() > before => continue,
             Ok(Err(_)) | Err(_) => return Err(Ended),
         };
         if !gate.is_open() {
             return Err(Ended);
         }
-        to.send(&chunk).await.map_err(|_| Ended)?;
-        count.set(count.get() + chunk.len() as u64);
+        is_read = is_read && to.send(&chunk).await.is_ok();
+        match is_read {
+            true => own.bytes.set(own.bytes.get() + chunk.len() as u64),
+            false if own.down && other.ended.get() => return Err(Ended),
+            false => {}
+        }
     }
 }
 
