@@ -16,6 +16,7 @@ mod hooked;
 pub mod resident;
 pub mod request;
 pub mod ask;
+mod tell;
 pub mod send;
 mod requests;
 mod streams;
@@ -23,7 +24,8 @@ pub mod connection;
 
 use ask::settle;
 use request::{Arrived, Step, prepare};
-use send::{answer, refuse, send};
+use send::send;
+use tell::{answer, refuse};
 
 use crate::{
     audit::Record,

@@ -13,7 +13,8 @@ use super::{
     open::Judged,
     requests::begin,
     resident::Admission,
-    send::{Fence, lookup, note},
+    send::{Fence, lookup},
+    tell::note,
 };
 use crate::{
     audit::Record,

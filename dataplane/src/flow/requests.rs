@@ -4,7 +4,7 @@ use std::{io, rc::Rc};
 
 use futures_lite::future::zip;
 
-use super::{connection::Opened, core::Core, request::Arrived, resident::Admission, run, send::note};
+use super::{connection::Opened, core::Core, request::Arrived, resident::Admission, run, tell::note};
 use crate::{
     audit::Record,
     causes::chain,

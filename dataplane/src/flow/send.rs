@@ -19,12 +19,13 @@ use super::{
     outbound::{Outbound, Speaks},
     request::Arrived,
     resident::Resident,
+    tell::{answer, note, refuse},
     tunnel,
 };
 use crate::{
     audit::Record,
     causes::chain,
-    http::{Answer, BodyError, Framing, Gate, Host, Leg, OwnAnswer, ReplyPiece, Scheme, h1::Inbound, h2},
+    http::{Framing, Gate, Host, Leg, OwnAnswer, Scheme, h1::Inbound, h2},
     inject::Means,
     limits::H2_WINDOW_FIRST,
     policy::Permit,
@@ -32,37 +33,6 @@ use crate::{
     tls::{TlsError, Wire},
     upstream::{Found, Place, ResolveError, Shared, Turn, dial_any, pool::Key},
 };
-
-/// Tells a refusal and records it.
-pub(super) async fn refuse(reply: &ReplyTo, refusal: &Refusal, record: &mut Record) {
-    note(refusal, record);
-    reply.unguard();
-    let (head, body) = match reply.is_grpc() {
-        true => refusal.grpc_answer(),
-        false => refusal.answer_to(record.path.as_deref().unwrap_or_default()),
-    };
-    // The client may be gone; the record says what it would have been told.
-    let _told = answer(reply, head, body).await;
-}
-
-/// Writes a refusal into the record.
-pub(super) fn note(refusal: &Refusal, record: &mut Record) {
-    record.verdict = "refused";
-    record.code = Some(refusal.code);
-    record.blame = Some(refusal.blame);
-    record.status = Some(refusal.status);
-    record.rule = refusal.rule.clone().or(record.rule.take());
-    record.reason = Some(refusal.reason().to_owned());
-}
-
-/// Hands over an answer that is made here.
-pub(super) async fn answer(reply: &ReplyTo, head: OwnAnswer, body: Vec<u8>) -> Result<(), BodyError> {
-    reply.send(ReplyPiece::Head(Answer::Own(head))).await?;
-    if !body.is_empty() {
-        reply.send(ReplyPiece::Data(body.into())).await?;
-    }
-    reply.send(ReplyPiece::End(None)).await
-}
 
 /// The gate of one exchange: its entry among the open ones, and the lease. It lives until the last byte of the answer
 /// was handed to the kernel, so a change of policy meets the exchange until then.
@@ -347,6 +317,9 @@ fn cut(leg: &dyn Leg, record: &mut Record) {
     record.code = Some("revoked");
 }
 
+/// What may be sent twice was; for the rest only its sender knows.
+const IN_DOUBT: &str = "it may have been carried out all the same: find that out before you send it again";
+
 async fn unfinished(reply: &ReplyTo, leg: &dyn Leg, error: &ExchangeError, record: &mut Record) {
     let (status, code, blame) = match error {
         ExchangeError::Revoked => return cut(leg, record),
@@ -365,7 +338,11 @@ async fn unfinished(reply: &ReplyTo, leg: &dyn Leg, error: &ExchangeError, recor
         if let Some(fault) = TlsError::within(error).filter(|fault| matches!(fault, TlsError::Alert(_))) {
             return refuse(reply, &Refusal::from(fault).because(error), record).await;
         }
-        let refusal = Refusal::new(status, code, blame, &error.to_string(), "try again").because(error);
+        let remedy = match error {
+            ExchangeError::Unanswered(_) => IN_DOUBT,
+            _ => "try again",
+        };
+        let refusal = Refusal::new(status, code, blame, &error.to_string(), remedy).because(error);
         return refuse(reply, &refusal, record).await;
     }
     record.verdict = "broken";

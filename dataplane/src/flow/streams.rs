@@ -24,7 +24,7 @@ use super::{
     requests::{begin, client_error, conclude, detached, end, slow},
     resident::Admission,
     run,
-    send::note,
+    tell::note,
 };
 use crate::{
     http::{

@@ -26,6 +26,13 @@ pub struct Key {
     port: u16,
     addresses: AddressPolicy,
     roots: Option<[u8; 32]>,
+    /// Rare and large: the key of every other request does not hold it.
+    made: Option<Box<Made>>,
+}
+
+/// How the connections of a key were made, where they are not made as most are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Made {
     way: Option<Way>,
     certificate: Option<Mark>,
     login: Option<Mark>,
@@ -39,11 +46,17 @@ impl Key {
 
     /// What was shown on its connections.
     pub fn marks(&self) -> impl Iterator<Item = &Mark> {
-        self.certificate.iter().chain(&self.login)
+        self.made.iter().flat_map(|made| made.certificate.iter().chain(&made.login))
     }
 
     /// The key of a permit's connections that are made with these means.
     pub fn of(permit: &Permit, means: &Means) -> Self {
+        let made = || Made {
+            way: permit.way().cloned(),
+            certificate: means.certificate().map(|certificate| certificate.mark().clone()),
+            login: means.login().map(|login| login.mark().clone()),
+        };
+        let unusual = permit.way().is_some() || means.certificate().is_some();
         Self {
             sandbox: permit.sandbox().clone(),
             scheme: permit.scheme(),
@@ -51,9 +64,7 @@ impl Key {
             port: permit.port(),
             addresses: permit.addresses().clone(),
             roots: permit.roots().map(|roots| *roots.key()),
-            way: permit.way().cloned(),
-            certificate: means.certificate().map(|certificate| certificate.mark().clone()),
-            login: means.login().map(|login| login.mark().clone()),
+            made: unusual.then(|| Box::new(made())),
         }
     }
 }
