@@ -1,6 +1,10 @@
 //! Guests of tests: text modules that do one thing, and the examples of the SDK.
 
-use std::{collections::BTreeMap, fs, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 use handlers_sdk_abi::manifest::Hook;
 use handlers_sdk_guests::{GuestBuild, build, default_target_dir, examples_dir};
@@ -70,6 +74,9 @@ pub fn example(name: &str) -> Vec<u8> {
 /// # Panics
 /// When it does not build.
 pub fn built(name: &str, source: &str) -> Vec<u8> {
+    // Tests of one process share the folder: what one writes, another would read half of.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     // Always the same folder, so that it is built once.
     let manifest_dir = default_target_dir().join("tests").join(name);
     let manifest = format!(

@@ -59,6 +59,10 @@ async fn bodies(mut request: Request, _: Context) -> Outcome {
             Ok(())
         });
     }
+    if does("tell-down") {
+        info!("{}", response.header("x-echo").unwrap_or_default());
+        response.look_at_body(|chunk| Ok(info!("{}", String::from_utf8_lossy(chunk.bytes))));
+    }
     if does("judge-down") {
         response.look_at_body(|chunk| {
             if chunk.last { info!("seen to its end"); }

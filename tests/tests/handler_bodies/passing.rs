@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use tests::{
-    gateway::{ask, read_answer, read_head},
+    gateway::{SECRET, ask, read_answer, read_head, template},
     guests::example,
     http2::{self, Client, next, run, whole},
     origin::{Origin, respond},
@@ -238,4 +238,39 @@ fn websocket_passes_a_handler_of_heads_and_none_that_wants_its_bytes() {
     drop(stream);
     let codes: Vec<_> = gateway.records(3).iter().map(|record| record["code"].clone()).collect();
     assert_eq!(codes[..2], ["handler_unseen", "handler_unseen"]);
+}
+
+#[test]
+fn a_handler_does_not_see_a_credential_that_came_back_where_the_rule_masks_it() {
+    let origin = Origin::tls(&["origin.test"], |seen, out| {
+        let told: String = seen.fields("authorization").collect();
+        write!(out, "HTTP/1.1 200 OK\r\nX-Echo: {told}\r\nContent-Length: {}\r\n\r\n{told}", told.len())?;
+        out.flush()
+    });
+    let (mut gateway, port) = gateway(&origin, &bodies(), "");
+    let rules = |redact: bool| {
+        template(
+            "t",
+            &format!(
+                r#"{{"allowedHosts":["origin.test"],"allowedAddresses":[{{"host":"*.test","cidrs":["127.0.0.0/8"]}}],
+                "outbound":{{"handler":"h"}},
+                "rules":[{{"host":"origin.test","redact":{redact},"actions":[{{"bearer":{{"secret":"token"}}}}]}}]}}"#
+            ),
+        )
+    };
+    let mut told = Vec::new();
+    for redact in [false, true] {
+        gateway.apply(vec![rules(redact)]);
+        let mut stream = gateway.tls("origin.test", port);
+        let (head, body) = ask(&mut stream, &head("GET", "/tell-down", port, ""), b"");
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        told.push(format!("{head}{}", String::from_utf8_lossy(&body)));
+    }
+    let records = gateway.records(2);
+    let lines = |record: &serde_json::Value| record["log"].to_string();
+    // Without the rule's word an answer passes as it is, to handler and sandbox alike: the test can see.
+    assert!(told[0].contains(SECRET) && lines(&records[0]).matches(SECRET).count() == 2, "{}", records[0]);
+    assert!(!told[1].contains(SECRET), "{}", told[1]);
+    let seen = lines(&records[1]);
+    assert!(!seen.contains(SECRET) && seen.matches("Bearer ").count() == 2, "{seen}");
 }
