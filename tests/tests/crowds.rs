@@ -53,7 +53,7 @@ const STREAMED: usize = 1 << 20;
 /// What each streams before, for what is made once.
 const LITTLE: usize = 64 << 10;
 /// What the slow one streams, and what is held for it: the window of its stream, and what all else takes.
-const SLOW: usize = 16 << 20;
+const SLOW: usize = 32 << 20;
 const SLOW_BYTES_MAX: usize = H2_WINDOW_FIRST / 2 + (1 << 20);
 /// What one sandbox that streams may hold at most, on both legs.
 const STREAMING_BYTES_MAX: usize = 384 << 10;
@@ -298,7 +298,7 @@ fn a_hundred_sandboxes_stream_and_a_slow_reader_among_them_holds_back_its_own_se
         let sent = slow_sent.load(Ordering::SeqCst);
         assert!(sent < SLOW / 2, "{sent} bytes were sent to who reads none");
         let alone = held(&gateway).saturating_sub(before);
-        row("a slow reader of 16 MiB", alone, 1);
+        row("a slow reader of 32 MiB", alone, 1);
         assert!(alone <= SLOW_BYTES_MAX, "{alone} bytes");
 
         let mut streaming: JoinSet<usize> = JoinSet::new();

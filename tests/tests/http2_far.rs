@@ -17,7 +17,7 @@ use tests::{
 /// Bytes of one transfer.
 const BYTES: usize = 64 << 20;
 /// What the gateway offers of a stream before anything was measured.
-const FIRST: usize = ((8 << 20) + 65_535) / 2;
+const FIRST: usize = ((16 << 20) + 65_535) / 2;
 /// The windows of client and origin: larger than those of browsers and of most libraries.
 const WIDE: u32 = 16 << 20;
 

@@ -291,6 +291,38 @@ fn a_slow_reader_holds_back_the_upstream_and_a_slow_upstream_the_sender() {
 }
 
 #[test]
+fn requests_do_not_join_a_connection_on_which_a_reader_stands_still() {
+    let origin = origin(&["origin.test"], |request, mut answer| async move {
+        if request.uri().path() != "/large" {
+            return respond(&mut answer, "small", None);
+        }
+        // More than every window on the way.
+        let mut stream = answer.send_response(Response::new(()), false).ok()?;
+        loop {
+            stream.reserve_capacity(1 << 16);
+            let room = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await?.ok()?;
+            stream.send_data(Bytes::from(vec![7; room]), false).ok()?;
+        }
+    });
+    let gateway = Gateway::start(1, &origin);
+    run(async {
+        let port = origin.address.port();
+        let mut slow = Client::connect(&gateway, "origin.test", port).await;
+        let (large, stream) = slow.send(slow.request("GET", "/large"), true).await;
+        let large = large.await.unwrap().into_body();
+        let mut quick = Client::connect(&gateway, "origin.test", port).await;
+        let mut asked = 0;
+        while origin.connections() < 2 {
+            assert_eq!(quick.get("/small").await.text(), "small");
+            asked += 1;
+        }
+        println!("{asked} requests before the reader was noticed");
+        drop((large, stream));
+    });
+    gateway.stop();
+}
+
+#[test]
 fn a_change_of_policy_cuts_a_stream_on_both_legs_and_other_streams_of_the_connection_go_on() {
     let broken = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&broken);

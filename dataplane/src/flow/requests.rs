@@ -114,7 +114,11 @@ pub(super) fn conclude(record: &mut Record, served: &Served) -> bool {
             // Whoever handed the answer over took it for whole.
             if matches!(record.verdict, "allowed" | "answered") {
                 record.verdict = "broken";
-                let stalled = matches!(error, ServeError::Stalled);
+                let stalled = match error {
+                    ServeError::Stalled => true,
+                    ServeError::ClientGone(Some(error)) => error.kind() == io::ErrorKind::TimedOut,
+                    _ => false,
+                };
                 record.code = Some(if stalled { "client_stalled" } else { "client_gone" });
                 record.reason = Some(chain(error));
             }

@@ -13,7 +13,7 @@ pub const H2_STREAMS_MAX: u32 = 128;
 pub const H2_WINDOW_LEAST: u32 = 65_535;
 /// Bytes that a peer may send of all streams of a new connection before we have sent them on; of one stream, half of
 /// it. Larger: a slow reader holds more memory. Smaller: long fat links are filled later.
-pub const H2_WINDOW_FIRST: usize = 8 << 20;
+pub const H2_WINDOW_FIRST: usize = 16 << 20;
 /// The same at most, of a connection on which more was sent on within a round trip than half of what a stream may
 /// send. Larger: a slow reader that was fast holds more memory. Smaller: very long fat links are not filled.
 pub const H2_WINDOW_MAX: usize = 32 << 20;
@@ -21,7 +21,7 @@ pub const H2_WINDOW_MAX: usize = 32 << 20;
 pub const H2_WINDOW_GROWTH: usize = 4;
 /// A new connection gets at most this part of what is left to its sandbox. Larger: the first ones leave less.
 /// Smaller: each takes little.
-pub const H2_WINDOW_SHARE: usize = 8;
+pub const H2_WINDOW_SHARE: usize = 4;
 /// Bytes that all peers of one sandbox on one leg may send before we have sent them on, beyond the least of each.
 /// Larger: one sandbox whose readers are slow takes more memory. Smaller: fewer fast transfers at a time.
 pub const H2_SANDBOX_WINDOWS: usize = 64 << 20;

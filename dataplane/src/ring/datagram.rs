@@ -17,9 +17,9 @@ use super::{
     core::failure,
     descriptor::Descriptor,
     operation::Operation,
+    options::internet,
     packet,
     slab::Outcome,
-    stream::internet,
     sys::{Kept, Request},
 };
 use crate::limits::DATAGRAM_BYTES_MAX;

@@ -18,8 +18,9 @@ use super::{
     core::{count, failure},
     descriptor::Descriptor,
     operation::Operation,
+    options::{internet, prepare},
     slab::Outcome,
-    stream::{Stream, internet, prepare},
+    stream::Stream,
     sys::{Kept, Request},
     timer::Sleep,
 };

@@ -14,6 +14,7 @@ mod left;
 mod listener;
 pub mod mailbox;
 mod operation;
+mod options;
 mod packet;
 mod scope;
 mod slab;

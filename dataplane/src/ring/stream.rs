@@ -9,10 +9,11 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use rustix::net::{SendFlags, Shutdown};
-use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::{
     Ring,
@@ -20,10 +21,12 @@ use super::{
     core::{BODIES, Core, HEADS, failure},
     descriptor::Descriptor,
     operation::Operation,
+    options::{internet, prepare},
     slab::Outcome,
     sys::{Kept, Request},
+    timer::timeout,
 };
-use crate::limits::{NOT_SENT_BYTES_MAX, TCP_PROBE_PAUSE, TCP_PROBES, TCP_SILENCE};
+use crate::limits::SEND_SILENCE;
 
 /// How receiving ended.
 #[derive(Clone, Copy)]
@@ -215,10 +218,22 @@ impl Stream {
     /// Sends all of `bytes`. When the future is dropped, [`Stream::bytes_sent`] says how much went out.
     ///
     /// # Errors
-    /// The socket's error, with part of the bytes sent: the stream is of no more use.
-    pub async fn send(&self, mut bytes: &[u8]) -> io::Result<()> {
+    /// The socket's error, with part of the bytes sent: the stream is of no more use. `TimedOut` where the peer takes
+    /// nothing for [`SEND_SILENCE`].
+    pub async fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        self.send_within(SEND_SILENCE, bytes).await
+    }
+
+    pub(super) async fn send_within(&self, patience: Duration, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let sent = poll_fn(|cx| self.poll_send(cx, bytes)).await?;
+            let sent = match poll_fn(|cx| Poll::Ready(self.poll_send(cx, bytes))).await {
+                Poll::Ready(sent) => sent?,
+                Poll::Pending => {
+                    let taken = timeout(patience, poll_fn(|cx| self.poll_send(cx, bytes)));
+                    // Apart: the future of a request, most of which never wait here, does not hold it.
+                    Box::pin(taken).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?
+                }
+            };
             bytes = bytes.get(sent..).unwrap_or_default();
         }
         Ok(())
@@ -375,21 +390,4 @@ impl Drop for Stream {
             let _ = rustix::net::shutdown(&self.socket, Shutdown::Both);
         }
     }
-}
-
-/// Options of every TCP socket; a listener's are inherited by what it accepts. Unix sockets need none.
-pub(super) fn prepare(socket: &SockRef<'_>) -> io::Result<()> {
-    if matches!(socket.domain()?, Domain::IPV4 | Domain::IPV6) {
-        socket.set_tcp_nodelay(true)?;
-        socket.set_tcp_notsent_lowat(NOT_SENT_BYTES_MAX)?;
-        // Idle peers that vanished are found out. No TCP_USER_TIMEOUT: it would also end who reads slowly.
-        let keep_alive = TcpKeepalive::new().with_time(TCP_SILENCE).with_interval(TCP_PROBE_PAUSE);
-        socket.set_tcp_keepalive(&keep_alive.with_retries(TCP_PROBES))?;
-    }
-    Ok(())
-}
-
-/// The address of an internet socket.
-pub(super) fn internet(address: &SockAddr) -> io::Result<SocketAddr> {
-    address.as_socket().ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, "not an internet socket"))
 }

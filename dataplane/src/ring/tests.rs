@@ -636,3 +636,23 @@ fn drained_listener_gives_what_it_accepted_and_leaves_the_rest_to_the_next() {
         }
     });
 }
+
+#[test]
+fn a_peer_that_takes_nothing_is_given_up_and_one_that_is_slow_is_not() {
+    on_shard(|| async {
+        let (client, server) = pair().await;
+        let much = vec![0; 16 << 20];
+        let refused = client.send_within(Duration::from_millis(20), &much).await;
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop((client, server));
+        let (client, server) = pair().await;
+        let reading = async {
+            let mut count = 0;
+            while count < much.len() {
+                count += server.receive_body().await.unwrap().expect("more").len();
+            }
+        };
+        let (sent, ()) = zip(client.send_within(Duration::from_secs(20), &much), reading).await;
+        sent.unwrap();
+    });
+}

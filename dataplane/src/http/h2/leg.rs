@@ -240,3 +240,7 @@ impl Leg for StreamLeg {
         self.pump.wire().is_left()
     }
 }
+
+#[cfg(test)]
+#[path = "leg_tests.rs"]
+mod tests;

@@ -17,8 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::meter::{Meter, Role, Turned};
 use crate::{
     http::exchange::Gate,
-    limits::{BODY_SILENCE, H2_GATHERED_BYTES},
-    ring::timeout,
+    limits::H2_GATHERED_BYTES,
     tls::{Chunk, Wire},
 };
 
@@ -210,12 +209,7 @@ impl Pump {
             }
             ends.leaving.replace(ends.gates.take());
             let (wire, bytes) = (Rc::clone(&ends.wire), ends.gathered.take());
-            // A peer that takes nothing at all is not waited for without end.
-            let send = async move {
-                let sent = timeout(BODY_SILENCE, wire.send(&bytes)).await;
-                (sent.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())), bytes)
-            };
-            *sending = Some(Box::pin(send));
+            *sending = Some(Box::pin(async move { (wire.send(&bytes).await, bytes) }));
         }
     }
 }

@@ -265,7 +265,7 @@ mod tests {
         let shard = Allowance::new(100 << 20);
         let sandbox = Allowance::of(&shard, 64 << 20);
         let many: Vec<_> = (0..200).map(|_| Windows::of(&sandbox)).collect();
-        assert_eq!(many[0].connection(), H2_WINDOW_LEAST + (8 << 20));
+        assert_eq!(many[0].connection(), H2_WINDOW_LEAST + (16 << 20));
         assert!(many.iter().all(|windows| windows.stream() >= H2_WINDOW_LEAST));
         let together: usize =
             many.iter().map(|windows| (windows.connection() - H2_WINDOW_LEAST) as usize).sum();
