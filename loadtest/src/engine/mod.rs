@@ -22,7 +22,7 @@ use rustix::time::{
 use rustls::ClientConfig;
 
 use crate::{
-    limits::{DRAIN, EVENTS, READ_BYTES, STALL, TICK},
+    limits::{DRAIN, EVENTS, READ_BYTES, READY_TIME, STALL, TICK},
     names,
     plan::{Connect, Load},
     target::Target,
@@ -87,6 +87,7 @@ pub struct Engine<'a> {
     part: Part,
     measured: (Instant, Instant),
     last_answer: Instant,
+    began: Instant,
     outcome: Outcome,
 }
 
@@ -123,6 +124,7 @@ impl<'a> Engine<'a> {
             part: Part::WarmUp,
             measured: (now, now + Duration::from_secs(u32::MAX.into())),
             last_answer: now,
+            began: now,
             outcome: Outcome::default(),
         })
     }
@@ -194,12 +196,26 @@ impl<'a> Engine<'a> {
         }
     }
 
+    /// Whether every connection that is kept has been made, and in a closed loop has had an answer.
+    fn are_all_there(&self) -> bool {
+        let all = self.connections.len() as u64;
+        match (self.load.connect, &self.schedule) {
+            (Connect::Full | Connect::Resumed, _) => true,
+            (Connect::Keep, None) => self.is_attack || self.outcome.all_answers >= all,
+            (Connect::Keep, Some(_)) => self.outcome.connected >= all && self.opening == 0,
+        }
+    }
+
     /// Goes to the next part; answers when it ends.
     fn next_part(&mut self, now: Instant) -> Option<Instant> {
         let after = |seconds: f64| now + Duration::from_secs_f64(seconds);
         self.part = match self.part {
             // Where silence is measured, it does not begin before all are silent.
             Part::WarmUp if self.load.idle && !self.is_part_over() => return Some(now + TICK),
+            // Handshakes of connections that are kept are no part of what is measured.
+            Part::WarmUp if !self.are_all_there() && now < self.began + READY_TIME => {
+                return Some(after(self.load.warm_up.max(TICK.as_secs_f64())));
+            }
             Part::WarmUp => {
                 self.measured.0 = now;
                 Part::Measured
