@@ -17,7 +17,7 @@ use http::{HeaderMap, Response};
 use tests::{
     coding::{coded, json_escaped, percent, readable},
     gateway::{Gateway, SECRET, Tls, ask, read_head, template},
-    guests::{answering, entry},
+    guests::{answering, entry, example},
     http2::{self, Client, run},
     origin::{Origin, Seen, respond},
 };
@@ -552,6 +552,38 @@ fn a_credential_that_a_handler_wanted_is_masked_too_and_basic_in_its_parts() {
     for record in gateway.records(2) {
         assert_eq!(record["redacted"], 2, "{record}");
     }
+}
+
+#[test]
+fn a_handler_reads_the_answer_uncoded_and_masked() {
+    let origin = Origin::tls(&["origin.test"], |seen, out| {
+        let body = coded("gzip", seen.fields("authorization").next().unwrap_or_default().as_bytes());
+        write!(out, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {}\r\n\r\n", body.len())?;
+        out.write_all(&body)?;
+        out.flush()
+    });
+    let mut gateway = Gateway::start(1, &origin);
+    let publish = gateway.handler("h", 1, &example("guard_answers"));
+    gateway.apply(vec![publish]);
+    let port = origin.address.port();
+    // The handler refuses what is coded, and cuts an answer in which it reads the word.
+    for (word, verdict) in [(SECRET, "allowed"), ("bearer ****", "broken")] {
+        let policy = format!(
+            r#"{{"allowedAddresses":[{{"host":"origin.test","cidrs":["127.0.0.0/8"]}}],
+            "outbound":{{"handler":"h","params":{{"words":["{word}"]}}}},
+            "rules":[{{"host":"origin.test","actions":[{BEARER}],"redact":true}}]}}"#
+        );
+        gateway.apply(vec![template("t", &policy)]);
+        let mut stream = gateway.tls("origin.test", port);
+        write!(stream, "GET / HTTP/1.1\r\nHost: origin.test:{port}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut rest = Vec::new();
+        let whole = stream.read_to_end(&mut rest).is_ok();
+        let rest = String::from_utf8_lossy(&rest);
+        assert_eq!(whole && rest.contains(&"*".repeat(SECRET.len())), verdict == "allowed", "{rest}");
+        assert!(!readable(SECRET, rest.as_bytes()), "{rest}");
+    }
+    let verdicts: Vec<_> = gateway.records(2).into_iter().map(|record| record["verdict"].clone()).collect();
+    assert_eq!(verdicts, ["allowed", "broken"]);
 }
 
 #[test]

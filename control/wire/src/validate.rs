@@ -372,6 +372,11 @@ mod tests {
                 "rules[0].redact",
                 "two rules",
             ),
+            (
+                r#"{"rules":[{"host":"a.com","redact":true,"actions":[{"passthrough":{}}]}]}"#,
+                "rules[0].actions",
+                "`passthrough`",
+            ),
         ] {
             let said = problem(text);
             assert!(said.contains(field) && said.contains(fix), "{text}: {said}");

@@ -264,7 +264,8 @@ fn what_is_relayed_unread_is_judged_by_its_worst() {
         r#"{"enableInternet":true,"interceptHttps":false,
             "outboundByHost":[{"host":"h.com","handler":"h"}],
             "rules":[{"host":"a.com","match":{"method":["PUT"]},"actions":[{"deny":{"reason":"no"}}]},
-                     {"host":"b.com","actions":[{"bearer":{"secret":"k"}}]}]}"#,
+                     {"host":"b.com","actions":[{"bearer":{"secret":"k"}}]},
+                     {"host":"d.com","match":{"path":"/x"},"redact":true}]}"#,
         "{}",
     );
     assert!(!rules.intercepts());
@@ -272,6 +273,7 @@ fn what_is_relayed_unread_is_judged_by_its_worst() {
     let judge = |host: &str| decide_opaque(&rules, &sandbox, &Host::parse(host).unwrap(), 443, true);
     assert_eq!(judge("a.com").unwrap_err().reason, DenyReason::Rule("no".into()));
     assert_eq!(judge("b.com").unwrap_err().reason, DenyReason::NeedsInterception);
+    assert_eq!(judge("d.com").unwrap_err().reason, DenyReason::NeedsInterception);
     assert_eq!(judge("h.com").unwrap_err().reason, DenyReason::NeedsInterception);
     assert!(judge("c.com").unwrap().injections().is_empty());
 }
