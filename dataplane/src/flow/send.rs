@@ -59,16 +59,17 @@ pub(super) async fn send(
     let key = Key::of(&outbound.permit, &outbound.means);
     record.via = outbound.permit.way().map(|way| Arc::clone(way.route()));
     let mut speaks = outbound.speaks;
-    for last in [false, true] {
+    let first = if outbound.is_repeatable() { Idle::Any } else { Idle::Proven };
+    for (idle, last) in [(first, false), (Idle::None, true)] {
         let hold = arrived.resident.open.enter(outbound.judged.clone(), Rc::clone(leg));
         let fence =
             Rc::new(Fence { core: Rc::clone(arrived.core), resident: Rc::clone(arrived.resident), hold });
         reply.guard(Rc::clone(&fence) as Rc<dyn Gate>);
-        let upstream = match at_hand(arrived.core, &key, speaks, last) {
+        let upstream = match at_hand(arrived.core, &key, speaks, idle) {
             Some(upstream) => upstream,
             None => {
                 let search =
-                    search(arrived, (&outbound.permit, &outbound.means), (&key, speaks, last), record);
+                    search(arrived, (&outbound.permit, &outbound.means), (&key, speaks, idle), record);
                 // A client that leaves meanwhile ends it.
                 let left = async {
                     reply.cancelled().await;
@@ -152,13 +153,28 @@ impl Upstream {
     }
 }
 
-/// A connection that is there already. What failed on one that had been idle is tried on another.
-fn at_hand(core: &Core, key: &Key, speaks: Speaks, again: bool) -> Option<Upstream> {
+/// Which connections that were idle a request may take.
+#[derive(Clone, Copy)]
+enum Idle {
+    /// Any: where its upstream has ended one at this moment, the request is sent again.
+    Any,
+    /// Those of which the kernel says that their upstream has not ended them: the request must not be sent twice.
+    Proven,
+    /// None: one has failed.
+    None,
+}
+
+/// A connection that is there already.
+fn at_hand(core: &Core, key: &Key, speaks: Speaks, idle: Idle) -> Option<Upstream> {
     let shared = (speaks != Speaks::Http11).then(|| core.shared.find(key)).flatten();
     if let Some(place) = shared {
         return Some(Upstream::Shared { place, reused: true });
     }
-    let own = (speaks != Speaks::Http2 && !again).then(|| core.pool.take(key)).flatten();
+    let own = match idle {
+        Idle::Any if speaks != Speaks::Http2 => core.pool.take(key),
+        Idle::Proven if speaks != Speaks::Http2 => core.pool.take_proven(key),
+        _ => None,
+    };
     own.map(|(wire, address)| Upstream::Own { wire, address, reused: true })
 }
 
@@ -166,7 +182,7 @@ fn at_hand(core: &Core, key: &Key, speaks: Speaks, again: bool) -> Option<Upstre
 async fn search(
     arrived: &Arrived<'_>,
     (permit, means): (&Permit, &Means),
-    (key, speaks, again): (&Key, Speaks, bool),
+    (key, speaks, idle): (&Key, Speaks, Idle),
     record: &mut Record,
 ) -> Result<Upstream, Refusal> {
     let core = arrived.core;
@@ -179,7 +195,7 @@ async fn search(
         if let Turn::Dial(dialling) = turn {
             break Some(dialling);
         }
-        if let Some(found) = at_hand(core, key, speaks, again) {
+        if let Some(found) = at_hand(core, key, speaks, idle) {
             return Ok(found);
         }
         if matches!(turn, Turn::Own) {

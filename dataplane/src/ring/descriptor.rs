@@ -5,6 +5,8 @@ use std::{
     rc::Rc,
 };
 
+use rustix::{io::Errno, net::RecvFlags};
+
 use super::core::Core;
 
 /// Owns a descriptor whose number entries of the submission queue carry.
@@ -37,6 +39,12 @@ impl Descriptor {
     /// Gives the descriptor away. Every operation that names it must have ended.
     pub fn take(&mut self) -> Option<OwnedFd> {
         self.fd.take()
+    }
+
+    /// Whether the kernel holds nothing to be received, an end or an error included: asks it once.
+    pub fn is_drained(&self) -> bool {
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        matches!(rustix::net::recv(self.as_fd(), &mut [0; 1], flags), Err(Errno::AGAIN))
     }
 
     /// Whether the descriptor is still here.

@@ -215,6 +215,11 @@ impl Stream {
             && receiving.operation.as_ref().is_some_and(|(operation, _)| operation.is_quiet())
     }
 
+    /// The same, and nothing waits in the kernel that the ring has not told yet.
+    pub fn is_quiet_now(&self) -> bool {
+        self.is_quiet() && self.socket.is_drained()
+    }
+
     /// Sends all of `bytes`. When the future is dropped, [`Stream::bytes_sent`] says how much went out.
     ///
     /// # Errors

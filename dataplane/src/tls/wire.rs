@@ -175,6 +175,16 @@ impl Wire {
         }
     }
 
+    /// The same, and nothing waits in the kernel: a system call more.
+    pub fn is_quiet_now(&self) -> bool {
+        let socket_is_quiet = match self {
+            Self::Plain(stream) => stream.is_quiet_now(),
+            Self::Tls(stream) => stream.socket().is_quiet_now(),
+            Self::Scripted(_) => true,
+        };
+        socket_is_quiet && self.is_quiet()
+    }
+
     /// Whether both sides chose HTTP/2.
     pub fn speaks_http2(&self) -> bool {
         matches!(self, Self::Tls(stream) if stream.speaks_http2())
