@@ -4,7 +4,6 @@ use std::time::Duration;
 
 pub use mimalloc::MiMalloc;
 
-pub mod allocations;
 pub mod fleet;
 pub mod heads;
 pub mod policy;

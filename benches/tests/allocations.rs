@@ -1,7 +1,6 @@
 //! What deciding about a request allocates: every allocation has a name here, and one more fails.
 
 use benches::{
-    allocations,
     fleet::SECRET,
     heads::{LIBRARY, request},
     policy::{TEMPLATE, rules},
@@ -13,6 +12,7 @@ use dataplane::{
     inject::{self, Secret},
     policy::{Asked, Decision, Rules, decide},
 };
+use tests::allocations;
 
 #[global_allocator]
 static ALLOCATOR: allocations::Watched = allocations::Watched;

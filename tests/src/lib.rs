@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+pub mod allocations;
 pub mod cgi;
 pub mod client;
 pub mod coding;

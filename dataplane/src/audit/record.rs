@@ -1,6 +1,6 @@
 //! What is remembered of one request.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use super::json::{Object, text};
 use crate::{http::Host, identity::SandboxId, policy::Route, respond::Blame};
@@ -11,7 +11,7 @@ use crate::{http::Host, identity::SandboxId, policy::Route, respond::Blame};
 pub struct Record {
     pub unix_ms: u64,
     pub sandbox: Option<SandboxId>,
-    pub method: Option<String>,
+    pub method: Option<Cow<'static, str>>,
     pub scheme: Option<&'static str>,
     pub host: Option<String>,
     pub port: Option<u16>,

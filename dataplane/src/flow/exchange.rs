@@ -140,10 +140,15 @@ impl Upload<'_> {
         head: &[u8],
         framing: Framing,
     ) -> Result<(), ExchangeError> {
+        if matches!(framing, Framing::None | Framing::Length(0)) {
+            // Nothing follows: the head leaves from where it lies.
+            self.pass(head, &[]).await?;
+            self.uploaded.set(true);
+            return Ok(());
+        }
         let mut frame = Zeroizing::new(Vec::with_capacity(head.len() + CHUNK_FRAME_BYTES));
         frame.extend_from_slice(head);
-        let mut encoder = BodyEncoder::new(framing);
-        let mut whole = matches!(framing, Framing::None | Framing::Length(0));
+        let (mut encoder, mut whole) = (BodyEncoder::new(framing), false);
         while !whole {
             // The head leaves in one write with what has arrived of the body, and does not wait for more.
             let next = match at_hand(body.next()).await {
@@ -174,8 +179,15 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// Hands framing and payload to the kernel in one write, if there is anything and it may still go on.
+    /// Hands framing and payload on, and empties the framing.
     async fn send(&self, frame: &mut Vec<u8>, payload: &[u8]) -> Result<(), ExchangeError> {
+        self.pass(frame, payload).await?;
+        frame.clear();
+        Ok(())
+    }
+
+    /// Hands framing and payload to the kernel in one write, if there is anything and it may still go on.
+    async fn pass(&self, frame: &[u8], payload: &[u8]) -> Result<(), ExchangeError> {
         if frame.is_empty() && payload.is_empty() {
             return Ok(());
         }
@@ -187,7 +199,6 @@ impl Upload<'_> {
             (false, true) => self.wire.send(frame).await,
             (false, false) => self.wire.send2(frame, payload).await,
         };
-        frame.clear();
         match sent {
             Ok(()) => Ok(()),
             // An upstream may answer and stop reading (RFC 9112 §9.5): the answer, or its absence, says what was.

@@ -128,7 +128,7 @@ async fn carry(
     (permit, judged): (&Permit, Judged),
     record: &mut Record,
 ) -> Result<(), Refusal> {
-    let hold = admission.resident().open.enter(judged, Rc::clone(wire) as Rc<dyn Leg>);
+    let hold = admission.resident().open.enter(Rc::new(judged), Rc::clone(wire) as Rc<dyn Leg>);
     let fence = Fence { core: Rc::clone(core), resident: Rc::clone(admission.resident()), hold };
     record.via = permit.way().map(|way| Arc::clone(way.route()));
     let means = means_of(core, permit)?;

@@ -4,6 +4,7 @@
 //! change is applied, so nothing is forwarded after the change was acknowledged.
 
 use std::{
+    borrow::Cow,
     cell::{Cell, RefCell},
     rc::Rc,
     sync::Arc,
@@ -21,7 +22,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Judged {
     /// Method.
-    pub method: Box<str>,
+    pub method: Cow<'static, str>,
     /// Scheme.
     pub scheme: Scheme,
     /// Host.
@@ -105,7 +106,7 @@ impl Judged {
 
 /// One exchange under way.
 pub struct Entry {
-    judged: Judged,
+    judged: Rc<Judged>,
     client: Rc<dyn Leg>,
     upstream: RefCell<Option<Rc<dyn Leg>>>,
     cut: Cell<bool>,
@@ -153,7 +154,7 @@ struct Places {
 
 impl Open {
     /// Enters an exchange; it leaves when the returned hold is dropped.
-    pub fn enter(self: &Rc<Self>, judged: Judged, client: Rc<dyn Leg>) -> Hold {
+    pub fn enter(self: &Rc<Self>, judged: Rc<Judged>, client: Rc<dyn Leg>) -> Hold {
         let entry = Rc::new(Entry { judged, client, upstream: RefCell::new(None), cut: Cell::new(false) });
         let mut places = self.places.borrow_mut();
         let place = places.free.pop().unwrap_or_else(|| {

@@ -1,6 +1,6 @@
 //! A request that may be sent, and what its upstream must speak.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use zeroize::Zeroizing;
 
@@ -15,16 +15,14 @@ pub struct Outbound {
     pub head: Zeroizing<Vec<u8>>,
     /// Names of the secrets in its head.
     pub secrets: Vec<Arc<str>>,
-    /// Its method.
-    pub method: String,
     /// How its body is framed, arriving and leaving.
     pub framing: Framing,
     /// What its upstream must speak.
     pub speaks: Speaks,
     /// What its connection shows.
     pub means: Means,
-    /// What policy judged, to be judged again when the tables change.
-    pub judged: Judged,
+    /// What policy judged, its method too, to be judged again when the tables change.
+    pub judged: Rc<Judged>,
     /// What edits its body and its answer, where anything does.
     pub edits: Option<Box<Edits>>,
 }
@@ -33,7 +31,7 @@ impl Outbound {
     /// Only what a server may be asked twice is asked twice, and only over a connection that was used before.
     pub fn is_repeatable(&self) -> bool {
         matches!(self.framing, Framing::None | Framing::Tunnel)
-            && matches!(self.method.as_str(), "GET" | "HEAD" | "OPTIONS")
+            && matches!(&*self.judged.method, "GET" | "HEAD" | "OPTIONS")
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     causes::chain,
     http::{
         Authority, ConnectionFacts, FieldName, FieldValue, Framing, OutgoingRequest, RequestHead, Scheme,
-        TargetForm, Version, authority_of,
+        TargetForm, Version, authority_of, kept_method,
     },
     identity::IdentityError,
     inject,
@@ -112,7 +112,7 @@ pub fn prepare<B: Deref<Target = [u8]>>(
     approved: &[About],
     record: &mut Record,
 ) -> Result<Step, Refusal> {
-    record.method = Some(head.method().to_owned());
+    record.method = Some(kept_method(head.method()));
     record.path = Some(head.path().to_owned());
     arrived.check_speaker(head)?;
     if head.form() == TargetForm::Authority {
@@ -224,15 +224,15 @@ impl Judge<'_> {
         secrets.extend(means.secrets().cloned());
         let mut bytes = Zeroizing::new(Vec::new());
         outgoing.write_to(&mut bytes).map_err(|error| Refusal::from(&error))?;
-        let (method, framing) = (outgoing.method().to_owned(), outgoing.framing());
+        let framing = outgoing.framing();
         let speaks = match framing {
             Framing::Tunnel => Speaks::Http11,
             _ if head.is_grpc() => Speaks::Http2,
             _ => Speaks::Either,
         };
         let edits = edits(redaction, hooked);
-        let outbound =
-            Outbound { permit, head: bytes, secrets, method, framing, speaks, means, judged, edits };
+        let judged = Rc::new(judged);
+        let outbound = Outbound { permit, head: bytes, secrets, framing, speaks, means, judged, edits };
         Ok(Step::Send(Box::new(outbound)))
     }
 
@@ -254,7 +254,7 @@ impl Judge<'_> {
 
     fn judged(&self, authority: &Authority, outgoing: &OutgoingRequest<'_>, name_proven: bool) -> Judged {
         Judged {
-            method: outgoing.method().into(),
+            method: kept_method(outgoing.method()),
             scheme: authority.scheme,
             host: authority.host.clone(),
             port: authority.port,

@@ -61,7 +61,7 @@ pub(super) async fn send(
     let mut speaks = outbound.speaks;
     let first = if outbound.is_repeatable() { Idle::Any } else { Idle::Proven };
     for (idle, last) in [(first, false), (Idle::None, true)] {
-        let hold = arrived.resident.open.enter(outbound.judged.clone(), Rc::clone(leg));
+        let hold = arrived.resident.open.enter(Rc::clone(&outbound.judged), Rc::clone(leg));
         let fence =
             Rc::new(Fence { core: Rc::clone(arrived.core), resident: Rc::clone(arrived.resident), hold });
         reply.guard(Rc::clone(&fence) as Rc<dyn Gate>);
@@ -86,8 +86,6 @@ pub(super) async fn send(
         };
         record.address = Some(upstream.address());
         let reused = upstream.is_reused();
-        // From here on they leave; a second try carries the same.
-        let secrets = std::mem::take(&mut outbound.secrets);
         let sent = Cell::new(0);
         let ends = (FromClient::new(body, edits), ToClient::new(reply, edits));
         let outcome = match upstream {
@@ -95,12 +93,12 @@ pub(super) async fn send(
                 if !fence.hold.join(Rc::clone(&wire) as Rc<dyn Leg>) {
                     return cut(&**leg, record);
                 }
-                record.secrets.extend(secrets);
+                tell_secrets(&mut outbound, record);
                 let connection = (wire, address, &key);
                 over_http11(arrived, ends, connection, (&outbound, &sent), &fence).await
             }
             Upstream::Shared { place, .. } => {
-                record.secrets.extend(secrets);
+                tell_secrets(&mut outbound, record);
                 let secret = !record.secrets.is_empty();
                 Box::pin(over_http2(ends, place, (&outbound, secret, &sent), &fence)).await
             }
@@ -126,6 +124,13 @@ pub(super) async fn send(
             }
             Err(error) => return unfinished(reply, &**leg, &error, record).await,
         }
+    }
+}
+
+/// From here on its secrets leave. A second try carries the same, and finds them told.
+fn tell_secrets(outbound: &mut Outbound, record: &mut Record) {
+    if !outbound.secrets.is_empty() {
+        record.secrets = std::mem::take(&mut outbound.secrets);
     }
 }
 
@@ -243,7 +248,7 @@ async fn over_http11(
     fence: &Rc<Fence>,
 ) -> Result<Answered, ExchangeError> {
     let mut inbound = Inbound::default();
-    let Outbound { head, method, framing, .. } = outbound;
+    let (Outbound { head, framing, .. }, method) = (outbound, &*outbound.judged.method);
     let sending = Sending { head, method, framing: *framing, sent };
     let upstream = (&*wire, &mut inbound);
     let outcome = match framing {
@@ -268,7 +273,7 @@ async fn over_http2(
     (outbound, secret, sent): (&Outbound, bool, &Cell<u64>),
     fence: &Rc<Fence>,
 ) -> Result<Answered, ExchangeError> {
-    let Outbound { head, method, framing, permit, .. } = outbound;
+    let (Outbound { head, framing, permit, .. }, method) = (outbound, &*outbound.judged.method);
     let request = h2::request(head, permit.scheme(), secret)?;
     let ended = matches!(framing, Framing::None | Framing::Length(0));
     // Before: h2 sends the head of a stream also where it is broken at once.

@@ -2,6 +2,7 @@
 //! copied.
 
 use std::{
+    borrow::Cow,
     fmt,
     ops::{Deref, Range},
 };
@@ -362,4 +363,11 @@ impl<B: Deref<Target = [u8]>> fmt::Debug for ResponseHead<B> {
 /// Method and target are visible ASCII by the parser's check.
 fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// A method that outlives its head. The usual ones (RFC 9110 §9.3, RFC 5789) are not copied.
+pub fn kept_method(method: &str) -> Cow<'static, str> {
+    const USUAL: [&str; 7] = ["GET", "POST", "PUT", "DELETE", "HEAD", "PATCH", "OPTIONS"];
+    let usual = USUAL.into_iter().find(|usual| *usual == method);
+    usual.map_or_else(|| Cow::Owned(method.to_owned()), Cow::Borrowed)
 }

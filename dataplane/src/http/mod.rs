@@ -24,7 +24,7 @@ pub use body::{BodyDecoder, BodyEncoder, BodyError, Piece, Trailers};
 pub use edit::{EditError, FieldName, FieldValue};
 pub use exchange::{BodyPiece, BodyReader, Driver, Exchange, Gate, Leg, Reply, ReplyPiece};
 pub use fault::HeadError;
-pub use head::{Field, Framing, Parsed, RequestHead, ResponseHead, TargetForm, Version};
+pub use head::{Field, Framing, Parsed, RequestHead, ResponseHead, TargetForm, Version, kept_method};
 pub use host::{Authority, DnsName, Host, HostError, Scheme};
 pub use outgoing::{OutgoingRequest, OutgoingResponse};
 pub use parts::AnswerParts;

@@ -126,6 +126,11 @@ impl Session {
         self.bounded()
     }
 
+    /// Whether the other end is an upstream.
+    pub(super) fn is_client(&self) -> bool {
+        matches!(self.side, Side::Client(_))
+    }
+
     /// Encrypts into `out`.
     pub(super) fn encrypt(&mut self, bytes: &[u8], out: &mut Scratch) -> Result<(), TlsError> {
         self.act(&Act::Encrypt(bytes), out)

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use rustls::pki_types::ServerName;
 use rustls::{CipherSuite, ClientConfig, HandshakeKind, ProtocolVersion};
+use zeroize::Zeroize;
 
 use super::fault::TlsError;
 use super::hello::Hello;
@@ -17,6 +18,11 @@ use super::socket::Socket;
 use super::terminator::{Protocol, Terminator};
 use crate::limits::{TLS_JOINED_BYTES_MAX, TLS_SEND_STEP_BYTES};
 use crate::ring::Stream;
+
+thread_local! {
+    /// Where a head and the first bytes of its body become one.
+    static JOINED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 /// A TLS connection whose handshake is done. Receiving and sending may be awaited at once by one task; a dropped
 /// future of either loses no byte.
@@ -169,7 +175,18 @@ impl<S: Socket> TlsStream<S> {
     /// As [`TlsStream::send`].
     pub async fn send2(&self, head: &[u8], body: &[u8]) -> io::Result<()> {
         if head.len() + body.len() <= TLS_JOINED_BYTES_MAX {
-            return self.send(&[head, body].concat()).await;
+            JOINED.with_borrow_mut(|joined| {
+                joined.clear();
+                joined.extend_from_slice(head);
+                joined.extend_from_slice(body);
+                let encrypted = self.encrypt(joined);
+                if self.session.borrow().is_client() {
+                    // A credential may stand in it.
+                    joined.zeroize();
+                }
+                encrypted
+            })?;
+            return self.outbox.flush(&self.socket).await;
         }
         let (first, rest) = body.split_at(body.len().min(TLS_SEND_STEP_BYTES));
         if head.len() > TLS_SEND_STEP_BYTES {
