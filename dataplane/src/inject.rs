@@ -2,7 +2,10 @@
 
 mod connection;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use control_wire::{
     client_certificate::holds_key,
@@ -23,6 +26,7 @@ use crate::{
 /// A secret with the hosts to which it is bound. Its value is wiped when dropped; it cannot be copied or printed.
 pub struct Secret {
     row: SecretRow,
+    serial: u64,
     hosts: HostTable,
     /// As a client certificate, read when it is first needed.
     certificate: OnceLock<Result<Arc<Certificate>, CertificateFlaw>>,
@@ -40,8 +44,10 @@ impl Secret {
     pub fn new(row: SecretRow) -> Result<Self, PatternError> {
         let hosts: Vec<HostPattern> =
             row.hosts.iter().map(|text| HostPattern::parse(text)).collect::<Result<_, _>>()?;
+        static TAKEN: AtomicU64 = AtomicU64::new(0);
         let (certificate, login) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { hosts: HostTable::new(&hosts), row, certificate, login, finders: Default::default() })
+        let (hosts, serial) = (HostTable::new(&hosts), TAKEN.fetch_add(1, Ordering::Relaxed));
+        Ok(Self { row, serial, hosts, certificate, login, finders: Default::default() })
     }
 
     /// Its name.
@@ -52,6 +58,11 @@ impl Secret {
     /// Its version.
     pub fn version(&self) -> u64 {
         self.row.version
+    }
+
+    /// A number that no other row has which this process took: a secret that was written anew has another.
+    pub fn serial(&self) -> u64 {
+        self.serial
     }
 }
 

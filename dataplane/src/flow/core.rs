@@ -1,7 +1,7 @@
 //! What the path needs of its shard, and what the shard keeps for each sandbox whose home it is.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     os::fd::OwnedFd,
@@ -101,6 +101,8 @@ pub struct Core {
     tables: RefCell<Rc<Lent<Tables>>>,
     attachments: RefCell<Arc<Attachments>>,
     residents: RefCell<HashMap<SandboxId, Rc<Resident>, foldhash::fast::RandomState>>,
+    /// How often other tables came into force.
+    applied: Cell<u64>,
     bell: Bell,
 }
 
@@ -127,6 +129,7 @@ impl Core {
             tables: RefCell::default(),
             attachments: RefCell::default(),
             residents: RefCell::default(),
+            applied: Cell::default(),
             bell: Bell::default(),
         }
     }
@@ -134,6 +137,11 @@ impl Core {
     /// The tables that are in force now.
     pub fn tables(&self) -> Rc<Lent<Tables>> {
         Rc::clone(&self.tables.borrow())
+    }
+
+    /// How often other tables came into force: while it is the same, so is what they say.
+    pub fn applied(&self) -> u64 {
+        self.applied.get()
     }
 
     /// The attachments that are in force now.
@@ -155,6 +163,7 @@ impl Core {
     /// revision refuses. Returns the tables before, to be dropped elsewhere.
     pub fn apply(&self, tables: Arc<Tables>, concerned: &Concerned) -> Arc<Tables> {
         let before = self.tables.replace(Rc::new(Lent(Arc::clone(&tables))));
+        self.applied.set(self.applied.get() + 1);
         let mut waiting = Vec::new();
         self.residents.borrow_mut().retain(|sandbox, resident| {
             resident.rules.take();

@@ -8,6 +8,7 @@ pub mod edits;
 mod redaction;
 mod multiplexed;
 mod opaque;
+mod fence;
 pub mod outbound;
 mod tunnel;
 pub mod guest;

@@ -10,10 +10,11 @@ use futures_lite::future::try_zip;
 
 use super::{
     core::Core,
+    fence::{Credentials, Fence, rewritten},
     open::Judged,
     requests::begin,
     resident::Admission,
-    send::{Fence, lookup},
+    send::lookup,
     tell::note,
 };
 use crate::{
@@ -129,15 +130,19 @@ async fn carry(
     record: &mut Record,
 ) -> Result<(), Refusal> {
     let hold = admission.resident().open.enter(Rc::new(judged), Rc::clone(wire) as Rc<dyn Leg>);
-    let fence = Fence { core: Rc::clone(core), resident: Rc::clone(admission.resident()), hold };
     record.via = permit.way().map(|way| Arc::clone(way.route()));
     let means = means_of(core, permit)?;
+    let credentials = Credentials::of(core, means.secrets());
+    let fence = Fence::new(core, admission.resident(), hold, credentials);
     let found = lookup(core, permit).await?;
     let dialled = dial_any(permit, &means, &found, &core.upstream_tls, None).await;
     let (upstream, address) = dialled.map_err(|error| {
         record.address = error.address().or(record.address);
         Refusal::from(&error)
     })?;
+    if fence.is_stale() {
+        return Err(rewritten());
+    }
     record.address = Some(address);
     record.secrets.extend(means.secrets().cloned());
     let upstream = Rc::new(upstream);

@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc};
 
 use zeroize::Zeroizing;
 
-use super::{edits::Edits, open::Judged};
+use super::{edits::Edits, fence::Credentials, open::Judged};
 use crate::{http::Framing, inject::Means, policy::Permit, tls::Protocol};
 
 /// A request that was allowed, rewritten and given its credentials.
@@ -15,6 +15,8 @@ pub struct Outbound {
     pub head: Zeroizing<Vec<u8>>,
     /// Names of the secrets in its head.
     pub secrets: Vec<Arc<str>>,
+    /// The same, until they have left.
+    pub credentials: Option<Rc<Credentials>>,
     /// How its body is framed, arriving and leaving.
     pub framing: Framing,
     /// What its upstream must speak.

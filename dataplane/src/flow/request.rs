@@ -11,6 +11,7 @@ use super::{
     ask::Asking,
     core::Core,
     edits::Edits,
+    fence::Credentials,
     guest::{self, Consulted, GuestError, Shown, Verdict, Wanted, failed, refused_by},
     hooked::{Hooked, Seen},
     open::{Judged, judge},
@@ -222,6 +223,7 @@ impl Judge<'_> {
         let means = inject::means(&permit, |name| self.tables.secret(name))
             .map_err(|(error, rule)| Refusal::from(&error).by_rule(&rule))?;
         secrets.extend(means.secrets().cloned());
+        let credentials = Credentials::of(self.arrived.core, secrets.iter());
         let mut bytes = Zeroizing::new(Vec::new());
         outgoing.write_to(&mut bytes).map_err(|error| Refusal::from(&error))?;
         let framing = outgoing.framing();
@@ -232,7 +234,8 @@ impl Judge<'_> {
         };
         let edits = edits(redaction, hooked);
         let judged = Rc::new(judged);
-        let outbound = Outbound { permit, head: bytes, secrets, framing, speaks, means, judged, edits };
+        let head = bytes;
+        let outbound = Outbound { permit, head, secrets, credentials, framing, speaks, means, judged, edits };
         Ok(Step::Send(Box::new(outbound)))
     }
 

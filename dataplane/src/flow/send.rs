@@ -14,11 +14,10 @@ use super::{
     core::Core,
     edits::{Edits, FromClient, Instead, ToClient},
     exchange::{Answered, Body, ExchangeError, ReplyTo, Sending, exchange},
+    fence::{Fence, rewritten},
     multiplexed,
-    open::Hold,
     outbound::{Outbound, Speaks},
     request::Arrived,
-    resident::Resident,
     tell::{answer, note, refuse},
     tunnel,
 };
@@ -34,20 +33,6 @@ use crate::{
     upstream::{Found, Place, ResolveError, Shared, Turn, dial_any, pool::Key},
 };
 
-/// The gate of one exchange: its entry among the open ones, and the lease. It lives until the last byte of the answer
-/// was handed to the kernel, so a change of policy meets the exchange until then.
-pub(super) struct Fence {
-    pub(super) core: Rc<Core>,
-    pub(super) resident: Rc<Resident>,
-    pub(super) hold: Hold,
-}
-
-impl Gate for Fence {
-    fn is_open(&self) -> bool {
-        !self.hold.is_cut() && self.core.goes_on(&self.resident)
-    }
-}
-
 /// Sends an allowed request to its upstream and hands the answer over. Where the upstream has not begun with it, it is
 /// sent once more.
 pub(super) async fn send(
@@ -62,8 +47,7 @@ pub(super) async fn send(
     let first = if outbound.is_repeatable() { Idle::Any } else { Idle::Proven };
     for (idle, last) in [(first, false), (Idle::None, true)] {
         let hold = arrived.resident.open.enter(Rc::clone(&outbound.judged), Rc::clone(leg));
-        let fence =
-            Rc::new(Fence { core: Rc::clone(arrived.core), resident: Rc::clone(arrived.resident), hold });
+        let fence = Rc::new(Fence::new(arrived.core, arrived.resident, hold, outbound.credentials.clone()));
         reply.guard(Rc::clone(&fence) as Rc<dyn Gate>);
         let upstream = match at_hand(arrived.core, &key, speaks, idle) {
             Some(upstream) => upstream,
@@ -84,6 +68,9 @@ pub(super) async fn send(
                 }
             }
         };
+        if fence.is_stale() {
+            return refuse(reply, &rewritten(), record).await;
+        }
         record.address = Some(upstream.address());
         let reused = upstream.is_reused();
         let sent = Cell::new(0);
@@ -114,6 +101,9 @@ pub(super) async fn send(
             }
             // Both legs were reset, and which of them the relay met first says nothing.
             Err(_) if fence.hold.is_cut() => return cut(&**leg, record),
+            Err(ExchangeError::Revoked) if fence.is_stale() && !reply.is_started() => {
+                return refuse(reply, &rewritten(), record).await;
+            }
             Err(ExchangeError::Unanswered(_))
                 if !last && reused && outbound.is_repeatable() && !reply.is_started() => {}
             Err(ExchangeError::NotTaken) if !last && !reply.is_started() => {}

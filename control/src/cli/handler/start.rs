@@ -19,9 +19,7 @@ pub(in crate::cli) struct New {
 }
 
 const SOURCE: &str = r#"//! Lets a sandbox read and not write, and notes what it asks for. Say here what yours does.
-//!
-//! It sees heads of requests. With `#[handler(hooks = ["requestBody", "response", "responseBody"])]` it would see answers
-//! and bodies too: `request.send().await`, `look_at_body`, `change_body`.
+//! `#[handler(hooks = ["response"])]` would show it answers too, "requestBody" and "responseBody" their bodies.
 
 use handlers_sdk::prelude::*;
 
