@@ -338,9 +338,7 @@ async fn serve_shard(
     services.spawn(async move {
         loop {
             sleep(SWEEP_TIME).await;
-            sweeping.pool.sweep(Ring::current().now());
-            sweeping.shared.sweep(Ring::current().now());
-            sweeping.guests.borrow_mut().sweep();
+            sweeping.sweep();
         }
     });
     let listeners = Listeners::new(Rc::clone(&core), connections.clone());

@@ -231,3 +231,24 @@ fn a_change_of_policy_cuts_streams_that_it_forbids_and_they_never_look_whole() {
     let verdicts: Vec<_> = gateway.records(2).iter().map(|record| record["verdict"].clone()).collect();
     assert_eq!(verdicts, ["cut", "refused"]);
 }
+
+#[test]
+fn many_streams_at_once_find_the_upstream_connections_of_those_before_them() {
+    let (origin, gateway, port) = hello();
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", port).await;
+        for _ in 0..5 {
+            let mut answers = Vec::new();
+            for _ in 0..64 {
+                let request = client.request("GET", "/");
+                answers.push(client.send(request, true).await.0);
+            }
+            for answer in answers {
+                assert_eq!(whole(answer).await.unwrap().head.status().as_u16(), 200);
+            }
+        }
+    });
+    // The origin speaks HTTP/1.1, so each of those under way has one of its own.
+    assert!(origin.connections() <= 64, "{} connections", origin.connections());
+    gateway.records(320);
+}

@@ -219,6 +219,15 @@ impl Core {
         Ok(Admission { tie: resident.ties.tie(), resident })
     }
 
+    /// Drops what is idle for too long and what nobody holds any more. To be called now and then.
+    pub fn sweep(&self) {
+        let now = Ring::current().now();
+        self.pool.sweep(now);
+        self.shared.sweep(now);
+        self.guests.borrow_mut().sweep();
+        self.residents.borrow().values().for_each(|resident| resident.open.forget_most());
+    }
+
     /// The answer to a name query of a sandbox; a refusal where the sandbox is not in the tables. `None` where no
     /// answer may be given.
     pub fn answer_query(&self, sandbox: &SandboxId, message: &[u8]) -> Option<Vec<u8>> {

@@ -143,6 +143,8 @@ impl Entry {
 #[derive(Default)]
 pub struct Open {
     places: RefCell<Places>,
+    /// The most that were open at once since the last look.
+    most: Cell<usize>,
 }
 
 /// A list whose places are used again, so that entering and leaving cost the same however many are open.
@@ -162,6 +164,7 @@ impl Open {
             places.entries.len() - 1
         });
         places.entries[place] = Some(Rc::clone(&entry));
+        self.most.set(self.most.get().max(places.entries.len() - places.free.len()));
         Hold { open: Rc::clone(self), place, entry }
     }
 
@@ -170,6 +173,16 @@ impl Open {
         let places = self.places.borrow();
         let open = places.entries.iter().flatten();
         open.filter(|entry| !entry.is_cut() && !stays(&entry.judged)).map(|entry| entry.cut()).count()
+    }
+
+    /// The most that were open at once since [`Open::forget_most`].
+    pub fn most(&self) -> usize {
+        self.most.get()
+    }
+
+    /// Begins to count the most anew.
+    pub fn forget_most(&self) {
+        self.most.set(self.len());
     }
 
     /// Number of open exchanges.

@@ -63,9 +63,10 @@ impl Resident {
         }
     }
 
-    /// Number of its connections to the plane.
-    pub fn connections(&self) -> usize {
-        self.ties.len()
+    /// How many requests it may have under way at once: one for each of its connections, and over HTTP/2 as many as it
+    /// had of late.
+    pub fn requests_at_once(&self) -> usize {
+        self.ties.len().max(self.open.most())
     }
 }
 

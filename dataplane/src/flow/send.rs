@@ -249,7 +249,7 @@ async fn over_http11(
         Ok(done) => {
             fence.hold.part();
             if done.upstream_goes_on && !inbound.has_surplus() {
-                arrived.core.pool.put(key, (wire, address), arrived.resident.connections());
+                arrived.core.pool.put(key, (wire, address), arrived.resident.requests_at_once());
             }
         }
         Err(_) => wire.reset(),

@@ -107,12 +107,11 @@ impl Pool {
     }
 
     /// Keeps a connection whose last exchange ended, and begins to listen on it. One that is not quiet, or that
-    /// somebody else still holds, is dropped instead. A sandbox keeps as many as it has connections of its own open,
-    /// `clients`, for so many requests it can send at once, and never less than [`UPSTREAM_IDLE_SHARE`]. Where that is
-    /// reached, its oldest goes; where the shard's bound is, the oldest of a sandbox that has more than its share goes
+    /// somebody else still holds, is dropped instead. A sandbox keeps as many as it sends requests `at_once`, and never
+    /// less than [`UPSTREAM_IDLE_SHARE`]. Where that is reached, its oldest goes; where the shard's bound is, the oldest of a sandbox that has more than its share goes
     /// before those of others.
-    pub fn put(&self, key: &Key, connection: (Rc<Wire>, SocketAddr), clients: usize) {
-        self.put_at(key, connection, clients, Ring::current().now());
+    pub fn put(&self, key: &Key, connection: (Rc<Wire>, SocketAddr), at_once: usize) {
+        self.put_at(key, connection, at_once, Ring::current().now());
     }
 
     /// Drops what is idle for [`UPSTREAM_IDLE_TIME`] and what did not stay quiet. To be called now and then: a
@@ -173,14 +172,14 @@ impl Pool {
         }
     }
 
-    fn put_at(&self, key: &Key, (wire, address): (Rc<Wire>, SocketAddr), clients: usize, now: Instant) {
+    fn put_at(&self, key: &Key, (wire, address): (Rc<Wire>, SocketAddr), at_once: usize, now: Instant) {
         wire.arm();
         if Rc::strong_count(&wire) != 1 || !wire.is_quiet() {
             return;
         }
         let mut idle = self.0.borrow_mut();
         let full = idle.connections.len() >= UPSTREAM_IDLE_MAX;
-        let bound = if full { UPSTREAM_IDLE_SHARE } else { clients.max(UPSTREAM_IDLE_SHARE) };
+        let bound = if full { UPSTREAM_IDLE_SHARE } else { at_once.max(UPSTREAM_IDLE_SHARE) };
         let own = idle.by_sandbox.get(&key.sandbox).filter(|numbers| numbers.len() >= bound);
         let oldest = match own.and_then(BTreeSet::first) {
             None if full => idle.connections.keys().next().copied(),
