@@ -58,7 +58,7 @@ impl Decoding {
     /// Undoes these codings, which were applied in this order.
     ///
     /// # Errors
-    /// [`Busy`], where that would take too much memory now.
+    /// `Busy`, where that would take too much memory now.
     pub fn new(codings: &[Coding]) -> Result<Self, Busy> {
         let wide = codings.iter().any(|coding| matches!(coding, Coding::Brotli | Coding::Zstd));
         let wide = wide.then(Wide::enter).transpose()?;
