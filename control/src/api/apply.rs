@@ -8,12 +8,12 @@ use axum::body::Bytes;
 use axum::extract::{Query, State};
 use axum::response::IntoResponse;
 use axum::{Json, response::Response};
-use control_wire::policy::PolicyDocument;
+use control_wire::policy::{PolicyDocument, RuleAction};
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
 
-use super::fleet::{Compiled, SecretBody, compile, keep, secret_row};
+use super::fleet::{Compiled, SecretBody, certificate_flaw, compile, keep, secret_row};
 use super::rows::{SandboxBody, sandbox_row};
 use super::{
     Answer, Problem, Shared, WaitQuery, check_document, check_name, commit, outcome, parse_object, shown,
@@ -183,7 +183,7 @@ fn plan(core: &Core, prepared: Prepared, tables: &Tables) -> Result<Plan, Proble
     changes.extend(
         prepared.templates.into_iter().map(|(name, document)| Change::Template(name, Some(document))),
     );
-    let warnings = warnings(&changes, tables);
+    let warnings = warnings(core, &changes, tables);
     let new = changes.iter().filter(|change| !tables.holds(change));
     let told = new.map(|change| {
         told(tables, change, matches!(change, Change::Secret(name, _) if rotated.contains(name)))
@@ -249,12 +249,16 @@ fn told(tables: &Tables, change: &Change, value_changes: bool) -> Value {
             "after": face(change), "valueChanges": value_changes })
 }
 
-fn warnings(changes: &[Change], tables: &Tables) -> Vec<String> {
-    let is_secret = |name: &str| {
-        let given = |change: &Change| matches!(change, Change::Secret(given, Some(_)) if given == name);
-        tables.secrets.contains_key(name) || changes.iter().any(given)
+/// What is accepted, and will not do what it was written for.
+fn warnings(core: &Core, changes: &[Change], tables: &Tables) -> Vec<String> {
+    let secret = |name: &str| {
+        let given = changes.iter().find_map(|change| match change {
+            Change::Secret(given, Some(row)) if given == name => Some(row),
+            _ => None,
+        });
+        given.or_else(|| tables.secrets.get(name).map(|row| &*row.value))
     };
-    let mut found = Vec::new();
+    let (mut found, mut flaws) = (Vec::new(), BTreeMap::new());
     for change in changes {
         let document = match change {
             Change::Template(_, Some(document)) => document,
@@ -262,16 +266,25 @@ fn warnings(changes: &[Change], tables: &Tables) -> Vec<String> {
             _ => continue,
         };
         let Key { kind, name } = change.key();
-        found.extend(document.warnings().into_iter().map(|text| format!("{} {name}: {text}", kind.name())));
+        let about = format!("{} {name}", kind.name());
+        found.extend(document.warnings().into_iter().map(|text| format!("{about}: {text}")));
         for action in document.rules.iter().flatten().flat_map(|rule| &rule.actions) {
-            if let Some(secret) = action.secret()
-                && !is_secret(secret)
-            {
+            let Some(named) = action.secret() else { continue };
+            let Some(row) = secret(named) else {
                 found.push(format!(
-                    "{} {name}: a rule names secret {secret}, which does not exist; its requests are refused until it \
-                     does",
-                    kind.name()
+                    "{about}: a rule names secret {named}, which does not exist; its requests are refused until it does"
                 ));
+                continue;
+            };
+            if matches!(action, RuleAction::ClientCertificate { .. }) {
+                // Opened once, however many rows name it.
+                let flaw = flaws.entry(named).or_insert_with(|| certificate_flaw(core, named, row));
+                found.extend(flaw.as_ref().map(|flaw| {
+                    format!(
+                        "{about}: a rule shows secret {named} as a client certificate, and {flaw}; its requests are \
+                         refused until then"
+                    )
+                }));
             }
         }
     }

@@ -216,6 +216,13 @@ fn client_certificate(value: &[u8]) -> Result<(), CertificateFlaw> {
     }
 }
 
+/// Why a stored secret cannot be shown as a client certificate, where that is so.
+pub(super) fn certificate_flaw(core: &Core, name: &str, row: &Secret) -> Option<CertificateFlaw> {
+    // One that cannot be opened says nothing of what it holds.
+    let value = open_secret(core, name, row).ok()?;
+    client_certificate(value.expose()).err()
+}
+
 fn open_secret(core: &Core, name: &str, row: &Secret) -> Result<SecretValue, Problem> {
     let sealed = BASE64.decode(row.sealed.as_bytes()).map_err(|error| Problem::internal(&error))?;
     core.sealer.open(name, row.version, &sealed).map_err(|error| Problem::internal(&error))

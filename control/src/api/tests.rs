@@ -468,6 +468,34 @@ async fn a_rule_that_names_no_secret_is_warned_of() {
 }
 
 #[tokio::test]
+async fn a_rule_that_shows_a_secret_without_certificate_and_key_is_warned_of() {
+    let api = start();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["agent".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let rule = json!({ "host": "a.example", "actions": [{ "clientCertificate": { "secret": "k" } }] });
+    let call = |value: String| {
+        json!({ "secrets": { "k": { "value": value, "hosts": ["a.example"] } },
+                "templates": { "t": { "rules": [rule] } } })
+    };
+    for (value, fix) in [("hush-77aa".to_owned(), "no certificate"), (own.pem(), "0 keys")] {
+        for path in ["/v1/diff", "/v1/apply"] {
+            let reply = api.send("POST", path, call(value.clone())).await;
+            let told = body(&reply);
+            let warning = told["warnings"][0].as_str().unwrap();
+            assert!(warning.starts_with("template t: ") && warning.contains(fix), "{told}");
+            assert!(warning.contains("secret k") && !holds(&reply.body, "hush-77aa"), "{told}");
+        }
+    }
+    // The value that is there counts where a call names no other.
+    let rules = json!({ "templates": { "u": { "rules": [rule] } } });
+    let told = api.must("POST", "/v1/diff", rules.clone()).await;
+    assert!(told["warnings"][0].as_str().unwrap().contains("0 keys"), "{told}");
+    let done = api.must("POST", "/v1/apply", call(own.pem() + &key.serialize_pem())).await;
+    assert_eq!(done["warnings"], json!([]));
+    assert_eq!(api.must("POST", "/v1/diff", rules).await["warnings"], json!([]));
+}
+
+#[tokio::test]
 async fn a_lease_takes_its_own_rows_along_and_nobody_else_s() {
     let api = start();
     let held = api.client.hold("POST", "/v1/leases/run-1").await.unwrap();
