@@ -4,11 +4,13 @@ use std::time::Duration;
 
 mod http2;
 mod redact;
+mod share;
 mod tcp;
 mod upstream;
 
 pub use http2::*;
 pub use redact::*;
+pub use share::*;
 pub use tcp::*;
 pub use upstream::*;
 

@@ -15,7 +15,7 @@ use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
 use crate::{
     causes::chain,
     flow::guest::{Consulted, GuestError, Shown, Verdict, consult},
-    handler::{Host, HostConfig, LoadError, Room, VerifyingKey, Watchdog, load, target},
+    handler::{Budget, Host, HostConfig, LoadError, Room, VerifyingKey, Watchdog, load, target},
     http::{
         Authority, AuthorityError, ConnectionFacts, EditError, FieldName, FieldValue, OutgoingRequest,
         Parsed, RequestHead, Scheme, authority_of, parse_request,
@@ -111,6 +111,7 @@ pub fn run(trial: &Trial) -> Result<Tried, TrialError> {
         handler: &trial.handler,
         revision: 1,
         room: &Room::new("the sandbox", HANDLER_KEPT_SANDBOX_BYTES_MAX),
+        budget: &Budget::default(),
     };
 
     let mut outgoing = OutgoingRequest::new(&head, &authority);

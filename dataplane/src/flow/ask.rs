@@ -1,4 +1,5 @@
-//! A request waits for a person, and is decided about again under the tables that are in force then.
+//! A request waits, for a person or for its handler's turn, and is decided about again under the tables that are in force
+//! then.
 
 use std::{rc::Rc, time::Instant};
 
@@ -7,6 +8,7 @@ use futures_lite::future::or;
 use super::{
     exchange::ReplyTo,
     open::Judged,
+    pace::Pace,
     request::{Arrived, Step, prepare},
     resident::Resident,
 };
@@ -49,7 +51,7 @@ impl Asking {
     }
 }
 
-/// Waits for what a person says, or for whatever else settles it; gives what is to be done then. The head holds no
+/// Waits for whatever a request has to wait for before it is decided; gives what is to be done then. The head holds no
 /// receive buffer, and nothing of the body is read meanwhile.
 ///
 /// # Errors
@@ -57,35 +59,72 @@ impl Asking {
 pub(super) async fn settle(
     arrived: &Arrived<'_>,
     head: RequestHead<Vec<u8>>,
-    mut asking: Box<Asking>,
-    (reply, leg): (&ReplyTo, &Rc<dyn Leg>),
+    mut step: Step,
+    ends: (&ReplyTo, &Rc<dyn Leg>),
     record: &mut Record,
 ) -> Result<Step, Refusal> {
-    let began = Instant::now();
-    let mut note = audit::Asked::default();
-    let mut approved = Vec::new();
+    let (mut note, mut approved, mut until) = (None, Vec::new(), None);
     let settled = loop {
-        if approved.len() == QUESTIONS_REQUEST_MAX {
-            note.outcome = "tooMany";
-            let what = "what the handler makes of the request would have to be asked about again and again";
-            break Err(asking.refused("ask_too_many", what));
-        }
-        let parked = match asking.park(arrived) {
-            Ok(parked) => parked,
-            Err(error) => {
-                note.outcome = "notAsked";
-                break Err(Refusal::from(&error).by_rule(asking.question.rule()));
+        let next = match step {
+            Step::Ask(asking) => {
+                let note = note.get_or_insert_default();
+                ask((arrived, &head), asking, ends, (note, &mut approved), record).await
             }
+            Step::Pace(pace) => {
+                let until = *until.get_or_insert_with(Pace::until);
+                match pace.wait(arrived.resident, until, ends.0).await {
+                    Ok(()) => again((arrived, &head), &approved, record),
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            settled => break Ok(settled),
         };
-        let waiting = Waiting { arrived, head: &head, parked: &parked, note: &mut note };
-        match waiting.run(&mut asking, (reply, leg), &mut approved, record).await {
-            Ok(Step::Ask(next)) => asking = next,
-            settled => break settled,
-        }
+        step = match next {
+            Ok(next) => next,
+            Err(refusal) => break Err(refusal),
+        };
     };
-    note.waited_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    record.asked = Some(note);
+    record.asked = note;
     settled
+}
+
+/// Asks a person, and waits for what is said or for whatever else settles it.
+async fn ask(
+    (arrived, head): (&Arrived<'_>, &RequestHead<Vec<u8>>),
+    mut asking: Box<Asking>,
+    ends: (&ReplyTo, &Rc<dyn Leg>),
+    (note, approved): (&mut audit::Asked, &mut Vec<About>),
+    record: &mut Record,
+) -> Result<Step, Refusal> {
+    if approved.len() == QUESTIONS_REQUEST_MAX {
+        note.outcome = "tooMany";
+        let what = "what the handler makes of the request would have to be asked about again and again";
+        return Err(asking.refused("ask_too_many", what));
+    }
+    let parked = asking.park(arrived).map_err(|error| {
+        note.outcome = "notAsked";
+        Refusal::from(&error).by_rule(asking.question.rule())
+    })?;
+    let began = Instant::now();
+    let waiting = Waiting { arrived, head, parked: &parked, note: &mut *note };
+    let next = waiting.run(&mut asking, ends, approved, record).await;
+    note.waited_ms += u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    next
+}
+
+/// Decides again. What the record learnt from the decision before is not of this one.
+fn again(
+    (arrived, head): (&Arrived<'_>, &RequestHead<Vec<u8>>),
+    approved: &[About],
+    record: &mut Record,
+) -> Result<Step, Refusal> {
+    record.log.clear();
+    record.rule = None;
+    record.handler = None;
+    record.handler_version = None;
+    record.handler_error = None;
+    record.sent_to = None;
+    prepare(arrived, head, approved, record)
 }
 
 /// One wait of one request.
@@ -142,9 +181,9 @@ impl Waiting<'_> {
                         return Err(asking.refused(ASK_DENIED, "a person denied it"));
                     }
                     approved.push(asking.judged.about());
-                    return self.again(approved, record);
+                    return again((self.arrived, self.head), approved, record);
                 }
-                Ok(Some(News::Changed)) => match self.again(approved, record) {
+                Ok(Some(News::Changed)) => match again((self.arrived, self.head), approved, record) {
                     Ok(Step::Ask(again)) if again.judged.about() == asking.judged.about() => *asking = again,
                     Ok(step) => {
                         self.settled();
@@ -180,17 +219,6 @@ impl Waiting<'_> {
             Some(answer) => self.answered(&answer),
             None => self.note.outcome = "policyChanged",
         }
-    }
-
-    /// Decides again. What the record learnt from the decision before is not of this one.
-    fn again(&self, approved: &[About], record: &mut Record) -> Result<Step, Refusal> {
-        record.log.clear();
-        record.rule = None;
-        record.handler = None;
-        record.handler_version = None;
-        record.handler_error = None;
-        record.sent_to = None;
-        prepare(self.arrived, self.head, approved, record)
     }
 }
 

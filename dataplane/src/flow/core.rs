@@ -245,6 +245,7 @@ impl Core {
         self.pool.forget(sandbox);
         self.shared.forget(sandbox);
         self.desk.detach(sandbox);
+        resident.waiting.cut();
         resident.ties.cut()
     }
 

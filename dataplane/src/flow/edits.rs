@@ -12,7 +12,10 @@
 
 mod pieces;
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
 
 use super::exchange::{AnswerHead, Body, ExchangeError, ReplyTo, upload_error};
 use crate::{
@@ -90,6 +93,11 @@ pub trait BodyEdit {
     /// # Errors
     /// What ends the exchange.
     fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Box<Instead>>;
+
+    /// For how long no further piece is to come, because those before have cost the others on the shard too much.
+    fn debt(&self) -> Option<Duration> {
+        None
+    }
 
     /// The exchange is over, however it ended: tells the record what was learnt.
     fn report(&mut self, _record: &mut Record) {}
@@ -256,6 +264,9 @@ impl<'a> FromClient<'a> {
             {
                 return Ok(BodyPiece::Data(more));
             }
+            if let Some(edits) = self.edits {
+                edits.rest().await;
+            }
             let piece = self.body.next().await.map_err(upload_error)?;
             let Some(edits) = self.edits else { return Ok(piece) };
             match piece {
@@ -288,6 +299,13 @@ impl<'a> ToClient<'a> {
     /// Where an answer goes, and what edits it.
     pub fn new(reply: &'a ReplyTo, edits: Option<&'a Edits>) -> Self {
         Self { reply, edits: edits.filter(|edits| !edits.down.borrow().is_empty()) }
+    }
+
+    /// Waits until a further piece of the body may come.
+    pub async fn rest(&self) {
+        if let Some(edits) = self.edits {
+            edits.rest().await;
+        }
     }
 
     /// An interim head.

@@ -277,6 +277,7 @@ pub(super) async fn hand_over(
     let mut decoder = BodyDecoder::new(arriving);
     reply.send(reply.head(head)?).await.map_err(gone)?;
     loop {
+        reply.rest().await;
         let piece = match timeout(BODY_SILENCE, inbound.next_piece(wire, &mut decoder)).await {
             Err(_) => return Err(ExchangeError::Broken(None)),
             Ok(Err(error)) => return Err(ExchangeError::Broken(Some(error))),

@@ -8,7 +8,7 @@ use handlers_sdk_abi::{Action, Field, Label, RequestView, code::BodyUse, manifes
 use crate::{
     audit::LogLine,
     clock,
-    handler::{Actions, HandlerError, Host as Guests, Kept, Loaded, Room},
+    handler::{Actions, Budget, HandlerError, Host as Guests, Kept, Loaded, Room},
     http::{
         Authority, EditError, FieldName, FieldValue, Framing, Host, HostError, OutgoingRequest, Scheme,
         Version,
@@ -35,6 +35,8 @@ pub struct Shown<'a> {
     pub revision: u64,
     /// Room for what handlers remember of the sandbox's exchanges.
     pub room: &'a Rc<Room>,
+    /// What its calls are charged to.
+    pub budget: &'a Budget,
 }
 
 /// What a handler made of a request.
@@ -166,10 +168,10 @@ fn call(
     let view = view(shown, &line, request.framing());
     let view = RequestView { host: &host, traceparent, labels: &labels, fields: &fields, ..view };
     if loaded.goes_on() {
-        let (actions, kept) = guests.begin(loaded, params, &view, shown.room)?;
-        return Ok((actions, Some(kept)));
+        let begin = |guests: &mut Guests| guests.begin(loaded, params, &view, shown.room);
+        return guests.metered(shown.budget, begin).map(|(actions, kept)| (actions, Some(kept)));
     }
-    Ok((guests.call(loaded, params, &view)?, None))
+    Ok((guests.metered(shown.budget, |guests| guests.call(loaded, params, &view))?, None))
 }
 
 /// Labels as a view has them.

@@ -5,7 +5,7 @@
 //! of which nothing was told yet, lets the answer pass as the upstream sent it; a body that the handler was to see never
 //! passes unseen.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use control_wire::policy::{Labels, OnError};
 use handlers_sdk_abi::{
@@ -16,14 +16,16 @@ use super::{
     core::Core,
     edits::{AnswerEdit, BodyEdit, Edits, Instead, Interest, Passing},
     guest::{GuestError, Line, Shown, failed, labels, refused_by, view},
+    resident::Resident,
 };
 use crate::{
     audit::{LogLine, Record},
     causes::chain,
-    handler::{Actions, HandlerError, Kept, Next, Room},
+    handler::{Actions, Kept, Next},
     http::{AnswerParts, Authority, FieldName, FieldValue, Framing, Version},
     limits::HANDLER_LOG_LINES_MAX,
     policy::HandlerUse,
+    ring::Ring,
 };
 
 /// What a handler is shown of its request again, beside the answer.
@@ -46,8 +48,8 @@ pub struct Seen {
     pub path: Box<str>,
     /// Its query as it was sent on, without parameters that hold credentials.
     pub query: Option<Box<str>>,
-    /// Room for what handlers remember of the sandbox's exchanges.
-    pub room: Rc<Room>,
+    /// Whose exchange it is.
+    pub resident: Rc<Resident>,
 }
 
 /// A handler that goes on after the request's head.
@@ -114,9 +116,14 @@ impl Hooked {
         }
     }
 
+    /// For how long nothing more is to be shown to it.
+    fn debt(&self) -> Option<Duration> {
+        self.seen.resident.handler_time.debt(Ring::current().now())
+    }
+
     fn resume(&mut self, next: &Next<'_>) -> Result<Actions, GuestError> {
         let kept = self.kept.as_mut().ok_or(GuestError::Over)?;
-        Ok(self.core.guests.borrow_mut().resume(kept, next)?)
+        resume(&self.core, &self.seen.resident, kept, next)
     }
 
     /// Ends the handler's part where it failed or decided.
@@ -247,7 +254,8 @@ impl Hooked {
             version: seen.version,
             handler: &self.used.name,
             revision: seen.revision,
-            room: &seen.room,
+            room: &seen.resident.kept,
+            budget: &seen.resident.handler_time,
         };
         let line = Line { method: &seen.method, path: &seen.path, query: seen.query.as_deref() };
         let (host, labels) = (seen.authority.host.text(), labels(&seen.labels));
@@ -255,9 +263,7 @@ impl Hooked {
         let status = parts.status();
         let view = RequestView { status, host: &host, labels: &labels, fields: &fields, ..view };
         let kept = self.kept.as_mut().ok_or(GuestError::Over)?;
-        let actions: Result<Actions, HandlerError> =
-            self.core.guests.borrow_mut().resume(kept, &Next::Response(&view));
-        Ok(actions?)
+        resume(&self.core, &seen.resident, kept, &Next::Response(&view))
     }
 
     /// Tells the record what it wrote, and a handler whose exchange broke off that it did.
@@ -276,6 +282,11 @@ impl Hooked {
     }
 }
 
+fn resume(core: &Core, resident: &Resident, kept: &mut Kept, next: &Next<'_>) -> Result<Actions, GuestError> {
+    let mut guests = core.guests.borrow_mut();
+    Ok(guests.metered(&resident.handler_time, |guests| guests.resume(kept, next))?)
+}
+
 /// Its part on the way up.
 struct Upward {
     hooked: Rc<RefCell<Hooked>>,
@@ -289,6 +300,10 @@ impl BodyEdit for Upward {
 
     fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Box<Instead>> {
         self.hooked.borrow_mut().end((Hook::RequestBody, self.used), out)
+    }
+
+    fn debt(&self) -> Option<Duration> {
+        self.hooked.borrow().debt()
     }
 
     fn report(&mut self, record: &mut Record) {
@@ -316,6 +331,11 @@ impl BodyEdit for Downward {
             Some(used) => hooked.end((Hook::ResponseBody, used), out),
             None => Ok(()),
         }
+    }
+
+    fn debt(&self) -> Option<Duration> {
+        let hooked = self.hooked.borrow();
+        hooked.down.and_then(|_| hooked.debt())
     }
 
     fn report(&mut self, record: &mut Record) {

@@ -15,6 +15,7 @@ pub mod guest;
 pub mod core;
 mod hooked;
 pub mod resident;
+pub mod pace;
 pub mod request;
 pub mod ask;
 mod tell;
@@ -47,11 +48,11 @@ async fn run(
 ) {
     let Exchange { head, mut body, reply, leg } = exchange;
     let step = match prepare(arrived, &head, &[], record) {
-        Ok(Step::Ask(asking)) => {
+        Ok(step @ (Step::Ask(_) | Step::Pace(_))) => {
             let kept = head.to_owned();
             drop(head);
             // Rare and large: the future of every other request does not hold it.
-            Box::pin(settle(arrived, kept, asking, (&reply, &leg), record)).await
+            Box::pin(settle(arrived, kept, step, (&reply, &leg), record)).await
         }
         // The receive buffer is not held while an upstream thinks.
         step => {
@@ -60,8 +61,8 @@ async fn run(
         }
     };
     match step {
-        // `settle` ends only when there is nothing more to ask.
-        Ok(Step::Ask(_)) => unreachable!("a question was settled"),
+        // `settle` ends only when there is nothing more to wait for.
+        Ok(Step::Ask(_) | Step::Pace(_)) => unreachable!("what is waited for was settled"),
         Ok(Step::Send(mut outbound)) => {
             let edits = outbound.edits.take();
             send(arrived, (&mut body, &reply, &leg), (*outbound, edits.as_deref()), record).await;

@@ -129,6 +129,7 @@ async fn download(
     let status = head.status();
     reply.send(reply.head(head)?).await.map_err(gone)?;
     loop {
+        reply.rest().await;
         let data = match timeout(BODY_SILENCE, poll_fn(|cx| stream.poll_data(cx))).await {
             Err(_) => return Err(ExchangeError::Broken(None)),
             Ok(Some(Err(error))) => return Err(broken(error)),

@@ -16,6 +16,7 @@ use super::{
     hooked::{Hooked, Seen},
     open::{Judged, judge},
     outbound::{Outbound, Speaks},
+    pace::Pace,
     redaction::Redaction,
     resident::Resident,
 };
@@ -43,6 +44,8 @@ pub enum Step {
     Send(Box<Outbound>),
     /// Ask a person, and decide again by the answer.
     Ask(Box<Asking>),
+    /// Wait until a handler may be called, and decide again.
+    Pace(Box<Pace>),
     /// Answer it here.
     Answer {
         /// Status.
@@ -94,7 +97,7 @@ impl Arrived<'_> {
 /// Why nothing more is decided now.
 enum Stop {
     Refused(Refusal),
-    Asked(Box<Asking>),
+    Waits(Step),
 }
 
 impl From<Refusal> for Stop {
@@ -144,8 +147,7 @@ pub fn prepare<B: Deref<Target = [u8]>>(
     arrived.core.check_lease(&rules)?;
     let judge = Judge { arrived, tables: &tables, rules: &rules, sandbox, approved };
     match judge.request(head, authority, record) {
-        Ok(step) => Ok(step),
-        Err(Stop::Asked(asking)) => Ok(Step::Ask(asking)),
+        Ok(step) | Err(Stop::Waits(step)) => Ok(step),
         Err(Stop::Refused(refusal)) => Err(refusal),
     }
 }
@@ -173,6 +175,9 @@ impl Judge<'_> {
         let (mut wanted, mut hooked) = (Vec::new(), None);
         if let Some(used) = permit.handler().cloned() {
             record.handler = Some(used.name.to_string());
+            if let Some(pace) = Pace::of(self.arrived.resident, &used)? {
+                return Err(Stop::Waits(Step::Pace(pace)));
+            }
             match self.consult(&used, &authority, head.version(), &mut outgoing, record) {
                 Ok(Consulted { verdict: Verdict::Respond { status, fields, body }, .. }) => {
                     return Ok(Step::Answer { status, fields, body });
@@ -251,7 +256,7 @@ impl Judge<'_> {
             method: outgoing.method().into(),
             path: outgoing.path().into(),
             query: outgoing.query().map(Into::into),
-            room: Rc::clone(&self.arrived.resident.kept),
+            resident: Rc::clone(self.arrived.resident),
         }
     }
 
@@ -284,7 +289,8 @@ impl Judge<'_> {
                 Ok(permit)
             }
             Decision::Ask(question) => {
-                Err(Stop::Asked(Box::new(Asking { judged: judged.clone(), question: *question })))
+                let asking = Asking { judged: judged.clone(), question: *question };
+                Err(Stop::Waits(Step::Ask(Box::new(asking))))
             }
             Decision::Deny(denial) => Err(Refusal::denied(&denial, &judged.host.to_string()).into()),
         }
@@ -314,6 +320,7 @@ impl Judge<'_> {
             handler: &used.name,
             revision: self.tables.revision,
             room: &self.arrived.resident.kept,
+            budget: &self.arrived.resident.handler_time,
         };
         let mut guests = self.arrived.core.guests.borrow_mut();
         guest::consult(&mut guests, &handler.loaded, &used.params, &shown, outgoing, &mut record.log)

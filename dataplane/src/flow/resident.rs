@@ -13,7 +13,7 @@ use super::{
     tie::{Tie, Ties},
 };
 use crate::{
-    handler::Room,
+    handler::{Budget, Room},
     http::h2::Allowance,
     identity::SandboxId,
     limits::{H2_SANDBOX_WINDOWS, HANDLER_KEPT_SANDBOX_BYTES_MAX},
@@ -35,6 +35,10 @@ pub struct Resident {
     pub upstream_windows: Rc<Allowance>,
     /// Room for what handlers remember of its exchanges.
     pub kept: Rc<Room>,
+    /// What its handlers may take of the shard's time.
+    pub handler_time: Budget,
+    /// Its requests that wait for that.
+    pub(super) waiting: Rc<Ties>,
     /// Its stand-in addresses.
     pub names: Rc<RefCell<SyntheticMap>>,
     pub(super) responder: RefCell<Responder>,
@@ -54,6 +58,8 @@ impl Resident {
             client_windows: Allowance::of(windows, H2_SANDBOX_WINDOWS),
             upstream_windows: Allowance::of(windows, H2_SANDBOX_WINDOWS),
             kept: Room::new("the sandbox", HANDLER_KEPT_SANDBOX_BYTES_MAX),
+            handler_time: Budget::default(),
+            waiting: Rc::default(),
             responder: RefCell::new(Responder::new(Rc::clone(&names), Ring::current().now())),
             names,
             ties: Rc::default(),

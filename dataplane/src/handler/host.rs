@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use handlers_sdk_abi::action::Context;
 use handlers_sdk_abi::answer::Answer;
@@ -15,6 +16,7 @@ use handlers_sdk_abi::operation::Slots as Operations;
 use handlers_sdk_abi::view::RequestView;
 
 use super::Actions;
+use super::budget::{Budget, Call};
 use super::error::{HandlerError, ProtocolError};
 use super::instance::{Instance, Restore, Snapshot};
 use super::kept::{CHUNK_SPACE_BYTES, Held, Kept, Next, Room, Space};
@@ -128,6 +130,24 @@ impl Host {
     pub fn with_restore(mut self, restore: Restore) -> Self {
         self.restore = restore;
         self
+    }
+
+    /// Does what calls handlers for a sandbox, and charges its budget with the time that it took.
+    ///
+    /// # Errors
+    /// As what is done.
+    pub fn metered<T>(
+        &mut self,
+        budget: &Budget,
+        calls: impl FnOnce(&mut Self) -> Result<T, HandlerError>,
+    ) -> Result<T, HandlerError> {
+        let (began, before) = (Instant::now(), self.seat.calls());
+        let outcome = calls(self);
+        let stopped = matches!(outcome, Err(HandlerError::FuelExhausted | HandlerError::TimeExceeded));
+        let call = if stopped || self.seat.held_up_after(before) { Call::HeldUp } else { Call::Passed };
+        let now = Instant::now();
+        budget.charge(now - began, call, now);
+        outcome
     }
 
     /// Runs the handler for one request's head and answers what it asked for, validated whole.

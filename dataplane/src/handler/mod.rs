@@ -15,11 +15,13 @@ pub mod watchdog;
 mod memory;
 mod tunables;
 mod loaded;
+mod budget;
 mod instance;
 mod kept;
 mod host;
 mod error;
 
+pub use budget::{Budget, Call};
 pub use error::{HandlerError, LoadError, ProtocolError};
 pub use host::{Host, HostConfig};
 pub use instance::Restore;

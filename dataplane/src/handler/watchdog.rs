@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use crate::limits::HANDLER_HELD_UP;
+
 /// Between two looks at the seats. Larger: calls are stopped later than their limit by as much. Smaller: the thread
 /// takes processor time from the shards.
 const TICK: Duration = Duration::from_millis(1);
@@ -55,6 +57,8 @@ struct Inner {
     word: AtomicU64,
     flag: AtomicPtr<i32>,
     clock: libc::clockid_t,
+    /// The last call that was seen to hold up the shard, as its word names it.
+    held_up: AtomicU64,
     gone: AtomicBool,
 }
 
@@ -94,6 +98,7 @@ impl Watchdog {
             word: AtomicU64::new(IDLE),
             flag: AtomicPtr::new(std::ptr::null_mut()),
             clock: clock_of_this_thread()?,
+            held_up: AtomicU64::new(0),
             gone: AtomicBool::new(false),
         });
         self.shared.seats.lock().unwrap_or_else(PoisonError::into_inner).push(inner.clone());
@@ -119,6 +124,16 @@ impl Drop for Watchdog {
 }
 
 impl Seat {
+    /// Calls until now.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// Whether one of the calls after so many was seen to take [`HANDLER_HELD_UP`] of processor time.
+    pub(super) fn held_up_after(&self, calls: u64) -> bool {
+        self.inner.held_up.load(Ordering::Relaxed) >> PHASE_BITS > calls
+    }
+
     /// Says that a call begins whose flag is at `flag`, runs it, and says that it has ended. The flag is zero before.
     ///
     /// # Safety
@@ -192,6 +207,17 @@ struct Seen {
     spent: Option<Duration>,
 }
 
+impl Seen {
+    /// Processor time since. Where its clock fails, wall time counts.
+    fn ran(&self, clock: libc::clockid_t) -> Duration {
+        let passed = self.at.elapsed();
+        match (self.spent, time_of(clock)) {
+            (Some(then), Some(now)) => passed.min(now.saturating_sub(then)),
+            _ => passed,
+        }
+    }
+}
+
 fn watch(shared: &Shared) {
     let mut seen: Vec<Option<Seen>> = Vec::new();
     let mut idle = 0;
@@ -230,7 +256,11 @@ fn look(shared: &Shared, seen: &mut Vec<Option<Seen>>) -> bool {
         running = true;
         match seen {
             Some(known) if known.word == word => {
-                if is_over(shared.limit, *known, seat.clock) {
+                let ran = known.ran(seat.clock);
+                if ran >= HANDLER_HELD_UP {
+                    seat.held_up.store(word & !PHASE, Ordering::Relaxed);
+                }
+                if ran >= shared.limit {
                     seat.raise(word);
                 }
             }
@@ -238,17 +268,6 @@ fn look(shared: &Shared, seen: &mut Vec<Option<Seen>>) -> bool {
         }
     }
     running
-}
-
-/// Whether the call has run for the limit since it was first seen. Where the processor clock fails, wall time decides.
-fn is_over(limit: Duration, seen: Seen, clock: libc::clockid_t) -> bool {
-    if seen.at.elapsed() < limit {
-        return false;
-    }
-    match (seen.spent, time_of(clock)) {
-        (Some(then), Some(now)) => now.saturating_sub(then) >= limit,
-        _ => true,
-    }
 }
 
 fn clock_of_this_thread() -> io::Result<libc::clockid_t> {
@@ -288,6 +307,23 @@ mod tests {
         let at = NonNull::new(flag.as_ptr()).expect("not null");
         // SAFETY: the flag outlives the call.
         assert_eq!(unsafe { seat.run(at, || spin_until(&flag)) }, 1);
+    }
+
+    #[test]
+    fn calls_that_held_up_the_shard_are_told_from_those_that_did_not() {
+        let watchdog = Watchdog::start(HANDLER_HELD_UP * 3).expect("a thread");
+        let mut seat = watchdog.seat().expect("a seat");
+        let flag = AtomicI32::new(0);
+        let at = NonNull::new(flag.as_ptr()).expect("not null");
+        // SAFETY: the flag outlives the call.
+        unsafe { seat.run(at, || ()) };
+        assert!(!seat.held_up_after(0));
+        // SAFETY: the flag outlives the call.
+        unsafe { seat.run(at, || spin_until(&flag)) };
+        assert!(seat.held_up_after(0) && seat.held_up_after(1));
+        // SAFETY: the flag outlives the call.
+        unsafe { seat.run(at, || ()) };
+        assert!(!seat.held_up_after(2));
     }
 
     #[test]

@@ -1,7 +1,22 @@
 //! What a piece of a body becomes when several edits see it, one behind the other.
 
-use super::{BodyEdit, Passing};
-use crate::{flow::exchange::ExchangeError, http::h1::Slice, tls::Chunk};
+use super::{BodyEdit, Edits, Passing};
+use crate::{flow::exchange::ExchangeError, http::h1::Slice, ring::sleep, tls::Chunk};
+
+impl Edits {
+    /// Waits until a further piece may come. It ends with the exchange: meanwhile nothing is read, and what ends the
+    /// exchange is noticed as ever.
+    pub(super) async fn rest(&self) {
+        let debt = || {
+            let up = self.up.borrow().iter().find_map(|edit| edit.debt());
+            up.or_else(|| self.down.borrow().iter().find_map(|(edit, _)| edit.debt()))
+        };
+        // Others wait too, so it is looked at again. Rare and large: the future of every other request does not hold it.
+        while let Some(debt) = debt() {
+            Box::pin(sleep(debt)).await;
+        }
+    }
+}
 
 /// What a piece becomes, if anything.
 pub(super) fn pass<'e>(
