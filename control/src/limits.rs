@@ -127,12 +127,12 @@ pub const DOCUMENT_DEPTH_MAX: usize = 64;
 /// Smaller: large fleets do not fit one file.
 pub const DOCUMENT_NODES_MAX: usize = 500_000;
 
-/// Bytes that a file system in memory must have in all for the gateways of single commands to lie there: store, handlers,
-/// records of half a million requests. Larger: small machines wait for their disks. Smaller: many records fill it, and
-/// then nothing is let through any more.
+/// Bytes that a file system in memory must have in all for the gateways of single commands to lie there: store,
+/// handlers, records of half a million requests. Larger: small machines wait for their disks. Smaller: many records
+/// fill it, and then nothing is let through any more.
 pub const GATEWAY_MEMORY_MIN: u64 = 256 << 20;
-/// Bytes below which a disk counts as full. Larger: a small disk that does is blamed for other faults. Smaller: the store
-/// asks for more at once, and fails on a disk that has some left.
+/// Bytes below which a disk counts as full. Larger: a small disk that does is blamed for other faults. Smaller: the
+/// store asks for more at once, and fails on a disk that has some left.
 pub const DISK_FREE_MIN: u64 = 256 << 10;
 
 /// Leases that are held at once. Larger: their connections take the descriptors of this process. Smaller: a machine of

@@ -242,8 +242,8 @@ pub const ACCEPTED_QUEUE_MAX: usize = 64;
 /// How long accepting pauses when descriptors have run out. Larger: clients wait although descriptors are free.
 /// Smaller: the shard spins.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// One sleep in the shard's own ring. Larger: what glommio alone knows of waits. Smaller: a quiet shard parks between any two
-/// requests, which costs twice as much for each.
+/// One sleep in the shard's own ring. Larger: what glommio alone knows of waits. Smaller: a quiet shard parks between
+/// any two requests, which costs twice as much for each.
 pub const RING_BLOCK_TIME: Duration = Duration::from_micros(500);
 /// Such sleeps in a row before the shard parks. Larger: an idle shard wakes for nothing. Smaller: as above.
 pub const RING_BLOCK_TURNS: u32 = 2;

@@ -1,8 +1,9 @@
 //! Bodies as they pass: what a handler sees of them, and what it gives in their place.
 //!
 //! A body is never gathered: the handler sees each piece when it is there, and the next one comes only when the one
-//! before was sent on. What is given for a piece goes on before the next is seen. Trailers behind a body pass unseen, and
-//! so does what the two sides of a WebSocket say: a handler that asks for the body of one is refused by the gateway.
+//! before was sent on. What is given for a piece goes on before the next is seen. Trailers behind a body pass unseen,
+//! and so does what the two sides of a WebSocket say: a handler that asks for the body of one is refused by the
+//! gateway.
 
 use handlers_sdk_abi::ActionWriter;
 use handlers_sdk_abi::code::BodyUse;

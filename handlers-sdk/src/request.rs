@@ -122,7 +122,8 @@ impl Request {
     }
 
     /// Gives something else for each piece of the body: what `change` appends. Nothing goes on that it does not give,
-    /// and the length is not told before the end. It may hold bytes back until a later piece, the last one at the latest.
+    /// and the length is not told before the end. It may hold bytes back until a later piece, the last one at the
+    /// latest.
     ///
     /// The handler names the hook `requestBody`. A request without a body has no pieces.
     pub fn change_body(
@@ -139,7 +140,8 @@ impl Request {
 
     /// Sends the request, with the changes made, and waits for the head of the answer. Its body goes up meanwhile.
     ///
-    /// The handler names the hook `response`. Where no answer comes, or the request is refused, it is never called again.
+    /// The handler names the hook `response`. Where no answer comes, or the request is refused, it is never called
+    /// again.
     pub fn send(self) -> Sent {
         Sent::new(self)
     }

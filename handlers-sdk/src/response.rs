@@ -73,7 +73,8 @@ impl Response {
     }
 
     /// Gives something else for each piece of the body: what `change` appends. Nothing goes on that it does not give,
-    /// and the length is not told before the end. It may hold bytes back until a later piece, the last one at the latest.
+    /// and the length is not told before the end. It may hold bytes back until a later piece, the last one at the
+    /// latest.
     ///
     /// The handler names the hook `responseBody`.
     pub fn change_body(

@@ -1,5 +1,5 @@
-//! Changes during load: policies, handlers and secrets of some sandboxes. After each answer *applied*, the origin is told
-//! what may not come any more.
+//! Changes during load: policies, handlers and secrets of some sandboxes. After each answer *applied*, the origin is
+//! told what may not come any more.
 
 use std::{
     io,

@@ -1,5 +1,5 @@
-//! `outgate-loadtest`: a fleet on the network. It shares nothing with the gateway that it measures; `DESIGN.md` says why it
-//! is as it is.
+//! `outgate-loadtest`: a fleet on the network. It shares nothing with the gateway that it measures; `DESIGN.md` says
+//! why it is as it is.
 //!
 //! ```text
 //! plan ─▶ session ─▶ engine (connections of a fleet) ─▶ gateway or peer ─▶ origin (checks and counts)

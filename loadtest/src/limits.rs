@@ -10,7 +10,8 @@ pub const SANDBOXES_MAX: usize = 200_000;
 pub const HOSTS_MAX: usize = 100_000;
 /// HTTP/2 requests under way on one connection. Larger: usual servers allow no more. Smaller: no batching is seen.
 pub const STREAMS_MAX: usize = 100;
-/// Bytes of one body. Larger: positions within it no longer fit their field. Smaller: bulk is over before it is measured.
+/// Bytes of one body. Larger: positions within it no longer fit their field. Smaller: bulk is over before it is
+/// measured.
 pub const BODY_BYTES_MAX: u64 = 1 << 32;
 /// Time in which nothing is answered while something is asked. Larger: a dead gateway is noticed late. Smaller: a
 /// loaded machine counts as dead.

@@ -225,8 +225,8 @@ impl Plan {
         }
     }
 
-    /// Reads a plan: rows inherit what `[load]` says; `[smoke]`, and `smoke` of a row, win over both, and what is set over
-    /// all.
+    /// Reads a plan: rows inherit what `[load]` says; `[smoke]`, and `smoke` of a row, win over both, and what is set
+    /// over all.
     ///
     /// # Errors
     /// As [`Self::find`].

@@ -1,5 +1,5 @@
-//! Where a process spends its time: system calls by name and allocations, counted by the kernel on every thread; functions
-//! by samples, where `perf` is installed.
+//! Where a process spends its time: system calls by name and allocations, counted by the kernel on every thread;
+//! functions by samples, where `perf` is installed.
 
 use std::{
     collections::BTreeMap,

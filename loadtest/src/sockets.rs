@@ -8,7 +8,8 @@ use std::{
 use mio::net::{TcpListener, TcpStream};
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// Connections that wait to be accepted. Larger: the kernel cuts it anyway. Smaller: bursts of connections wait a second.
+/// Connections that wait to be accepted. Larger: the kernel cuts it anyway. Smaller: bursts of connections wait a
+/// second.
 const BACKLOG: i32 = 4096;
 
 /// Listens, also where a wildcard address has the port already.

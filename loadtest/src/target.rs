@@ -100,7 +100,8 @@ impl Target {
     }
 }
 
-/// The source address of a sandbox by its number: all of 127.64.0.0/10, so it is never an address that somebody listens on.
+/// The source address of a sandbox by its number: all of 127.64.0.0/10, so it is never an address that somebody listens
+/// on.
 pub fn source_of(sandbox: u32) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from(0x7f40_0000_u32 + 1 + sandbox % 0x003f_fff0))
 }

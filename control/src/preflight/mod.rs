@@ -1,4 +1,5 @@
-//! `outgate preflight`: will this machine do? A line for each thing that a gateway needs, with the command that mends it.
+//! `outgate preflight`: will this machine do? A line for each thing that a gateway needs, with the command that mends
+//! it.
 //!
 //! Everything is tried, not guessed: rings are opened, a sandbox is made, certificates are signed.
 

@@ -34,8 +34,8 @@ enum Said {
     Deny,
 }
 
-/// Asks about this sandbox until the gateway ends, in a thread of its own. Who has no terminal is not asked; what waits is then denied at
-/// the end of its time.
+/// Asks about this sandbox until the gateway ends, in a thread of its own. Who has no terminal is not asked; what waits
+/// is then denied at the end of its time.
 pub fn start(client: Client, sandbox: String, lender: Lender) {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

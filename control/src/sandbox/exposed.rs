@@ -2,8 +2,8 @@
 //!
 //! Abstract sockets need no look: they belong to a network namespace. The kernel lists the sockets that were bound in
 //! this one; those of others (an engine's, in a container that it was given to) are looked for where they usually are.
-//! What is mounted at several places is covered at each, and where a gateway of this user keeps its state, all of that. A socket that appears later in a folder that is shared is not
-//! seen here.
+//! What is mounted at several places is covered at each, and where a gateway of this user keeps its state, all of that.
+//! A socket that appears later in a folder that is shared is not seen here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;

@@ -78,8 +78,8 @@ pub struct Lender(pub(super) Arc<Desk>);
 
 impl Lender {
     /// Takes the terminal for as long as the answer lives, in the state in which people type lines; everything inside
-    /// stands still meanwhile, and what was typed before is dropped. `None` where the program does not have it either: without one, in the background,
-    /// or lent already.
+    /// stands still meanwhile, and what was typed before is dropped. `None` where the program does not have it either:
+    /// without one, in the background, or lent already.
     pub fn borrow(&self) -> Option<Lent> {
         let mut state = self.0.state();
         if !state.given || state.lent {

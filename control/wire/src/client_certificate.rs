@@ -1,5 +1,5 @@
-//! Client certificates as secrets hold them: a chain and its key in PEM form. Control reads them when they are written, a
-//! plane before it shows them.
+//! Client certificates as secrets hold them: a chain and its key in PEM form. Control reads them when they are written,
+//! a plane before it shows them.
 
 use data_encoding::BASE64;
 use zeroize::Zeroizing;

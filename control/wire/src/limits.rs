@@ -87,6 +87,6 @@ pub const ATTACH_BYTES_MAX: usize = 64 << 10;
 /// fills the plane's table. Smaller: a namespace with a listener per port needs several messages.
 pub const PASSED_DESCRIPTORS_MAX: usize = 32;
 
-/// Certificates of a chain that a host is shown. Larger: each handshake carries them. Smaller: chains of companies do not
-/// fit.
+/// Certificates of a chain that a host is shown. Larger: each handshake carries them. Smaller: chains of companies do
+/// not fit.
 pub const CLIENT_CHAIN_MAX: usize = 8;

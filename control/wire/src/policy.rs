@@ -26,8 +26,8 @@ pub struct PolicyDocument {
     /// Hosts outside every list may be reached. Unset means false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enable_internet: Option<bool>,
-    /// TLS is opened. Unset means true. Where it is false, planes relay TLS unread, judged by the name that it asks for; a
-    /// rule does so for single hosts by its action `passthrough`.
+    /// TLS is opened. Unset means true. Where it is false, planes relay TLS unread, judged by the name that it asks
+    /// for; a rule does so for single hosts by its action `passthrough`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub intercept_https: Option<bool>,
     /// Hosts that may be reached. Set, even empty, it is a gate; unset, there is none.

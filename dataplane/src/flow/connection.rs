@@ -310,8 +310,8 @@ async fn first_bytes(stream: &Stream) -> std::io::Result<(Opening, Vec<u8>)> {
     }
 }
 
-/// Whether the policy leaves a connection closed, whichever of the hosts that it names is meant: where they disagree it is
-/// refused unopened.
+/// Whether the policy leaves a connection closed, whichever of the hosts that it names is meant: where they disagree it
+/// is refused unopened.
 fn leaves_closed(rules: &Rules, facts: &ConnectionFacts) -> bool {
     let connect = facts.connect_target.as_ref();
     let Some(port) = connect.map(|(_, port)| *port).or(facts.destination.map(|address| address.port()))
@@ -324,8 +324,8 @@ fn leaves_closed(rules: &Rules, facts: &ConnectionFacts) -> bool {
     names.into_iter().flatten().any(closed) || bare.is_some_and(|address| closed(&Host::from(address.ip())))
 }
 
-/// Opens the sandbox's TLS with a certificate for the name that it asked for. Where the policy leaves it closed, gives the
-/// hello instead.
+/// Opens the sandbox's TLS with a certificate for the name that it asked for. Where the policy leaves it closed, gives
+/// the hello instead.
 async fn terminate(
     core: &Core,
     admission: &Admission,

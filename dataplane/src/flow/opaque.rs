@@ -94,8 +94,8 @@ fn shows_its_name(
     (facts, hello): (&ConnectionFacts, &[u8]),
 ) -> Result<(), Refusal> {
     let Some(rule) = rules.leaves_closed(&authority.host, authority.port) else {
-        // Another of the names that it gives is left closed, and `authority_unread` has refused that; the tables may also
-        // be others than those by which it was left closed.
+        // Another of the names that it gives is left closed, and `authority_unread` has refused that; the tables may
+        // also be others than those by which it was left closed.
         let detail = "the policy has changed while the connection was made";
         return Err(Refusal::new(421, "tls_not_closed", Blame::Policy, detail, "connect again"));
     };

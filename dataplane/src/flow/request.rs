@@ -106,7 +106,8 @@ impl From<Refusal> for Stop {
     }
 }
 
-/// Decides everything about a request. What a person has allowed it is in `approved`. What is learnt on the way goes into the record, also when it is refused.
+/// Decides everything about a request. What a person has allowed it is in `approved`. What is learnt on the way goes
+/// into the record, also when it is refused.
 ///
 /// # Errors
 /// The refusal that the sandbox is told.

@@ -121,8 +121,8 @@ impl Means {
 /// Finds the credentials of a permit's connection.
 ///
 /// # Errors
-/// With the part of the policy that names it: a secret that is missing, is not bound to where it would go, may not go out
-/// in plain text, or is not what is needed. The request is refused then, never sent without.
+/// With the part of the policy that names it: a secret that is missing, is not bound to where it would go, may not go
+/// out in plain text, or is not what is needed. The request is refused then, never sent without.
 pub fn means<'t>(
     permit: &Permit,
     find: impl Fn(&str) -> Option<&'t Secret>,

@@ -55,8 +55,8 @@ pub const CONNECTS_AT_ONCE_MAX: usize = 4;
 /// All tries of one host together, handshakes included. Larger: clients give up before they are told. Smaller: the
 /// second address of a host whose first is dead is never tried.
 pub const DIAL_TIME: Duration = Duration::from_secs(25);
-/// Sets of private roots and client certificates for which a shard keeps TLS settings, each with its resumable sessions. Larger: sandboxes
-/// with many roots fill memory. Smaller: roots are parsed again and sessions are lost.
+/// Sets of private roots and client certificates for which a shard keeps TLS settings, each with its resumable
+/// sessions. Larger: sandboxes with many roots fill memory. Smaller: roots are parsed again and sessions are lost.
 pub const ROOTS_KEPT_MAX: usize = 64;
 /// How long an idle upstream connection is kept. Larger: upstreams close it first (60 s and 75 s are common) and a
 /// request meets the end of it. Smaller: more handshakes.
@@ -68,8 +68,8 @@ pub const UPSTREAM_IDLE_SHARE: usize = 32;
 /// Idle upstream connections of one shard. Larger: descriptors and TLS sessions (tens of KiB each) are held for
 /// nothing. Smaller: busy shards connect anew.
 pub const UPSTREAM_IDLE_MAX: usize = 2_048;
-/// From the connection to a proxy until it has connected to the host. Larger: a proxy that is stuck holds the request for
-/// as long. Smaller: hosts that are slow to answer the proxy's SYN fail.
+/// From the connection to a proxy until it has connected to the host. Larger: a proxy that is stuck holds the request
+/// for as long. Smaller: hosts that are slow to answer the proxy's SYN fail.
 pub const PROXY_TIME: Duration = Duration::from_secs(10);
 /// Bytes of what a proxy says before it relays. Larger: a broken proxy fills memory. Smaller: proxies that explain
 /// themselves in pages are not understood.

@@ -16,8 +16,8 @@ use crate::{
 ///
 /// Deny wins: `deniedHosts`, then a set `allowedHosts` without a match, then denying rules. What is left goes to the
 /// sandbox's handler for that host, else the template's, else the catch-all; without one it is allowed by
-/// `allowedHosts` or `enableInternet`, else denied; where `ask` names the host, what would be denied for want of anything
-/// that allows it is a question.
+/// `allowedHosts` or `enableInternet`, else denied; where `ask` names the host, what would be denied for want of
+/// anything that allows it is a question.
 pub fn decide(rules: &Rules, sandbox: &SandboxId, asked: &Asked<'_>) -> Decision {
     // RFC 9110 §9.3.8: TRACE sends back what was sent, credentials that were put in included.
     if asked.method == "TRACE" {

@@ -34,9 +34,9 @@ pub struct Found {
     pub proxy: Rc<[IpAddr]>,
 }
 
-/// Connects to what a permit allows: TCP within [`CONNECT_TIME`], and for `https` TLS within [`HANDSHAKE_TIME`], verified
-/// for the permit's host by its roots alone, or by the system's where it names none; these protocols are offered. Where
-/// there are none, TLS is somebody else's and only TCP is connected. Dropping it ends all tries.
+/// Connects to what a permit allows: TCP within [`CONNECT_TIME`], and for `https` TLS within [`HANDSHAKE_TIME`],
+/// verified for the permit's host by its roots alone, or by the system's where it names none; these protocols are
+/// offered. Where there are none, TLS is somebody else's and only TCP is connected. Dropping it ends all tries.
 ///
 /// The addresses are tried with the families in turn, the next one beside those before where these take longer than
 /// [`CONNECT_STAGGER`], and at once where they fail; the first that connects counts and the others are dropped (RFC 8305

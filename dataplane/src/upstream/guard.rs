@@ -100,8 +100,8 @@ pub fn target(permit: &Permit, address: IpAddr) -> Result<Target, GuardError> {
     })
 }
 
-/// Makes a target of the proxy through which a permit's connections go, and one of the proxy's addresses. Where the policy
-/// names it by its address, that is what was meant; otherwise it is judged as any host's.
+/// Makes a target of the proxy through which a permit's connections go, and one of the proxy's addresses. Where the
+/// policy names it by its address, that is what was meant; otherwise it is judged as any host's.
 ///
 /// # Errors
 /// As [`target`].

@@ -100,16 +100,16 @@ impl Pool {
         self.take_at(key, Ring::current().now())
     }
 
-    /// The same for a request that must not be sent twice: the kernel is asked too. A receive that was armed in this turn
-    /// has told nothing yet, and under load a request follows the one before within a turn.
+    /// The same for a request that must not be sent twice: the kernel is asked too. A receive that was armed in this
+    /// turn has told nothing yet, and under load a request follows the one before within a turn.
     pub fn take_proven(&self, key: &Key) -> Option<(Rc<Wire>, SocketAddr)> {
         std::iter::from_fn(|| self.take(key)).find(|(wire, _)| wire.is_quiet_now())
     }
 
     /// Keeps a connection whose last exchange ended, and begins to listen on it. One that is not quiet, or that
     /// somebody else still holds, is dropped instead. A sandbox keeps as many as it sends requests `at_once`, and never
-    /// less than [`UPSTREAM_IDLE_SHARE`]. Where that is reached, its oldest goes; where the shard's bound is, the oldest of a sandbox that has more than its share goes
-    /// before those of others.
+    /// less than [`UPSTREAM_IDLE_SHARE`]. Where that is reached, its oldest goes; where the shard's bound is, the
+    /// oldest of a sandbox that has more than its share goes before those of others.
     pub fn put(&self, key: &Key, connection: (Rc<Wire>, SocketAddr), at_once: usize) {
         self.put_at(key, connection, at_once, Ring::current().now());
     }

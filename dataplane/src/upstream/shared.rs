@@ -331,8 +331,8 @@ impl SharedPool {
         });
     }
 
-    /// Lets go of the connections on which something was shown that is no longer in force. What they carry goes on to its
-    /// end.
+    /// Lets go of the connections on which something was shown that is no longer in force. What they carry goes on to
+    /// its end.
     pub fn forget_marks(&self, in_force: impl Fn(&Mark) -> bool) {
         self.connections.borrow_mut().retain(|key, _| key.marks().all(&in_force));
     }

@@ -47,7 +47,8 @@ pub struct Outcome {
     pub connected: u64,
     /// Bytes of bodies, both ways, in the measured part.
     pub body_bytes: u64,
-    /// Time from when a request was due to the end of its answer; its connection's handshake is in it where it needs one.
+    /// Time from when a request was due to the end of its answer; its connection's handshake is in it where it needs
+    /// one.
     pub latency: Micros,
     /// How long the measured part took.
     pub elapsed: Duration,

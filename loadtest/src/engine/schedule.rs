@@ -1,5 +1,5 @@
-//! When requests are due. In an open loop a request is due at its time whatever became of those before it, and its latency
-//! counts from then: a target that stalls cannot hide the requests that it kept from being sent.
+//! When requests are due. In an open loop a request is due at its time whatever became of those before it, and its
+//! latency counts from then: a target that stalls cannot hide the requests that it kept from being sent.
 
 use std::{
     collections::VecDeque,

@@ -1,5 +1,5 @@
-//! The gateway under test: a real `outgate serve` with its plane in a folder that is removed afterwards, or one that runs
-//! already.
+//! The gateway under test: a real `outgate serve` with its plane in a folder that is removed afterwards, or one that
+//! runs already.
 
 pub mod api;
 pub mod attach;
