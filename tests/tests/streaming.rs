@@ -168,7 +168,7 @@ fn every_framing_passes_both_ways_whole() {
         let records = gateway.records(3);
         assert_eq!(records[0]["bytesUp"], 700_000);
         assert_eq!(records[1]["bytesDown"], 700_000);
-        assert_eq!(records[2]["code"], "answer_broken");
+        assert_eq!((&records[2]["code"], &records[2]["status"]), (&"answer_broken".into(), &200.into()));
     });
 }
 
@@ -269,6 +269,8 @@ fn upstream_is_cancelled_when_the_client_leaves() {
             assert_eq!(left.recv_timeout(PATIENCE), Ok("cancelled"), "started: {started}");
             let record = gateway.records(1).remove(0);
             assert_eq!(record["code"], "client_gone", "{record}");
+            let status = if started { 200.into() } else { serde_json::Value::Null };
+            assert_eq!(record["status"], status, "{record}");
         }
     });
 }

@@ -1,6 +1,9 @@
 //! WebSockets over both versions: the handshake is a request like every other, what follows are bytes both ways.
 
-use std::io::{self, Read, Write};
+use std::{
+    io::{self, Read, Write},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use h2::{Reason, ext::Protocol};
@@ -41,9 +44,9 @@ fn setup(script: fn(&mut dyn Duplex) -> io::Result<()>) -> (Origin, Gateway, u16
 }
 
 /// Asks for a WebSocket in HTTP/1.1; gives the head of the answer.
-fn shake(stream: &mut Tls, port: u16, upgrade: &str) -> String {
+fn shake(stream: &mut Tls, port: u16, path: &str, upgrade: &str) -> String {
     let request = format!(
-        "GET /socket HTTP/1.1\r\nHost: origin.test:{port}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {upgrade}\r\n\
+        "GET {path} HTTP/1.1\r\nHost: origin.test:{port}\r\nConnection: keep-alive, Upgrade\r\nUpgrade: {upgrade}\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).expect("the gateway reads");
@@ -60,7 +63,7 @@ fn read(stream: &mut Tls, count: usize) -> String {
 fn bytes_pass_both_ways_and_each_half_ends_on_its_own() {
     let (_origin, gateway, port) = setup(echo);
     let mut stream = gateway.tls("origin.test", port);
-    let head = shake(&mut stream, port, "websocket");
+    let head = shake(&mut stream, port, "/socket", "websocket");
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     assert_eq!(field(&head, "sec-websocket-accept"), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert_eq!((field(&head, "connection"), field(&head, "upgrade")), ("Upgrade", "websocket"));
@@ -106,11 +109,77 @@ fn over_http_2_the_same_is_a_stream() {
     gateway.records(2);
 }
 
+/// Agrees, says its part, and below `/ends` that this was all; then takes what comes.
+fn says(wire: &mut dyn Duplex) -> io::Result<()> {
+    let head = read_head(&mut &mut *wire);
+    if field(&head, "upgrade").is_empty() {
+        return tests::origin::respond(wire, b"none");
+    }
+    agree(wire, &head)?;
+    wire.write_all(b"part")?;
+    if head.contains("/ends") {
+        wire.end()?;
+    }
+    while wire.read(&mut [0; 64])? > 0 {}
+    Ok(())
+}
+
+/// Clients closed their sockets behind the last frames of both sides, and their records said that they had broken the
+/// exchange off, with no status. Who was told the upstream's end may leave as it likes; who was not has a record that
+/// says how far it came.
+#[test]
+fn a_client_that_leaves_after_the_upstream_s_end_broke_nothing_off_and_one_that_leaves_before_did() {
+    for (path, whole) in [("/ends", true), ("/socket", false)] {
+        for reset in [true, false] {
+            let (_origin, gateway, port) = setup(says);
+            let mut stream = gateway.tls("origin.test", port);
+            assert!(shake(&mut stream, port, path, "websocket").starts_with("HTTP/1.1 101 "));
+            assert_eq!(read(&mut stream, 4), "part");
+            if whole {
+                assert_eq!(stream.read(&mut [0]).expect("an end, not a cut"), 0);
+            }
+            if reset {
+                socket2::SockRef::from(&stream.sock).set_linger(Some(Duration::ZERO)).expect("an option");
+            }
+            // Without a word of TLS that this is its end.
+            drop(stream);
+            check(&gateway.records(1)[0], whole);
+        }
+        let (_origin, gateway, port) = setup(says);
+        run(async {
+            let mut client = Client::connect(&gateway, "origin.test", port).await;
+            assert_eq!(client.get("/nothing").await.text(), "none");
+            let mut request = client.request("CONNECT", path);
+            request.extensions_mut().insert(Protocol::from_static("websocket"));
+            let (answer, mut up) = client.send(request, false).await;
+            let mut down = answer.await.unwrap().into_body();
+            assert_eq!(next(&mut down).await.unwrap().unwrap(), "part");
+            if whole {
+                assert!(next(&mut down).await.is_none());
+            }
+            up.send_reset(Reason::CANCEL);
+            client.get("/nothing").await;
+        });
+        let records = gateway.records(3);
+        let found = records.iter().find(|record| record["path"] == path);
+        check(found.expect("a record of the WebSocket"), whole);
+    }
+}
+
+fn check(record: &serde_json::Value, whole: bool) {
+    let ended = match whole {
+        true => ("allowed".into(), serde_json::Value::Null),
+        false => ("broken".into(), "client_gone".into()),
+    };
+    assert_eq!((&record["verdict"], &record["code"]), (&ended.0, &ended.1), "{record}");
+    assert_eq!((&record["status"], &record["bytesDown"]), (&101.into(), &4.into()), "{record}");
+}
+
 #[test]
 fn a_change_of_policy_cuts_a_websocket() {
     let (_origin, mut gateway, port) = setup(echo);
     let mut stream = gateway.tls("origin.test", port);
-    assert!(shake(&mut stream, port, "websocket").starts_with("HTTP/1.1 101 "));
+    assert!(shake(&mut stream, port, "/socket", "websocket").starts_with("HTTP/1.1 101 "));
     assert_eq!(read(&mut stream, 5), "hello");
     run(async {
         let mut client = Client::connect(&gateway, "origin.test", port).await;
@@ -125,8 +194,9 @@ fn a_change_of_policy_cuts_a_websocket() {
     });
     assert!(stream.read(&mut [0]).is_err(), "cut, not ended");
     drop(stream);
-    let verdicts: Vec<_> = gateway.records(3).iter().map(|record| record["verdict"].clone()).collect();
-    assert_eq!(verdicts.iter().filter(|verdict| **verdict == "cut").count(), 2, "{verdicts:?}");
+    let records = gateway.records(3);
+    let cut = records.iter().filter(|record| record["verdict"] == "cut" && record["status"] == 101);
+    assert_eq!(cut.count(), 2, "{records:?}");
 }
 
 /// Chromium closed with 1006 where the origin had closed with a code: what it sent behind its own last frame met an
@@ -196,7 +266,7 @@ fn an_upstream_that_agrees_to_something_else_is_refused() {
     for answer in answers {
         let (_origin, gateway, port) = setup(answer);
         let mut stream = gateway.tls("origin.test", port);
-        let head = shake(&mut stream, port, "websocket");
+        let head = shake(&mut stream, port, "/socket", "websocket");
         assert!(head.starts_with("HTTP/1.1 502 ") && head.contains("upstream_malformed"), "{head}");
         drop(stream);
         gateway.records(1);
@@ -210,7 +280,7 @@ fn an_upstream_that_does_not_agree_answers_as_to_any_request() {
         wire.write_all(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno")
     });
     let mut stream = gateway.tls("origin.test", port);
-    let head = shake(&mut stream, port, "websocket");
+    let head = shake(&mut stream, port, "/socket", "websocket");
     assert!(head.starts_with("HTTP/1.1 426 ") && field(&head, "connection") == "close", "{head}");
     assert_eq!(read(&mut stream, 2), "no");
     drop(stream);
@@ -221,7 +291,7 @@ fn an_upstream_that_does_not_agree_answers_as_to_any_request() {
 fn other_protocols_and_tunnels_in_streams_are_refused() {
     let (origin, gateway, port) = setup(|_| Ok(()));
     let mut stream = gateway.tls("origin.test", port);
-    let head = shake(&mut stream, port, "tcp");
+    let head = shake(&mut stream, port, "/socket", "tcp");
     assert!(head.starts_with("HTTP/1.1 501 ") && head.contains("upgrade_not_served"), "{head}");
     drop(stream);
     run(async {

@@ -69,6 +69,10 @@ async fn run(
             if let Some(edits) = edits {
                 edits.report(record);
             }
+            if record.verdict != "refused" {
+                // What the client was told, whatever became of the answer.
+                record.status = reply.status().or(record.status);
+            }
         }
         Ok(Step::Answer { status, fields, body }) => {
             record.verdict = "answered";

@@ -367,7 +367,6 @@ async fn replace(reply: &ReplyTo, instead: &Instead, record: &mut Record) {
         Instead::Refuse(refusal) if reply.is_started() => {
             note(refusal, record);
             record.verdict = "broken";
-            record.status = None;
         }
         Instead::Refuse(refusal) => refuse(reply, refusal, record).await,
         Instead::Answer { .. } if reply.is_started() => {

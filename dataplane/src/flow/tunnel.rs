@@ -46,8 +46,17 @@ pub async fn exchange(
         return Err(ExchangeError::Handshake);
     }
     reply.send(reply.head(head)?).await.map_err(|_| ExchangeError::ClientGone)?;
-    let pieces = Cell::new(0);
-    try_zip(up(body, wire, gate, (sent, &pieces)), down(wire, inbound, reply, &pieces)).await?;
+    let (pieces, told) = (Cell::new(0), Cell::new(false));
+    let coming_down = async {
+        down(wire, inbound, reply, &pieces).await?;
+        told.set(true);
+        Ok(())
+    };
+    match try_zip(up(body, wire, gate, (sent, &pieces)), coming_down).await {
+        // Who was told all that there is may leave as it likes.
+        Err(ExchangeError::ClientGone) if told.get() => {}
+        ended => drop(ended?),
+    }
     Ok(Answered { status, upstream_goes_on: false })
 }
 

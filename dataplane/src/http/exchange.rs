@@ -40,6 +40,18 @@ pub enum ReplyPiece<D, R = ResponseHead> {
     End(Option<Trailers>),
 }
 
+/// A head of an answer, whoever made it.
+pub trait AnyHead {
+    /// Its status.
+    fn status(&self) -> u16;
+}
+
+impl<B: Deref<Target = [u8]>> AnyHead for ResponseHead<B> {
+    fn status(&self) -> u16 {
+        Self::status(self)
+    }
+}
+
 /// Asked in the turn in which bytes of an exchange are handed to the kernel.
 pub trait Gate {
     /// Whether the exchange may still forward.
@@ -238,11 +250,12 @@ impl<D> Drop for BodyWriter<D> {
 /// look whole.
 pub struct Reply<D, R = ResponseHead> {
     place: Rc<Place<ReplyPiece<D, R>>>,
-    head_sent: Cell<bool>,
+    /// The status of the head that was handed over.
+    status: Cell<Option<u16>>,
     grpc: bool,
 }
 
-impl<D, R> Reply<D, R> {
+impl<D, R: AnyHead> Reply<D, R> {
     /// The answer is to a call of gRPC, whose refusals have a form of their own.
     pub fn is_grpc(&self) -> bool {
         self.grpc
@@ -258,14 +271,16 @@ impl<D, R> Reply<D, R> {
     pub async fn send(&self, piece: ReplyPiece<D, R>) -> Result<(), BodyError> {
         match &piece {
             ReplyPiece::Interim(_) | ReplyPiece::Head(_) => {
-                assert!(!self.head_sent.get(), "no head follows the head of the answer");
+                assert!(!self.is_started(), "no head follows the head of the answer");
             }
             ReplyPiece::Data(_) | ReplyPiece::End(_) => {
-                assert!(self.head_sent.get(), "the head of the answer comes before its body");
+                assert!(self.is_started(), "the head of the answer comes before its body");
             }
         }
         poll_fn(|cx| self.place.poll_asked(cx)).await.ok_or(BodyError::Cancelled)?;
-        self.head_sent.set(self.head_sent.get() || matches!(piece, ReplyPiece::Head(_)));
+        if let ReplyPiece::Head(head) = &piece {
+            self.status.set(Some(head.status()));
+        }
         self.place.put(piece)
     }
 
@@ -289,7 +304,12 @@ impl<D, R> Reply<D, R> {
 
     /// Whether the head of the answer was handed over, so that a refusal can no longer be given.
     pub fn is_started(&self) -> bool {
-        self.head_sent.get()
+        self.status.get().is_some()
+    }
+
+    /// The status of the answer, once its head was handed over.
+    pub fn status(&self) -> Option<u16> {
+        self.status.get()
     }
 
     /// Waits until the client is gone or the connection cancels the exchange; the upstream is cancelled then.
@@ -372,7 +392,7 @@ impl<D, R, B: Deref<Target = [u8]>> Exchange<D, R, B> {
             reply: ReplyReader { place: Rc::clone(&reply) },
         };
         let body = BodyReader { place: body, last: 0, ended: false };
-        let reply = Reply { place: reply, head_sent: Cell::new(false), grpc: head.is_grpc() };
+        let reply = Reply { place: reply, status: Cell::new(None), grpc: head.is_grpc() };
         (Exchange { head, body, reply, leg }, driver)
     }
 }

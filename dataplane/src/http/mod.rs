@@ -22,7 +22,7 @@ mod target;
 pub use authority::{AuthorityError, ConnectionFacts, authority_of, authority_unread, connect_target};
 pub use body::{BodyDecoder, BodyEncoder, BodyError, Piece, Trailers};
 pub use edit::{EditError, FieldName, FieldValue};
-pub use exchange::{BodyPiece, BodyReader, Driver, Exchange, Gate, Leg, Reply, ReplyPiece};
+pub use exchange::{AnyHead, BodyPiece, BodyReader, Driver, Exchange, Gate, Leg, Reply, ReplyPiece};
 pub use fault::HeadError;
 pub use head::{Field, Framing, Parsed, RequestHead, ResponseHead, TargetForm, Version, kept_method};
 pub use host::{Authority, DnsName, Host, HostError, Scheme};

@@ -7,7 +7,7 @@ use futures_lite::future::{or, poll_once, yield_now};
 use super::{
     body::{BodyDecoder, BodyEncoder, BodyError},
     edit::{EditError, FieldName, FieldValue},
-    exchange::{BodyPiece, BodyWriter, Driver, ReplyPiece, ReplyReader},
+    exchange::{AnyHead, BodyPiece, BodyWriter, Driver, ReplyPiece, ReplyReader},
     h1::{Block, H1Error, Inbound, Slice, Transport},
     head::{Framing, RequestHead, ResponseHead, Version},
     outgoing::OutgoingResponse,
@@ -22,6 +22,16 @@ pub enum Answer<C> {
     Edited(Box<AnswerParts>),
     /// The gateway's or a handler's.
     Own(OwnAnswer),
+}
+
+impl<C: Deref<Target = [u8]>> AnyHead for Answer<C> {
+    fn status(&self) -> u16 {
+        match self {
+            Self::Upstream(head) => head.status(),
+            Self::Edited(parts) => parts.status(),
+            Self::Own(own) => own.status,
+        }
+    }
 }
 
 /// The head of an answer that is made here.
@@ -120,7 +130,8 @@ pub async fn serve<T: Transport>(
     let feeding = async {
         let tunnel = (about.framing == Framing::Tunnel).then_some(&answered);
         let gone = feed(wire, inbound, &mut decoder, (&body, &reply), (&uploaded, tunnel)).await;
-        match answered.get() && uploaded.get() {
+        // Who was told all that there is may leave as it likes.
+        match answered.get() {
             true => Ok(false),
             false => Err(ServeError::ClientGone(gone)),
         }
@@ -231,7 +242,7 @@ impl<T: Transport> Writer<'_, T> {
                     encoder.finish(trailers.as_ref(), &mut frame)?;
                     self.send(reply, &mut frame, &[]).await?;
                     if leaving == Framing::Tunnel && !self.uploaded.get() {
-                        return self.half_close().await;
+                        return Ok(self.half_close().await);
                     }
                     return Ok(goes_on);
                 }
@@ -239,11 +250,13 @@ impl<T: Transport> Writer<'_, T> {
         }
     }
 
-    /// Ends our half of a tunnel; who feeds the client's half ends the rest.
-    async fn half_close(&self) -> Result<bool, ServeError> {
-        self.wire.close().await.map_err(|error| ServeError::ClientGone(Some(error)))?;
+    /// Ends our half of a tunnel; who feeds the client's half ends the rest. A client that has gone had everything.
+    async fn half_close(&self) -> bool {
         self.answered.set(true);
-        pending().await
+        match self.wire.close().await {
+            Ok(()) => pending().await,
+            Err(_) => false,
+        }
     }
 
     /// Appends a head; gives its body's framing and whether another request may follow.

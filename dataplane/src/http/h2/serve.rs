@@ -45,7 +45,8 @@ pub async fn serve(mut stream: StreamOf, driver: Driver<Slice<Chunk>, Answer<Chu
     let writer = Writer { leg: &leg, head_only: stream.head_only, payload: &payload, halves: &halves };
     let feeding = async {
         or(feed(&mut stream.body, (&body, &leg), &halves), poll_fn(|cx| leg.poll_left(cx))).await;
-        match halves.uploaded.get() && halves.answered.get() {
+        // Who was told all that there is may leave as it likes.
+        match halves.answered.get() {
             true => Ok(()),
             false => Err(ServeError::ClientGone(None)),
         }
