@@ -1,12 +1,12 @@
 //! Programs of a sandbox that speak HTTP/2 in a tunnel through the explicit proxy, and origins that do.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::TcpListener, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Request, Response};
-use rustls::pki_types::ServerName;
+use rustls::{ServerConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -43,7 +43,32 @@ pub fn origin_with<F: Future<Output = Option<()>> + 'static>(
     names: &[&str],
     script: impl Fn(Request<RecvStream>, Answer) -> F + Send + Sync + 'static,
 ) -> Origin {
-    let (origin, listener, mut config, count) = Origin::apart(names);
+    let (origin, listener, config, count) = Origin::apart(names);
+    serve((listener, count), config, settings, script);
+    origin
+}
+
+/// The same with TLS of the test's own, for clients that trust this root.
+///
+/// # Panics
+/// As [`origin`].
+pub fn origin_of<F: Future<Output = Option<()>> + 'static>(
+    config: ServerConfig,
+    root_pem: String,
+    script: impl Fn(Request<RecvStream>, Answer) -> F + Send + Sync + 'static,
+) -> Origin {
+    let (mut origin, listener, _, count) = Origin::apart(&["origin.test"]);
+    origin.root_pem = root_pem;
+    serve((listener, count), config, h2::server::Builder::new(), script);
+    origin
+}
+
+fn serve<F: Future<Output = Option<()>> + 'static>(
+    (listener, count): (TcpListener, impl Fn() + Send + 'static),
+    mut config: ServerConfig,
+    settings: h2::server::Builder,
+    script: impl Fn(Request<RecvStream>, Answer) -> F + Send + Sync + 'static,
+) {
     config.alpn_protocols = vec![b"h2".to_vec()];
     std::thread::spawn(move || {
         exclude_this_thread();
@@ -67,7 +92,6 @@ pub fn origin_with<F: Future<Output = Option<()>> + 'static>(
             }
         }));
     });
-    origin
 }
 
 /// Answers with a body, and trailers where there are some.

@@ -139,6 +139,18 @@ impl Origin {
         Self::start(free_port(), tls, root_pem, Part::Bytes(Arc::new(script)))
     }
 
+    /// The same with TLS of the test's own, for clients that trust this root.
+    ///
+    /// # Panics
+    /// When loopback cannot be bound.
+    pub fn wire_of(
+        config: ServerConfig,
+        root_pem: String,
+        script: impl Fn(&mut dyn Duplex) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(free_port(), Some(Arc::new(config)), root_pem, Part::Bytes(Arc::new(script)))
+    }
+
     /// What an origin over TLS needs whose connections somebody else serves: itself, its listener, its settings, and
     /// what counts a connection.
     pub(crate) fn apart(names: &[&str]) -> (Self, TcpListener, ServerConfig, impl Fn() + Send + 'static) {
