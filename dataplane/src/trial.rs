@@ -1,27 +1,40 @@
 //! Runs one handler on one request, for its author: the plane's own loading, host, budgets and edits, and no network.
 
+mod events;
+
 use std::{
+    cell::RefCell,
     io::{self, Read},
     process::ExitCode,
+    rc::Rc,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use control_wire::{
-    limits::ENVELOPE_BYTES_MAX,
-    trial::{Outcome, Trial, Tried},
+    limits::{ENVELOPE_BYTES_MAX, TRIAL_BODY_BYTES_MAX},
+    policy::OnError,
+    trial::{Event, Outcome, Trial, Tried},
 };
-use data_encoding::{BASE64, HEXLOWER_PERMISSIVE};
+use data_encoding::{BASE64, DecodeError, HEXLOWER_PERMISSIVE};
+use handlers_sdk_abi::code::BodyUse;
 
 use crate::{
+    audit::LogLine,
     causes::chain,
-    flow::guest::{Consulted, GuestError, Shown, Verdict, consult},
+    flow::{
+        guest::{Consulted, GuestError, Shown, Verdict, consult},
+        hooked::{Hooked, Seen, Way},
+    },
     handler::{Budget, Host, HostConfig, LoadError, Room, VerifyingKey, Watchdog, load, target},
     http::{
         Authority, AuthorityError, ConnectionFacts, EditError, FieldName, FieldValue, OutgoingRequest,
         Parsed, RequestHead, Scheme, authority_of, parse_request,
     },
     limits::{HANDLER_KEPT_SANDBOX_BYTES_MAX, HANDLER_TIME, TRIAL_CALLS_MAX},
+    policy::{DENY_STATUS, HandlerUse},
 };
+use events::Exchange;
 
 /// Why a handler could not be tried. How it fails by itself is an [`Outcome`].
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +48,9 @@ pub enum TrialError {
     /// The request is none that a plane takes.
     #[error("a plane refuses this request before any handler sees it: {0}")]
     Request(String),
+    /// The answer is none that a plane takes.
+    #[error("a plane takes this for no answer: {0}")]
+    Answer(String),
     /// It names no host.
     #[error("the request is for nobody; give its host with --host")]
     Authority(#[from] AuthorityError),
@@ -61,8 +77,8 @@ pub fn main() -> ExitCode {
 }
 
 fn read() -> Result<Trial, TrialError> {
-    // In base64 an envelope is a third longer.
-    let bytes_max = 2 * ENVELOPE_BYTES_MAX as u64;
+    // In base64 an envelope is a third longer, and so are the two bodies.
+    let bytes_max = 2 * (ENVELOPE_BYTES_MAX + 2 * TRIAL_BODY_BYTES_MAX) as u64;
     let mut text = String::new();
     io::stdin()
         .lock()
@@ -75,33 +91,24 @@ fn read() -> Result<Trial, TrialError> {
 /// Loads the handler and runs it, first for its outcome and then for its time.
 ///
 /// # Errors
-/// When the module or the request is one that no plane takes.
+/// When the module, the request or the answer is one that no plane takes.
 pub fn run(trial: &Trial) -> Result<Tried, TrialError> {
-    let unreadable = |error: data_encoding::DecodeError| TrialError::Read(error.into());
-    let envelope = BASE64.decode(trial.envelope.as_bytes()).map_err(unreadable)?;
+    let unreadable = |error: DecodeError| TrialError::Read(error.into());
     let key = HEXLOWER_PERMISSIVE.decode(trial.key.as_bytes()).map_err(unreadable)?;
     let key = key.try_into().map_err(|_| TrialError::Read("the key has another length".into()))?;
-    let loaded = load(&envelope, &VerifyingKey(key), &target())?;
+    let loaded = load(&decoded(&trial.envelope)?, &VerifyingKey(key), &target())?;
     let watchdog = Watchdog::start(HANDLER_TIME).map_err(TrialError::Host)?;
     let config = HostConfig::default();
-    let mut host = Host::new(config, &watchdog).map_err(TrialError::Host)?;
+    let guests = Rc::new(RefCell::new(Host::new(config, &watchdog).map_err(TrialError::Host)?));
 
     let head = match parse_request(trial.head.as_bytes()) {
         Ok(Parsed::Complete { head, .. }) => head,
         Ok(Parsed::Partial) => return Err(TrialError::Request("its head has no end".into())),
         Err(fault) => return Err(TrialError::Request(chain(&fault))),
     };
-    let scheme = if trial.tls { Scheme::Https } else { Scheme::Http };
-    let facts = ConnectionFacts {
-        scheme,
-        connect_target: None,
-        sni: None,
-        destination: None,
-        destination_name: None,
-        explicit_proxy: false,
-    };
-    let authority = authority_of(&head, &facts)?;
+    let authority = authority(trial, &head)?;
     let params = serde_json::to_vec(&trial.params).map_err(|error| TrialError::Read(error.into()))?;
+    let (room, budget) = (Room::new("the sandbox", HANDLER_KEPT_SANDBOX_BYTES_MAX), Rc::<Budget>::default());
     let shown = Shown {
         sandbox: &trial.sandbox,
         template: &trial.template,
@@ -110,23 +117,25 @@ pub fn run(trial: &Trial) -> Result<Tried, TrialError> {
         version: head.version(),
         handler: &trial.handler,
         revision: 1,
-        room: &Room::new("the sandbox", HANDLER_KEPT_SANDBOX_BYTES_MAX),
-        budget: &Budget::default(),
+        room: &room,
+        budget: &budget,
     };
 
     let mut outgoing = OutgoingRequest::new(&head, &authority);
     let mut log = Vec::new();
     let started = Instant::now();
-    let consulted = consult(&mut host, &loaded, &params, &shown, &mut outgoing, &mut log);
+    let mut consulted = consult(&mut guests.borrow_mut(), &loaded, &params, &shown, &mut outgoing, &mut log);
     let first = started.elapsed();
-    let fuel = host.fuel_spent();
+    let fuel = guests.borrow().fuel_spent();
+    let (events, waits_for_answer) =
+        goes_on(trial, &mut consulted, (&shown, &budget), &mut outgoing, &guests)?;
     let outcome = outcome(consulted, &outgoing)?;
-    let calls = trial.calls.min(TRIAL_CALLS_MAX);
-    let mut times: Vec<Duration> = (0..calls)
+    let mut times: Vec<Duration> = (0..trial.calls.min(TRIAL_CALLS_MAX))
         .map(|_| {
             time(&head, &shown, |request| {
                 // Its outcome is known; the others are for the clock.
-                let _same = consult(&mut host, &loaded, &params, &shown, request, &mut Vec::new());
+                let guests = &mut guests.borrow_mut();
+                let _same = consult(guests, &loaded, &params, &shown, request, &mut Vec::new());
             })
         })
         .collect();
@@ -134,12 +143,77 @@ pub fn run(trial: &Trial) -> Result<Tried, TrialError> {
     let usual = times.get(times.len() / 2).copied().unwrap_or(first);
     Ok(Tried {
         outcome,
-        log: log.into_iter().map(|line| (line.level.to_owned(), line.text)).collect(),
+        log: lines(&log),
+        events,
+        waits_for_answer,
         fuel,
         fuel_max: config.fuel.unsigned_abs(),
         first_micros: u64::try_from(first.as_micros()).unwrap_or(u64::MAX),
         usual_nanos: u64::try_from(usual.as_nanos()).unwrap_or(u64::MAX),
     })
+}
+
+fn decoded(text: &str) -> Result<Vec<u8>, TrialError> {
+    BASE64.decode(text.as_bytes()).map_err(|error| TrialError::Read(error.into()))
+}
+
+fn authority(trial: &Trial, head: &RequestHead<&[u8]>) -> Result<Authority, AuthorityError> {
+    let facts = ConnectionFacts {
+        scheme: if trial.tls { Scheme::Https } else { Scheme::Http },
+        connect_target: None,
+        sni: None,
+        destination: None,
+        destination_name: None,
+        explicit_proxy: false,
+    };
+    authority_of(head, &facts)
+}
+
+/// Plays the rest of the exchange for a handler that wants more of it than the request's head.
+fn goes_on(
+    trial: &Trial,
+    consulted: &mut Result<Consulted, GuestError>,
+    (shown, budget): (&Shown<'_>, &Rc<Budget>),
+    outgoing: &mut OutgoingRequest<'_>,
+    guests: &Rc<RefCell<Host>>,
+) -> Result<(Vec<Event>, bool), TrialError> {
+    let Ok(Consulted { verdict: Verdict::Forward(_), kept, body, authority, .. }) = consulted else {
+        return Ok((Vec::new(), false));
+    };
+    let Some(kept) = kept.take() else { return Ok((Vec::new(), false)) };
+    if *body == Some(BodyUse::Change) {
+        outgoing.change_body();
+    }
+    let seen = Seen {
+        sandbox: shown.sandbox.into(),
+        template: shown.template.into(),
+        labels: shown.labels.clone(),
+        authority: authority.clone(),
+        version: shown.version,
+        revision: shown.revision,
+        method: outgoing.method().into(),
+        path: outgoing.path().into(),
+        query: outgoing.query().map(Into::into),
+        room: Rc::clone(shown.room),
+        budget: Rc::clone(budget),
+    };
+    let used = HandlerUse {
+        name: shown.handler.into(),
+        params: Box::default(),
+        on_error: OnError::Refuse,
+        rule: "outbound".into(),
+    };
+    let hooked = Hooked::new(guests, kept, (Arc::new(used), DENY_STATUS), seen, *body);
+    let mut exchange = Exchange::new(hooked, guests, trial.piece_bytes);
+    exchange.body(Way::Up, &decoded(&trial.body)?);
+    if let Some(answer) = &trial.answer {
+        exchange.answer(answer, outgoing.method())?;
+    }
+    Ok(exchange.told())
+}
+
+fn lines(log: &[LogLine]) -> Vec<(String, String)> {
+    log.iter().map(|line| (line.level.to_owned(), line.text.clone())).collect()
 }
 
 fn time(

@@ -40,9 +40,10 @@
 //! What the gateway or the handler itself answers is not shown. A handler that fails, or refuses, once a part of an
 //! answer was told cuts that answer, so that it never looks whole.
 //!
-//! The same code runs natively in tests ([`testing`]) and as WebAssembly inside the gateway. Secrets are named, never
-//! seen. Each request begins with the memory that the handler had after it read its parameters: nothing that one
-//! request leaves in a static is there for the next. Between the events of one exchange everything stays.
+//! The same code runs natively in tests ([`testing`]) and as WebAssembly inside the gateway; `outgate handler test`
+//! shows a module a request, and an answer, in the gateway's own host. Secrets are named, never seen. Each request
+//! begins with the memory that the handler had after it read its parameters: nothing that one request leaves in a
+//! static is there for the next. Between the events of one exchange everything stays.
 
 pub mod method;
 pub mod headers;

@@ -6,11 +6,11 @@ use std::{
     process::{Command, Output},
 };
 
-use handlers_sdk_abi::action::op;
+use handlers_sdk_abi::{action::op, manifest::Hook};
 use serde_json::Value;
 use tests::{
     checkout,
-    guests::{answering, entry, example, guest},
+    guests::{answering, entry, example, guest, guest_for},
     process::{outgate, shipped_plane},
 };
 
@@ -154,6 +154,83 @@ fn what_came_of_it_can_be_read_by_a_program_and_holds_secrets_by_name_only() {
 }
 
 #[test]
+fn bodies_and_the_answer_are_shown_piece_by_piece_and_what_becomes_of_each_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    // As curl saves an answer that came in HTTP/2.
+    let answer =
+        file("answer", "HTTP/2 200 \r\nserver: x\r\ncontent-length: 27\r\n\r\nabout Project Falcon, today");
+    let upload = file("upload", "bring me the project-falcon papers");
+    let url = ["--request", "https://a.test/", "--piece", "17"];
+    let try_with = |name: &str, params: &str, more: &[&str]| {
+        let module = module(folder.path(), &example(name));
+        tried(&module, &[&url[..], &["--params", params], more].concat())
+    };
+    let words = r#"{"words": ["project falcon"], "mask": "(a project)"}"#;
+    let (well, said) = try_with("mask_answers", words, &["--answer", &answer]);
+    let parts = [
+        "the answer's head: the sandbox gets\n  HTTP/1.1 200",
+        "\n  Transfer-Encoding: chunked\n",
+        "17 bytes of the answer's body: 6 bytes go on\n  about \n",
+        "10 bytes of the answer's body: 18 bytes go on\n  (a project), today\n",
+        "the answer's body ends: on as it is\n\n  log info: hid 1 words",
+    ];
+    assert!(well && parts.iter().all(|part| said.contains(part)) && !said.contains("Falcon"), "{said}");
+    let (_, said) = try_with("mask_answers", words, &[]);
+    assert!(said.contains("give one with --answer FILE"), "{said}");
+
+    let words = r#"{"words": ["project-falcon"]}"#;
+    let (well, said) = try_with("guard_uploads", words, &["--body", &upload, "--answer", &answer]);
+    let parts = [
+        "POST / HTTP/1.1",
+        "Content-Length: 34",
+        "17 bytes of the request's body: on as it is\n",
+        "17 bytes of the request's body: refused with 403: the request holds a restricted word",
+        "log warn: a restricted word before byte 27 of a body",
+    ];
+    assert!(well && parts.iter().all(|part| said.contains(part)) && !said.contains("body ends"), "{said}");
+    let (_, said) = try_with("guard_answers", r#"{"words": ["falcon"]}"#, &["--answer", &answer]);
+    assert!(said.contains("the answer is cut: refused with 403: the answer holds"), "{said}");
+    let (_, said) = try_with("get_only", "null", &["--answer", &answer]);
+    assert!(said.contains("it is not shown the answer"), "{said}");
+
+    let module = module(folder.path(), &example("strip_fields"));
+    let module = module.display().to_string();
+    let request = file("request", "PUT /x HTTP/1.1\nHost: a.test\n\nhello");
+    let params = ["--params", r#"{"answers": ["server"]}"#];
+    let output = handler(
+        &[&["test", &module, "--request", &request, "--answer", &answer, "--json"], &params[..]].concat(),
+    );
+    let tried: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let head = tried["events"][0]["became"]["head"].as_str().expect("a head");
+    assert!(head.starts_with("HTTP/1.1 200 ") && !head.contains("server"), "{tried}");
+    let asked = tried["outcome"]["forwarded"]["head"].as_str().expect("a head");
+    assert!(asked.contains("Content-Length: 5\r\n"), "{tried}");
+}
+
+#[test]
+fn an_answer_that_a_handler_refuses_or_fails_at_is_told_by_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let answer = folder.path().join("answer");
+    fs::write(&answer, "HTTP/1.1 200 OK\nContent-Encoding: gzip\n\nnothing").unwrap();
+    let answer = answer.display().to_string();
+    let arguments =
+        ["--request", "https://a.test/", "--params", r#"{"words": ["x"]}"#, "--answer", answer.as_str()];
+    let refuses = module(folder.path(), &example("mask_answers"));
+    let (well, said) = tried(&refuses, &arguments);
+    assert!(well && said.contains("the answer's head: refused with 502: the answer is compressed"), "{said}");
+    let endless = "(if (i32.eq (local.get $kind) (i32.const 2)) (then (loop $l br $l))) i64.const 0";
+    let fails = module(folder.path(), &guest_for(&[Hook::Request, Hook::Response], "", endless));
+    let (well, said) = tried(&fails, &arguments);
+    assert!(!well && said.contains("the answer's head: failed: the handler failed: "), "{said}");
+    assert!(said.contains("used up its fuel"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_tried_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let wasm = guest("", "i64.const 0");
@@ -163,6 +240,9 @@ fn what_cannot_be_tried_says_why() {
         (&["--request", "/nonexistent"], "takes a URL"),
         (&["--request", "https://a.test/", "-H", "a b: c"], "before any handler sees it"),
         (&["--request", "https://a.test/", "--label", "x"], "NAME=VALUE"),
+        (&["--request", "https://a.test/", "--body", "/nonexistent"], "cannot read --body"),
+        (&["--request", "https://a.test/", "--answer", "Cargo.toml"], "a line like `HTTP/1.1 200 OK`"),
+        (&["--request", "https://a.test/", "--piece", "0"], "a number from 1 to 16384"),
     ] {
         let (well, said) = tried(&good, arguments);
         assert!(!well && said.contains(why), "{arguments:?}: {said}");

@@ -171,7 +171,9 @@ const EXAMPLES: &[(&str, &str)] = &[
         "Examples:\n  \
          outgate handler test h.wasm --request https://api.github.com/user\n  \
          outgate handler test h.wasm --request request.http --host api.github.com --label team=blue\n  \
-         outgate handler test h.wasm -X POST -H 'X-Key: 1' --request https://a.example/ --params '{\"n\": 1}' --json",
+         outgate handler test h.wasm -X POST -H 'X-Key: 1' --request https://a.example/ --params '{\"n\": 1}' --json\n  \
+         curl -si https://a.example/ -o answer.http\n  \
+         outgate handler test h.wasm --request https://a.example/ --body upload.bin --answer answer.http --piece 100",
     ),
     ("handler put", "Example:\n  outgate --wait handler put readOnly read_only.wasm"),
     ("handler rm", "Example:\n  outgate handler rm readOnly"),

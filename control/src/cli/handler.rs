@@ -1,5 +1,6 @@
 //! `handler`: from an idea to a module that is published.
 
+mod page;
 mod request;
 mod start;
 mod try_out;
@@ -27,8 +28,8 @@ pub(super) enum Handler {
         #[arg(long)]
         target_dir: Option<PathBuf>,
     },
-    /// Runs a module on one request, as a plane would, and prints outcome, log and cost
-    Test(try_out::Test),
+    /// Runs a module on one request, and its answer, as a plane would, and prints outcome, log and cost
+    Test(Box<try_out::Test>),
     /// Publishes a module
     Put {
         /// Name by which policies call it.

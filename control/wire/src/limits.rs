@@ -87,6 +87,10 @@ pub const ATTACH_BYTES_MAX: usize = 64 << 10;
 /// fills the plane's table. Smaller: a namespace with a listener per port needs several messages.
 pub const PASSED_DESCRIPTORS_MAX: usize = 32;
 
+/// Bytes of a body that `outgate handler test` shows to a module. Larger: what came of it fills a terminal. Smaller:
+/// answers as they are saved have to be cut.
+pub const TRIAL_BODY_BYTES_MAX: usize = 1 << 20;
+
 /// Certificates of a chain that a host is shown. Larger: each handshake carries them. Smaller: chains of companies do
 /// not fit.
 pub const CLIENT_CHAIN_MAX: usize = 8;

@@ -23,6 +23,15 @@ pub struct Trial {
     pub params: serde_json::Value,
     /// Head of the request in HTTP/1.1, as it would arrive.
     pub head: String,
+    /// What follows it, in base64.
+    #[serde(default)]
+    pub body: String,
+    /// What the upstream answers, where the handler is to be shown that.
+    #[serde(default)]
+    pub answer: Option<TrialAnswer>,
+    /// Bytes of each piece in which bodies come; 0 for as large ones as the contract allows.
+    #[serde(default)]
+    pub piece_bytes: usize,
     /// It arrives over TLS.
     pub tls: bool,
     /// Who asks.
@@ -35,6 +44,16 @@ pub struct Trial {
     pub calls: u32,
 }
 
+/// What an upstream answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TrialAnswer {
+    /// Its head in HTTP/1.1, as it would arrive.
+    pub head: String,
+    /// What follows it, in base64.
+    pub body: String,
+}
+
 /// What came of it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -43,6 +62,12 @@ pub struct Tried {
     pub outcome: Outcome,
     /// What the handler wrote: level and text.
     pub log: Vec<(String, String)>,
+    /// What it was shown behind the request's head, in order.
+    #[serde(default)]
+    pub events: Vec<Event>,
+    /// It is to be shown an answer, and there is none.
+    #[serde(default)]
+    pub waits_for_answer: bool,
     /// Turns that the call took.
     pub fuel: u64,
     /// Turns that a call may take.
@@ -51,6 +76,56 @@ pub struct Tried {
     pub first_micros: u64,
     /// Nanoseconds of a usual call, the median of all others.
     pub usual_nanos: u64,
+}
+
+/// Something behind the request's head that a handler was shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Event {
+    /// What it was shown.
+    pub shown: Shown,
+    /// What it made of it.
+    pub became: Became,
+    /// What it wrote meanwhile: level and text.
+    pub log: Vec<(String, String)>,
+    /// Turns that the call took.
+    pub fuel: u64,
+}
+
+/// What a handler is shown behind the request's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Shown {
+    /// So many bytes of the request's body.
+    RequestBody(usize),
+    /// That the request's body is whole.
+    RequestEnd,
+    /// The head of the answer.
+    AnswerHead,
+    /// So many bytes of the answer's body.
+    AnswerBody(usize),
+    /// That the answer's body is whole.
+    AnswerEnd,
+}
+
+/// What a handler made of an event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Became {
+    /// It goes on as it is.
+    AsItIs,
+    /// The answer has this head.
+    Head(String),
+    /// This goes on in its place.
+    #[serde(rename_all = "camelCase")]
+    Changed {
+        /// How much.
+        bytes: usize,
+        /// As text; bytes that are no UTF-8 are replaced.
+        text: String,
+    },
+    /// The exchange ends so; where the sandbox had the head of the answer, by a cut.
+    Ended(Outcome),
 }
 
 /// What became of a request.
@@ -106,6 +181,9 @@ mod tests {
             handler: "h".into(),
             params: serde_json::json!({ "a": [1, null] }),
             head: "GET / HTTP/1.1\r\n\r\n".into(),
+            body: "AA==".into(),
+            answer: Some(TrialAnswer { head: "HTTP/1.1 200 OK\r\n\r\n".into(), body: String::new() }),
+            piece_bytes: 5,
             tls: true,
             sandbox: "s".into(),
             template: "t".into(),
@@ -119,7 +197,22 @@ mod tests {
             fields: vec![("a".into(), "b".into())],
             reason: "no".into(),
         };
-        let tried = Tried { outcome, log: Vec::new(), fuel: 1, fuel_max: 2, first_micros: 3, usual_nanos: 4 };
+        let event = |shown, became| Event { shown, became, log: vec![("info".into(), "x".into())], fuel: 5 };
+        let tried = Tried {
+            outcome: outcome.clone(),
+            log: Vec::new(),
+            events: vec![
+                event(Shown::RequestBody(3), Became::Changed { bytes: 1, text: "a".into() }),
+                event(Shown::RequestEnd, Became::AsItIs),
+                event(Shown::AnswerHead, Became::Head("HTTP/1.1 200 OK\r\n\r\n".into())),
+                event(Shown::AnswerBody(1), Became::Ended(outcome)),
+            ],
+            waits_for_answer: true,
+            fuel: 1,
+            fuel_max: 2,
+            first_micros: 3,
+            usual_nanos: 4,
+        };
         let text = serde_json::to_string(&tried).unwrap();
         assert_eq!(serde_json::from_str::<Tried>(&text).unwrap(), tried);
     }

@@ -95,7 +95,7 @@ pub struct Core {
     /// Settings of the leg to upstreams.
     pub upstream_tls: UpstreamTls,
     /// The handler host.
-    pub guests: RefCell<Guests>,
+    pub guests: Rc<RefCell<Guests>>,
     /// Requests that wait for a person.
     pub desk: Rc<Desk>,
     tables: RefCell<Rc<Lent<Tables>>>,
@@ -125,7 +125,7 @@ impl Core {
             windows: Allowance::new(H2_SHARD_WINDOWS),
             drivers: Scope::default(),
             upstream_tls,
-            guests: RefCell::new(guests),
+            guests: Rc::new(RefCell::new(guests)),
             tables: RefCell::default(),
             attachments: RefCell::default(),
             residents: RefCell::default(),

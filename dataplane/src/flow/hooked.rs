@@ -13,15 +13,13 @@ use handlers_sdk_abi::{
 };
 
 use super::{
-    core::Core,
     edits::{AnswerEdit, BodyEdit, Edits, Instead, Interest, Passing},
     guest::{GuestError, Line, Shown, failed, labels, refused_by, view},
-    resident::Resident,
 };
 use crate::{
     audit::{LogLine, Record},
     causes::chain,
-    handler::{Actions, Kept, Next},
+    handler::{Actions, Budget, Host as Guests, Kept, Next, Room},
     http::{AnswerParts, Authority, FieldName, FieldValue, Framing, Version},
     limits::HANDLER_LOG_LINES_MAX,
     policy::HandlerUse,
@@ -48,13 +46,15 @@ pub struct Seen {
     pub path: Box<str>,
     /// Its query as it was sent on, without parameters that hold credentials.
     pub query: Option<Box<str>>,
-    /// Whose exchange it is.
-    pub resident: Rc<Resident>,
+    /// Room for what handlers remember of the sandbox's exchanges.
+    pub room: Rc<Room>,
+    /// What its calls are charged to.
+    pub budget: Rc<Budget>,
 }
 
 /// A handler that goes on after the request's head.
 pub struct Hooked {
-    core: Rc<Core>,
+    guests: Rc<RefCell<Guests>>,
     /// Gone when it failed, decided, or is asked nothing more.
     kept: Option<Kept>,
     used: Arc<HandlerUse>,
@@ -67,8 +67,6 @@ pub struct Hooked {
     /// What it wants of the answer's body that has not ended.
     down: Option<BodyUse>,
     log: Vec<LogLine>,
-    /// The status that it gave the answer.
-    status: Option<u16>,
     /// Why it did not decide about an answer that passed all the same.
     error: Option<String>,
 }
@@ -88,15 +86,15 @@ impl<E: Into<GuestError>> From<E> for End {
 impl Hooked {
     /// A handler that was shown the request's head, by whose use it was called and with which status policy denies.
     pub fn new(
-        core: &Rc<Core>,
+        guests: &Rc<RefCell<Guests>>,
         kept: Kept,
         (used, deny_status): (Arc<HandlerUse>, u16),
         seen: Seen,
         up: Option<BodyUse>,
     ) -> Self {
         let head = kept.wants(Hook::Response) || kept.wants(Hook::ResponseBody);
-        let (core, kept, log) = (Rc::clone(core), Some(kept), Vec::new());
-        Self { core, kept, used, deny_status, seen, up, head, down: None, log, status: None, error: None }
+        let (guests, kept, log) = (Rc::clone(guests), Some(kept), Vec::new());
+        Self { guests, kept, used, deny_status, seen, up, head, down: None, log, error: None }
     }
 
     /// Whether it is to be shown anything more.
@@ -106,24 +104,98 @@ impl Hooked {
 
     /// Adds it to the edits of its exchange.
     pub fn join(self, edits: &Edits) {
-        let (up, head) = (self.up, self.head);
+        let (up, head) = (self.up.is_some(), self.head);
         let shared = Rc::new(RefCell::new(self));
-        if let Some(used) = up {
-            edits.add_up(Box::new(Upward { hooked: Rc::clone(&shared), used }));
+        if up {
+            edits.add_up(Box::new(Upward(Rc::clone(&shared))));
         }
         if head {
-            edits.add_down(Box::new(Downward { hooked: shared }));
+            edits.add_down(Box::new(Downward(shared)));
         }
+    }
+
+    /// Whether it is to be shown the answer's head, which has not come.
+    pub fn awaits_answer(&self) -> bool {
+        self.head
+    }
+
+    /// What it wants of a body that has not ended.
+    pub fn wanted(&self, way: Way) -> Option<BodyUse> {
+        match way {
+            Way::Up => self.up,
+            Way::Down => self.down,
+        }
+    }
+
+    /// What it wrote after the request's head.
+    pub fn log(&self) -> &[LogLine] {
+        &self.log
+    }
+
+    /// Shows it a piece of a body, where it wants that, and appends to `out` what it gives in its place.
+    ///
+    /// # Errors
+    /// What ends the exchange.
+    pub fn piece(&mut self, way: Way, bytes: &[u8], out: &mut Vec<u8>) -> Result<Passing, Box<Instead>> {
+        let Some(used) = self.wanted(way) else { return Ok(Passing::AsItIs) };
+        let mut chunks = bytes.chunks(BODY_CHUNK_BYTES_MAX);
+        let shown = chunks.try_for_each(|bytes| self.chunk((way, used), Chunk { last: false, bytes }, out));
+        self.conclude(shown)?;
+        Ok(if used == BodyUse::Change { Passing::Changed } else { Passing::AsItIs })
+    }
+
+    /// Shows it the end of a body, where it wants that, and appends to `out` what it held back.
+    ///
+    /// # Errors
+    /// What ends the exchange.
+    pub fn end(&mut self, way: Way, out: &mut Vec<u8>) -> Result<(), Box<Instead>> {
+        let Some(used) = self.wanted(way) else { return Ok(()) };
+        let shown = self.chunk((way, used), Chunk { last: true, bytes: &[] }, out);
+        match way {
+            Way::Up => self.up = None,
+            Way::Down => self.down = None,
+        }
+        self.conclude(shown)?;
+        if !self.waits() {
+            // What is remembered is let go of as soon as nobody asks for it.
+            self.kept = None;
+        }
+        Ok(())
+    }
+
+    /// Shows it the answer's head, which it may edit, and says what it wants of the body.
+    ///
+    /// # Errors
+    /// What is said in the answer's place.
+    pub fn head(&mut self, parts: &mut AnswerParts) -> Result<Interest, Box<Instead>> {
+        self.head = false;
+        let before = (self.used.on_error == OnError::Next).then(|| parts.clone());
+        match (self.answer(parts), before) {
+            (Err(End::Failed(error)), Some(before)) => {
+                *parts = before;
+                self.error = Some(chain(&error));
+                (self.kept, self.down) = (None, None);
+            }
+            (outcome, _) => self.conclude(outcome)?,
+        }
+        if !self.waits() {
+            self.kept = None;
+        }
+        Ok(match self.down {
+            None => Interest::Nothing,
+            Some(BodyUse::Look) => Interest::Look,
+            Some(BodyUse::Change) => Interest::Change,
+        })
     }
 
     /// For how long nothing more is to be shown to it.
     fn debt(&self) -> Option<Duration> {
-        self.seen.resident.handler_time.debt(Ring::current().now())
+        self.seen.budget.debt(Ring::current().now())
     }
 
     fn resume(&mut self, next: &Next<'_>) -> Result<Actions, GuestError> {
         let kept = self.kept.as_mut().ok_or(GuestError::Over)?;
-        resume(&self.core, &self.seen.resident, kept, next)
+        resume(&self.guests, &self.seen.budget, kept, next)
     }
 
     /// Ends the handler's part where it failed or decided.
@@ -135,13 +207,6 @@ impl Hooked {
                 End::Failed(error) => failed(&self.used, &error).into(),
             }
         })
-    }
-
-    /// Lets go of what is remembered as soon as nobody asks for it.
-    fn settle(&mut self) {
-        if !self.waits() {
-            self.kept = None;
-        }
     }
 
     /// What is the same for every event: lines, refusals, answers, failures.
@@ -165,16 +230,11 @@ impl Hooked {
         Ok(())
     }
 
-    /// Shows it a piece of a body, in chunks as the contract bounds them, or the end.
-    fn piece(
-        &mut self,
-        (hook, used): (Hook, BodyUse),
-        chunk: Chunk<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), End> {
-        let next = match hook {
-            Hook::RequestBody => Next::RequestChunk(chunk),
-            _ => Next::ResponseChunk(chunk),
+    /// Shows it a chunk of a body, as the contract bounds them, or the end.
+    fn chunk(&mut self, (way, used): (Way, BodyUse), chunk: Chunk<'_>, out: &mut Vec<u8>) -> Result<(), End> {
+        let next = match way {
+            Way::Up => Next::RequestChunk(chunk),
+            Way::Down => Next::ResponseChunk(chunk),
         };
         for action in self.resume(&next)?.iter() {
             match action {
@@ -183,29 +243,6 @@ impl Hooked {
                 action => self.common(&action, &mut Vec::new())?,
             }
         }
-        Ok(())
-    }
-
-    fn pieces(
-        &mut self,
-        wanted: (Hook, BodyUse),
-        bytes: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<Passing, Box<Instead>> {
-        let mut chunks = bytes.chunks(BODY_CHUNK_BYTES_MAX);
-        let shown = chunks.try_for_each(|bytes| self.piece(wanted, Chunk { last: false, bytes }, out));
-        self.conclude(shown)?;
-        Ok(if wanted.1 == BodyUse::Change { Passing::Changed } else { Passing::AsItIs })
-    }
-
-    fn end(&mut self, wanted: (Hook, BodyUse), out: &mut Vec<u8>) -> Result<(), Box<Instead>> {
-        let shown = self.piece(wanted, Chunk { last: true, bytes: &[] }, out);
-        match wanted.0 {
-            Hook::RequestBody => self.up = None,
-            _ => self.down = None,
-        }
-        self.conclude(shown)?;
-        self.settle();
         Ok(())
     }
 
@@ -224,10 +261,7 @@ impl Hooked {
                     parts.append(FieldName::new(name)?, FieldValue::new(value)?)
                 }
                 Action::Remove { name } => parts.remove(&FieldName::new(name)?),
-                Action::Status(status) => {
-                    parts.set_status(status)?;
-                    self.status = Some(status);
-                }
+                Action::Status(status) => parts.set_status(status)?,
                 Action::Body(_) if parts.framing() == Framing::Tunnel => {
                     return Err(GuestError::Unseen.into());
                 }
@@ -254,8 +288,8 @@ impl Hooked {
             version: seen.version,
             handler: &self.used.name,
             revision: seen.revision,
-            room: &seen.resident.kept,
-            budget: &seen.resident.handler_time,
+            room: &seen.room,
+            budget: &seen.budget,
         };
         let line = Line { method: &seen.method, path: &seen.path, query: seen.query.as_deref() };
         let (host, labels) = (seen.authority.host.text(), labels(&seen.labels));
@@ -263,17 +297,13 @@ impl Hooked {
         let status = parts.status();
         let view = RequestView { status, host: &host, labels: &labels, fields: &fields, ..view };
         let kept = self.kept.as_mut().ok_or(GuestError::Over)?;
-        resume(&self.core, &seen.resident, kept, &Next::Response(&view))
+        resume(&self.guests, &seen.budget, kept, &Next::Response(&view))
     }
 
     /// Tells the record what it wrote, and a handler whose exchange broke off that it did.
     fn report(&mut self, record: &mut Record) {
         record.log.append(&mut self.log);
         record.handler_error = self.error.take().or(record.handler_error.take());
-        if record.verdict == "allowed" {
-            // What the sandbox was told.
-            record.status = self.status.take().or(record.status);
-        }
         if record.verdict != "allowed" && self.kept.is_some() {
             // Nobody reads what it answers.
             let _unread = self.resume(&Next::Cancelled);
@@ -282,85 +312,69 @@ impl Hooked {
     }
 }
 
-fn resume(core: &Core, resident: &Resident, kept: &mut Kept, next: &Next<'_>) -> Result<Actions, GuestError> {
-    let mut guests = core.guests.borrow_mut();
-    Ok(guests.metered(&resident.handler_time, |guests| guests.resume(kept, next))?)
+fn resume(
+    guests: &RefCell<Guests>,
+    budget: &Budget,
+    kept: &mut Kept,
+    next: &Next<'_>,
+) -> Result<Actions, GuestError> {
+    Ok(guests.borrow_mut().metered(budget, |guests| guests.resume(kept, next))?)
+}
+
+/// Which way a body goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The request's, to the upstream.
+    Up,
+    /// The answer's, to the client.
+    Down,
 }
 
 /// Its part on the way up.
-struct Upward {
-    hooked: Rc<RefCell<Hooked>>,
-    used: BodyUse,
-}
+struct Upward(Rc<RefCell<Hooked>>);
 
 impl BodyEdit for Upward {
     fn piece(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Passing, Box<Instead>> {
-        self.hooked.borrow_mut().pieces((Hook::RequestBody, self.used), bytes, out)
+        self.0.borrow_mut().piece(Way::Up, bytes, out)
     }
 
     fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Box<Instead>> {
-        self.hooked.borrow_mut().end((Hook::RequestBody, self.used), out)
+        self.0.borrow_mut().end(Way::Up, out)
     }
 
     fn debt(&self) -> Option<Duration> {
-        self.hooked.borrow().debt()
+        self.0.borrow().debt()
     }
 
     fn report(&mut self, record: &mut Record) {
-        self.hooked.borrow_mut().report(record);
+        self.0.borrow_mut().report(record);
     }
 }
 
 /// Its part on the way down.
-struct Downward {
-    hooked: Rc<RefCell<Hooked>>,
-}
+struct Downward(Rc<RefCell<Hooked>>);
 
 impl BodyEdit for Downward {
     fn piece(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Passing, Box<Instead>> {
-        let mut hooked = self.hooked.borrow_mut();
-        match hooked.down {
-            Some(used) => hooked.pieces((Hook::ResponseBody, used), bytes, out),
-            None => Ok(Passing::AsItIs),
-        }
+        self.0.borrow_mut().piece(Way::Down, bytes, out)
     }
 
     fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Box<Instead>> {
-        let mut hooked = self.hooked.borrow_mut();
-        match hooked.down {
-            Some(used) => hooked.end((Hook::ResponseBody, used), out),
-            None => Ok(()),
-        }
+        self.0.borrow_mut().end(Way::Down, out)
     }
 
     fn debt(&self) -> Option<Duration> {
-        let hooked = self.hooked.borrow();
+        let hooked = self.0.borrow();
         hooked.down.and_then(|_| hooked.debt())
     }
 
     fn report(&mut self, record: &mut Record) {
-        self.hooked.borrow_mut().report(record);
+        self.0.borrow_mut().report(record);
     }
 }
 
 impl AnswerEdit for Downward {
     fn head(&mut self, parts: &mut AnswerParts) -> Result<Interest, Box<Instead>> {
-        let mut hooked = self.hooked.borrow_mut();
-        hooked.head = false;
-        let before = (hooked.used.on_error == OnError::Next).then(|| parts.clone());
-        match (hooked.answer(parts), before) {
-            (Err(End::Failed(error)), Some(before)) => {
-                *parts = before;
-                hooked.error = Some(chain(&error));
-                (hooked.kept, hooked.down, hooked.status) = (None, None, None);
-            }
-            (outcome, _) => hooked.conclude(outcome)?,
-        }
-        hooked.settle();
-        Ok(match hooked.down {
-            None => Interest::Nothing,
-            Some(BodyUse::Look) => Interest::Look,
-            Some(BodyUse::Change) => Interest::Change,
-        })
+        self.0.borrow_mut().head(parts)
     }
 }

@@ -13,7 +13,7 @@ pub mod outbound;
 mod tunnel;
 pub mod guest;
 pub mod core;
-mod hooked;
+pub mod hooked;
 pub mod resident;
 pub mod pace;
 pub mod request;

@@ -211,7 +211,7 @@ impl Judge<'_> {
                     hooked = kept.map(|kept| {
                         let seen = self.seen(&authority, head.version(), &outgoing);
                         let by = (Arc::clone(&used), self.rules.deny_status());
-                        Box::new(Hooked::new(self.arrived.core, kept, by, seen, body))
+                        Box::new(Hooked::new(&self.arrived.core.guests, kept, by, seen, body))
                     });
                 }
                 // A name that stands for nothing is a mistake of the operator's, not a failure of a handler.
@@ -257,7 +257,8 @@ impl Judge<'_> {
             method: outgoing.method().into(),
             path: outgoing.path().into(),
             query: outgoing.query().map(Into::into),
-            resident: Rc::clone(self.arrived.resident),
+            room: Rc::clone(&self.arrived.resident.kept),
+            budget: Rc::clone(&self.arrived.resident.handler_time),
         }
     }
 

@@ -36,7 +36,7 @@ pub struct Resident {
     /// Room for what handlers remember of its exchanges.
     pub kept: Rc<Room>,
     /// What its handlers may take of the shard's time.
-    pub handler_time: Budget,
+    pub handler_time: Rc<Budget>,
     /// Its requests that wait for that.
     pub(super) waiting: Rc<Ties>,
     /// Its stand-in addresses.
@@ -58,7 +58,7 @@ impl Resident {
             client_windows: Allowance::of(windows, H2_SANDBOX_WINDOWS),
             upstream_windows: Allowance::of(windows, H2_SANDBOX_WINDOWS),
             kept: Room::new("the sandbox", HANDLER_KEPT_SANDBOX_BYTES_MAX),
-            handler_time: Budget::default(),
+            handler_time: Rc::default(),
             waiting: Rc::default(),
             responder: RefCell::new(Responder::new(Rc::clone(&names), Ring::current().now())),
             names,

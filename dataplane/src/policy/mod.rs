@@ -14,7 +14,7 @@ pub use permit::{
     AddressPolicy, Asked, Decision, Denial, DenyReason, HandlerUse, Injection, Permit, Place, Question,
     Roots, Route, Shown, Via, Way,
 };
-pub use rules::{RuleError, Rules};
+pub use rules::{DENY_STATUS, RuleError, Rules};
 
 #[cfg(test)]
 #[path = "conformance_tests.rs"]

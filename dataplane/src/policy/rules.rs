@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Status of refusals by policy that do not say another.
-const DENY_STATUS: u16 = 403;
+pub const DENY_STATUS: u16 = 403;
 
 /// Why documents were not compiled. What was in force stays in force.
 #[derive(Debug, thiserror::Error)]

@@ -1,16 +1,17 @@
-//! `handler test`: compiles and signs as publishing does, and lets the plane's program run it on one request.
+//! `handler test`: compiles and signs as publishing does, and lets the plane's program run it on one exchange.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use clap::Args;
 use control_wire::policy::Labels;
-use control_wire::trial::{Outcome, TRIAL_COMMAND, Trial, Tried};
+use control_wire::trial::{Became, Outcome, TRIAL_COMMAND, Trial, TrialAnswer, Tried};
 use data_encoding::{BASE64, HEXLOWER};
+use handlers_sdk_abi::limits::BODY_CHUNK_BYTES_MAX;
 use serde_json::Value;
 
+use super::page::page;
 use super::request::{self, Beside};
 use crate::causes::chain;
 use crate::cli::api::read;
@@ -26,9 +27,18 @@ const CALLS: u32 = 1_000;
 pub(in crate::cli) struct Test {
     /// The module, as `outgate handler build` prints it.
     file: PathBuf,
-    /// A URL, or a file that begins with a line like `GET /path HTTP/1.1`.
+    /// A URL, or a file that begins with a line like `GET /path HTTP/1.1`; what follows its head is its body.
     #[arg(short, long, value_name = "FILE|URL")]
     request: String,
+    /// The request's body; with a URL the method is then POST.
+    #[arg(long, value_name = "FILE")]
+    body: Option<String>,
+    /// What the upstream answers, head and body, for handlers that see answers: `curl -si URL` writes such a file.
+    #[arg(long, value_name = "FILE")]
+    answer: Option<String>,
+    /// Bytes of each piece in which bodies come; a plane gives pieces as they arrive.
+    #[arg(long, value_name = "BYTES", default_value_t = BODY_CHUNK_BYTES_MAX, value_parser = piece)]
+    piece: usize,
     /// Method in place of the request's.
     #[arg(short = 'X', long)]
     method: Option<String>,
@@ -61,6 +71,11 @@ pub(in crate::cli) struct Test {
     dataplane: Option<PathBuf>,
 }
 
+fn piece(text: &str) -> Result<usize, String> {
+    let bytes = text.parse().ok().filter(|bytes| (1..=BODY_CHUNK_BYTES_MAX).contains(bytes));
+    bytes.ok_or_else(|| format!("write a number from 1 to {BODY_CHUNK_BYTES_MAX}"))
+}
+
 /// Tries it and prints what came of it.
 pub(in crate::cli) fn try_out(test: &Test) -> Result<(), Fault> {
     let plane = find(test.dataplane.clone())?;
@@ -69,12 +84,16 @@ pub(in crate::cli) fn try_out(test: &Test) -> Result<(), Fault> {
     if test.json {
         println!("{}", serde_json::to_string_pretty(&tried)?);
     } else {
-        print!("{}", page(&tried));
+        print!("{}", page(&tried, trial.answer.is_some()));
+    }
+    let mut became = tried.events.iter().map(|event| &event.became);
+    if became.any(|became| matches!(became, Became::Ended(Outcome::Failed { .. }))) {
+        return Err("the handler failed, and the exchange with it".into());
     }
     match tried.outcome {
         Outcome::Failed { .. } => {
-            Err("the handler failed; its requests are refused, or go on as they were where \
-                                       the policy says onError: next"
+            Err("the handler failed; its requests are refused, or go on as they were where the \
+                                       policy says onError: next"
                 .into())
         }
         _ => Ok(()),
@@ -82,8 +101,10 @@ pub(in crate::cli) fn try_out(test: &Test) -> Result<(), Fault> {
 }
 
 fn trial(test: &Test) -> Result<Trial, Fault> {
-    let Test { method, host, headers, plain, .. } = test;
-    let beside = Beside { method: method.as_deref(), host: host.as_deref(), headers, plain: *plain };
+    let Test { method, host, headers, plain, body, .. } = test;
+    let (method, host, body) = (method.as_deref(), host.as_deref(), body.as_deref());
+    let beside = Beside { method, host, headers, plain: *plain, body };
+    let answer = test.answer.as_deref().map(request::read_answer).transpose()?;
     let arriving = request::read(&test.request, &beside)?;
     let params: Value = serde_json::from_str(&test.params)
         .map_err(|error| format!("--params takes JSON, not `{}`: {error}", test.params))?;
@@ -103,6 +124,9 @@ fn trial(test: &Test) -> Result<Trial, Fault> {
         handler: published.manifest.name,
         params,
         head: arriving.head,
+        body: BASE64.encode(&arriving.body),
+        answer: answer.map(|(head, body)| TrialAnswer { head, body: BASE64.encode(&body) }),
+        piece_bytes: test.piece,
         tls: arriving.tls,
         sandbox: test.sandbox.clone(),
         template: test.template.clone(),
@@ -135,78 +159,4 @@ fn run(plane: &PathBuf, trial: &Trial) -> Result<Tried, Fault> {
         .into());
     }
     Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-/// What a person reads.
-fn page(tried: &Tried) -> String {
-    let mut out = String::new();
-    let fields = |fields: &[(String, String)]| -> String {
-        fields.iter().map(|(name, value)| format!("  {name}: {value}\n")).collect()
-    };
-    match &tried.outcome {
-        Outcome::Forwarded { to, head, secrets, judged_again } => {
-            let again = if *judged_again { ", after policy was asked again" } else { "" };
-            let _ = writeln!(out, "forwarded to {to}{again}\n");
-            for line in head.lines().filter(|line| !line.is_empty()) {
-                // Its place is taken by the secret.
-                let name = line.split(':').next().unwrap_or_default();
-                let replaced = |(field, ..): &(String, String, String)| field.eq_ignore_ascii_case(name);
-                if !secrets.iter().any(replaced) {
-                    let _ = writeln!(out, "  {line}");
-                }
-            }
-            for (field, prefix, secret) in secrets {
-                let _ = writeln!(out, "  {field}: {prefix}‹secret {secret}›");
-            }
-        }
-        Outcome::Refused { status, fields: sent, reason } => {
-            let status = status.map_or("the policy's status".to_owned(), |status| status.to_string());
-            let _ = write!(out, "refused with {status}: {reason}\n\n{}", fields(sent));
-        }
-        Outcome::Answered { status, fields: sent, body } => {
-            let _ = write!(out, "answered with {status}, nothing is forwarded\n\n{}\n{body}\n", fields(sent));
-        }
-        Outcome::Failed { reason } => {
-            let _ = writeln!(out, "failed: {reason}");
-        }
-    }
-    for (level, text) in &tried.log {
-        let _ = writeln!(out, "\n  log {level}: {text}");
-    }
-    let _ = writeln!(
-        out,
-        "\n  fuel {} of {}, {} µs a call; the first took {} µs with instance and parameters",
-        tried.fuel,
-        tried.fuel_max,
-        micros(tried.usual_nanos),
-        tried.first_micros
-    );
-    out
-}
-
-fn micros(nanos: u64) -> String {
-    format!("{}.{}", nanos / 1000, nanos % 1000 / 100)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_shown_by_its_name_in_the_place_of_what_the_sandbox_sent() {
-        let outcome = Outcome::Forwarded {
-            to: "https://a.test".into(),
-            head: "GET / HTTP/1.1\r\nHost: a.test\r\nAuthorization: Bearer guess\r\n\r\n".into(),
-            secrets: vec![("authorization".into(), "Bearer ".into(), "github".into())],
-            judged_again: false,
-        };
-        let log = vec![("info".into(), "hello".into())];
-        let page =
-            page(&Tried { outcome, log, fuel: 12, fuel_max: 100, first_micros: 50, usual_nanos: 1_940 });
-        assert!(
-            page.contains("  authorization: Bearer ‹secret github›\n") && !page.contains("guess"),
-            "{page}"
-        );
-        assert!(page.contains("log info: hello") && page.contains("fuel 12 of 100, 1.9 µs a call"), "{page}");
-    }
 }
