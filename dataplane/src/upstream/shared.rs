@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ::h2::{
@@ -58,6 +58,15 @@ impl Shared {
         address: SocketAddr,
         allowance: &Rc<Allowance>,
     ) -> Result<(Rc<Self>, impl Future<Output = ()> + 'static), ::h2::Error> {
+        Self::looked_at(wire, address, allowance, H2_LOOK_TIME).await
+    }
+
+    async fn looked_at(
+        wire: Rc<Wire>,
+        address: SocketAddr,
+        allowance: &Rc<Allowance>,
+        pause: Duration,
+    ) -> Result<(Rc<Self>, impl Future<Output = ()> + 'static), ::h2::Error> {
         let (pipe, pump) = Pipe::new(wire, Role::Client);
         let windows = Windows::of(allowance);
         let mut builder = Builder::new();
@@ -73,7 +82,7 @@ impl Shared {
         let (requests, mut connection) = builder.handshake(pipe).await?;
         windows.measure_by(connection.ping_pong());
         let streams = Rc::<Cell<u32>>::default();
-        let driving = drive(connection, pump.clone(), Rc::clone(&windows), Rc::clone(&streams));
+        let driving = drive(connection, pump.clone(), Rc::clone(&windows), (Rc::clone(&streams), pause));
         let idle_since = Cell::new(Ring::current().now());
         Ok((Rc::new(Self { requests, pump, address, windows, streams, idle_since }), driving))
     }
@@ -118,12 +127,12 @@ impl Shared {
     }
 }
 
-/// Drives a connection for as long as it is used, and says farewell.
+/// Drives a connection for as long as it is used, looking now and then whether its peer is there, and says farewell.
 async fn drive(
     mut connection: Connection<Pipe, Payload>,
     pump: Pump,
     windows: Rc<Windows>,
-    streams: Rc<Cell<u32>>,
+    (streams, pause): (Rc<Cell<u32>>, Duration),
 ) {
     let broken = {
         let connected = poll_fn(|cx| {
@@ -137,7 +146,7 @@ async fn drive(
         let watched = async {
             let mut watch = Watch::default();
             loop {
-                sleep(H2_LOOK_TIME).await;
+                sleep(pause).await;
                 match watch.look(pump.heard(), streams.get() > 0, windows.is_asked()) {
                     Look::Fine => {}
                     Look::Ask => windows.ask(),
@@ -377,3 +386,7 @@ impl Drop for Dialling<'_> {
         self.waiting.wakers.take().into_iter().for_each(Waker::wake);
     }
 }
+
+#[cfg(test)]
+#[path = "shared_tests.rs"]
+mod tests;
