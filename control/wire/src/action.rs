@@ -8,15 +8,15 @@ use crate::limits::{NAME_BYTES_MAX, REASON_BYTES_MAX};
 use crate::pattern::{HostKind, HostPattern};
 use crate::validate::name;
 
-/// Fields that belong to framing, to one hop or to the decided authority; no rule may set them.
-const FIELDS_OF_THE_GATEWAY: [&str; 12] = [
+/// Fields that belong to framing, to one hop or to the decided authority, beside those of proxies. What the contract of
+/// handlers reserves is among them: the plane, which knows both, tests that.
+const FIELDS_OF_THE_GATEWAY: [&str; 11] = [
     "connection",
     "content-length",
     "expect",
     "host",
+    "http2-settings",
     "keep-alive",
-    "proxy-authorization",
-    "proxy-connection",
     "te",
     "trailer",
     "transfer-encoding",
@@ -325,8 +325,7 @@ impl RuleAction {
                 if !is_token(name) {
                     return Err(format!("has `{}`, which is no field name", name.escape_debug()));
                 }
-                let plain = name.to_ascii_lowercase().replace('_', "-");
-                if FIELDS_OF_THE_GATEWAY.contains(&plain.as_str()) {
+                if is_of_the_gateway(name) {
                     return Err(format!("sets `{name}`, which the gateway alone writes; name another field"));
                 }
                 if !prefix.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
@@ -336,6 +335,12 @@ impl RuleAction {
             }
         }
     }
+}
+
+/// Whether no rule may set a field. `_` counts as `-`: many servers fold the two.
+pub fn is_of_the_gateway(name: &str) -> bool {
+    let plain = name.to_ascii_lowercase().replace('_', "-");
+    FIELDS_OF_THE_GATEWAY.contains(&plain.as_str()) || plain.starts_with("proxy-")
 }
 
 /// RFC 7617 §2. Servers exist that want none.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub use crate::action::{Proxy, ProxyKind, Resolves, RuleAction, UpstreamWay};
+pub use crate::action::{Proxy, ProxyKind, Resolves, RuleAction, UpstreamWay, is_of_the_gateway};
 
 /// What a sandbox may reach, and what happens to its requests.
 ///

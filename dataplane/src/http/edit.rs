@@ -144,3 +144,24 @@ pub(super) fn is_hop_by_hop(name: &[u8]) -> bool {
 
 /// What a body that is changed no longer is: digests of what its sender sent (RFC 9530, RFC 1864).
 pub(super) const DIGESTS: [&[u8]; 4] = [b"content-digest", b"repr-digest", b"digest", b"content-md5"];
+
+#[cfg(test)]
+mod tests {
+    use control_wire::policy::is_of_the_gateway;
+    use handlers_sdk_abi::field::RESERVED;
+
+    use super::*;
+
+    #[test]
+    fn what_no_handler_may_write_and_no_plane_writes_for_it_no_rule_may_set() {
+        for name in RESERVED {
+            assert!(is_of_the_gateway(name), "{name}");
+        }
+        for name in
+            ["Proxy-Status", "HTTP2_Settings", "proxy_x", "Content_Length", "TE", "X-Own", "Authorization"]
+        {
+            let refused = FieldName::new(name.as_bytes()) == Err(EditError::Reserved);
+            assert_eq!(refused, is_of_the_gateway(name), "{name}");
+        }
+    }
+}

@@ -123,7 +123,7 @@ pub fn is_token_byte(byte: u8) -> bool {
 }
 
 /// Fields that belong to the connection or frame the message (RFC 9110 §7.6.1, RFC 9112 §6): the gateway's alone.
-const RESERVED: &[&str] = &[
+pub const RESERVED: &[&str] = &[
     "connection",
     "content-length",
     "expect",

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use tests::{
-    gateway::{ask, read_head},
+    gateway::{Gateway, Tls, ask, read_head},
     http2::{self, Client, next, run},
     origin::{Origin, respond},
 };
@@ -35,14 +35,20 @@ fn two_steps() -> (Origin, mpsc::Sender<()>) {
     (origin, seen)
 }
 
-#[test]
-fn a_changed_piece_reaches_the_client_before_the_next_is_sent() {
-    let (origin, seen) = two_steps();
-    let (gateway, port) = gateway(&origin, &bodies(), "");
+/// A request whose answer a handler changes, and has changed the first piece of.
+fn begun(gateway: &Gateway, port: u16) -> Tls {
     let mut stream = gateway.tls("origin.test", port);
     stream.write_all(head("GET", "/shout-down", port, "").as_bytes()).unwrap();
     read_head(&mut stream);
     assert_eq!(read(&mut stream, 8), "3\r\nONE\r\n");
+    stream
+}
+
+#[test]
+fn a_changed_piece_reaches_the_client_before_the_next_is_sent() {
+    let (origin, seen) = two_steps();
+    let (gateway, port) = gateway(&origin, &bodies(), "");
+    let mut stream = begun(&gateway, port);
     seen.send(()).unwrap();
     assert_eq!(read_chunks(&mut stream).0, b"TWO!");
     let (origin_two, seen) = two_steps();
@@ -125,10 +131,7 @@ fn a_slow_reader_holds_back_the_upstream_through_a_handler() {
 fn an_exchange_keeps_its_version_and_the_next_has_the_new_one() {
     let (origin, seen) = two_steps();
     let (mut gateway, port) = gateway(&origin, &bodies(), "");
-    let mut stream = gateway.tls("origin.test", port);
-    stream.write_all(head("GET", "/shout-down", port, "").as_bytes()).unwrap();
-    read_head(&mut stream);
-    assert_eq!(read(&mut stream, 8), "3\r\nONE\r\n");
+    let mut stream = begun(&gateway, port);
     let other = gateway.handler("h", 8, &tests::guests::example("no_http"));
     gateway.apply(vec![other]);
     let mut next = gateway.tls("origin.test", port);
@@ -144,10 +147,7 @@ fn an_exchange_keeps_its_version_and_the_next_has_the_new_one() {
 fn a_lock_down_cuts_an_answer_that_a_handler_changes() {
     let (origin, seen) = two_steps();
     let (mut gateway, port) = gateway(&origin, &bodies(), "");
-    let mut stream = gateway.tls("origin.test", port);
-    stream.write_all(head("GET", "/shout-down", port, "").as_bytes()).unwrap();
-    read_head(&mut stream);
-    assert_eq!(read(&mut stream, 8), "3\r\nONE\r\n");
+    let mut stream = begun(&gateway, port);
     gateway.apply(vec![policy("second.test", "")]);
     seen.send(()).unwrap();
     assert!(until_cut(&mut stream).is_empty(), "nothing is forwarded after it was applied");
@@ -211,10 +211,7 @@ fn a_client_that_leaves_ends_what_the_upstream_sends() {
         left.lock().expect("no thread panicked").send(ended).map_err(io::Error::other)
     });
     let (gateway, port) = gateway(&origin, &bodies(), "");
-    let mut stream = gateway.tls("origin.test", port);
-    stream.write_all(head("GET", "/shout-down", port, "").as_bytes()).unwrap();
-    read_head(&mut stream);
-    assert_eq!(read(&mut stream, 8), "3\r\nONE\r\n");
+    let mut stream = begun(&gateway, port);
     drop(stream);
     assert!(leaves.recv().unwrap(), "the upstream is told");
     assert_eq!(gateway.records(1)[0]["verdict"], "broken");

@@ -67,8 +67,8 @@ fn resets_of_a_stream_that_has_ended() {
     flood(b"\0\0\x04\x03\0\0\0\0\x01\0\0\0\x08");
 }
 
-#[test]
-fn empty_data() {
+/// Frames of a body that is under way, and that carry nothing of it.
+fn flood_of_a_body(bytes: &[u8]) {
     from_within(
         |_, out| respond(out, b"ok"),
         (2, "h2_flood"),
@@ -77,26 +77,20 @@ fn empty_data() {
             let begun = [peer.post(1), frame(PING, 0, 0, b"eightlet")].concat();
             peer.send(&begun);
             peer.until(PING).expect("an answer");
-            peer.send(&frame(DATA, 0, 1, b"").repeat(FLOOD / 9));
+            peer.send(&bytes.repeat(FLOOD / bytes.len()));
             assert_eq!(peer.farewell(), CALM);
         },
     );
 }
 
 #[test]
+fn empty_data() {
+    flood_of_a_body(&frame(DATA, 0, 1, b""));
+}
+
+#[test]
 fn data_that_is_all_padding() {
-    from_within(
-        |_, out| respond(out, b"ok"),
-        (2, "h2_flood"),
-        |peer| {
-            // Once the PING is answered the request is under way, and has a record of its own.
-            let begun = [peer.post(1), frame(PING, 0, 0, b"eightlet")].concat();
-            peer.send(&begun);
-            peer.until(PING).expect("an answer");
-            peer.send(&frame(DATA, PADDED, 1, b"\x01\0").repeat(FLOOD / 11));
-            assert_eq!(peer.farewell(), CALM);
-        },
-    );
+    flood_of_a_body(&frame(DATA, PADDED, 1, b"\x01\0"));
 }
 
 /// Sends 20,000 requests to a host that is refused, each with what breaks it off. How many are begun before that is
