@@ -211,8 +211,7 @@ fn a_client_that_leaves_ends_what_the_upstream_sends() {
         left.lock().expect("no thread panicked").send(ended).map_err(io::Error::other)
     });
     let (gateway, port) = gateway(&origin, &bodies(), "");
-    let mut stream = begun(&gateway, port);
-    drop(stream);
+    drop(begun(&gateway, port));
     assert!(leaves.recv().unwrap(), "the upstream is told");
     assert_eq!(gateway.records(1)[0]["verdict"], "broken");
 }

@@ -1,45 +1,14 @@
 //! What the handler host keeps of a guest between the events of one exchange: nobody else sees it, and it is bounded.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use dataplane::handler::{Kept, Next};
+use handlers_sdk_abi::{Chunk, limits::BODY_CHUNK_BYTES_MAX, manifest::Hook};
+use tests::guests::guest_for;
 
-use control::compile::{Signer, compile, sha256};
-use control_wire::envelope::ArtefactKey;
-use dataplane::handler::{
-    Actions, HandlerError, Host, HostConfig, Kept, Loaded, Next, Room, VerifyingKey, Watchdog, load, target,
-};
-use handlers_sdk_abi::{
-    ABI_VERSION, Action, Chunk, RequestView, limits::BODY_CHUNK_BYTES_MAX, manifest::Hook,
-};
-use tests::guests::{guest, guest_for};
+use super::*;
 
 const PAGE: usize = 64 << 10;
 
-struct Bench {
-    signer: Signer,
-    _watchdog: Watchdog,
-    host: Host,
-    room: Rc<Room>,
-}
-
 impl Bench {
-    fn with(config: HostConfig, room: usize) -> Self {
-        let (signer, _) = Signer::generate().expect("a key");
-        let watchdog = Watchdog::start(Duration::from_millis(50)).expect("a thread");
-        let host = Host::new(config, &watchdog).expect("a host");
-        Self { signer, _watchdog: watchdog, host, room: Room::new("the sandbox", room) }
-    }
-
-    fn new() -> Self {
-        Self::with(HostConfig::default(), 64 << 20)
-    }
-
-    fn load(&self, wasm: &[u8]) -> Arc<Loaded> {
-        let artefact = compile(wasm, &target()).expect("compiles");
-        let key = ArtefactKey::current(target(), ABI_VERSION, sha256(wasm));
-        let envelope = self.signer.seal(&key, &artefact);
-        load(&envelope, &VerifyingKey(self.signer.public_key()), &target()).expect("loads")
-    }
-
     fn begin(&mut self, loaded: &Arc<Loaded>) -> Result<(String, Kept), HandlerError> {
         let begun = self.host.begin(loaded, b"null", &VIEW, &self.room);
         begun.map(|(actions, kept)| (said(&actions), kept))
@@ -50,29 +19,6 @@ impl Bench {
         self.host.resume(kept, &next).map(|actions| said(&actions))
     }
 }
-
-const VIEW: RequestView<'static> = RequestView {
-    flags: 0,
-    port: 443,
-    http_version: 11,
-    status: 0,
-    body_bytes: None,
-    now_ms: 0,
-    random: [0; 16],
-    method: "GET",
-    host: "a.test",
-    path: "/",
-    query: None,
-    container_id: "box",
-    class_name: "t",
-    request_id: "",
-    traceparent: "",
-    handler: "h",
-    revision: 1,
-    suspensions_left: 0,
-    labels: &[],
-    fields: &[],
-};
 
 /// What a guest wrote to its log.
 fn said(actions: &Actions) -> String {
@@ -128,7 +74,7 @@ fn what_a_guest_remembers_stays_with_its_exchange_and_nobody_else_sees_it() {
 
 #[test]
 fn an_exchange_goes_on_in_another_instance_when_its_own_was_evicted() {
-    let mut bench = Bench::with(HostConfig { instances_max: 1, ..HostConfig::default() }, 64 << 20);
+    let mut bench = Bench::with(HostConfig { instances_max: 1, ..HostConfig::default() });
     let (loaded, other) = (bench.load(&counting()), bench.load(&guest("", "i64.const 0")));
     let (_, mut kept) = bench.begin(&loaded).expect("begins");
     for expected in ["1112x", "2222x", "3332x"] {
@@ -146,7 +92,7 @@ fn an_exchange_goes_on_in_another_instance_when_its_own_was_evicted() {
 fn rooms_bound_what_is_kept_and_a_refusal_harms_nobody() {
     for (shard, sandbox, whose) in [(5 * PAGE, 64 << 20, "the shard"), (64 << 20, 5 * PAGE, "the sandbox")] {
         let config = HostConfig { kept_bytes_max: shard, ..HostConfig::default() };
-        let mut bench = Bench::with(config, sandbox);
+        let mut bench = Bench::with_room(config, sandbox);
         let loaded = bench.load(&counting());
         // Two pages each: the first event has grown the memory.
         let mut kept = [bench.begin(&loaded).expect("room").1, bench.begin(&loaded).expect("room").1];
@@ -164,7 +110,7 @@ fn rooms_bound_what_is_kept_and_a_refusal_harms_nobody() {
 #[test]
 fn memory_that_grows_in_an_exchange_needs_room_too() {
     let grow = guest_for(&Hook::ALL, "", "(drop (memory.grow (i32.const 1))) i64.const 0");
-    let mut bench = Bench::with(HostConfig::default(), 4 * PAGE);
+    let mut bench = Bench::with_room(HostConfig::default(), 4 * PAGE);
     let loaded = bench.load(&grow);
     let (_, mut kept) = bench.begin(&loaded).expect("two pages");
     bench.chunk(&mut kept, b"x").expect("three pages");

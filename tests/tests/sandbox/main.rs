@@ -1,6 +1,9 @@
 //! The sandbox of `outgate run` by itself: what goes in, what cannot get out, and how it ends. Each way out is first
 //! taken outside, as the same user, so that a refusal inside is the sandbox's.
 
+mod ends;
+mod terminal;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::linux::net::SocketAddrExt;
@@ -30,6 +33,16 @@ fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 fn pid(child: &Child) -> Pid {
     Pid::from_raw(child.id().try_into().unwrap()).unwrap()
+}
+
+/// A program inside that says when it runs, and its mark.
+fn long_one(ground: &Ground, script: &str, mark: &str) -> Child {
+    let script = script.replace("MARK", mark);
+    let mut child = ground.inside(&[], &["sh", "-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "runs\n");
+    child
 }
 
 #[test]
@@ -255,41 +268,6 @@ fn chromium_has_a_database_of_its_own_that_trusts_and_the_machines_is_as_it_was(
 }
 
 #[test]
-fn an_end_is_told_as_a_shell_tells_it() {
-    let ground = ground();
-    ground.write("no-program", "x");
-    for (program, status) in [
-        (&["true"][..], 0),
-        (&["sh", "-c", "exit 7"], 7),
-        (&["sh", "-c", "kill -TERM $$"], 143),
-        (&["sh", "-c", "kill -KILL $$"], 137),
-        (&["a-program-that-is-not-there"], 127),
-        (&["./no-program"], 126),
-    ] {
-        let output = ground.inside(&[], program).output().unwrap();
-        assert_eq!(output.status.code(), Some(status), "{program:?}: {}", text(&output));
-    }
-}
-
-#[test]
-fn an_end_is_told_where_the_caller_ignores_the_ends_of_children() {
-    let ground = ground();
-    let program = ground.program();
-    let run = ["--ignore-signal=CHLD", program.to_str().unwrap(), "--", "sh", "-c", "true | true; exit 7"];
-    assert_eq!(ground.command("env", &run).status().unwrap().code(), Some(7));
-}
-
-#[test]
-fn what_the_caller_ignores_the_program_ignores() {
-    let ground = ground();
-    let script = format!("trap '' HUP; exec {} -- grep SigIgn /proc/self/status", ground.program().display());
-    let told = text(&ground.command("sh", &["-c", &script]).output().unwrap());
-    let ignored = told.strip_prefix("SigIgn:\t").and_then(|mask| u64::from_str_radix(mask, 16).ok());
-    // The named signals; SIGHUP is the first.
-    assert_eq!(ignored.map(|mask| mask & 0x7fff_ffff), Some(1), "{told}");
-}
-
-#[test]
 fn it_needs_no_program_of_the_machine_but_the_one_to_run() {
     let ground = ground();
     let output = ground.inside(&[], &["/bin/echo", "ran"]).env_clear().output().unwrap();
@@ -315,66 +293,6 @@ fn standard_streams_pass_through() {
 }
 
 #[test]
-fn nothing_that_the_program_leaves_behind_lives_on() {
-    let ground = ground();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let mark = format!("1000000.{}", std::process::id());
-    let leave =
-        format!("setsid sleep {mark} >/dev/null 2>&1 & (trap '' TERM HUP; exec sleep {mark}) & echo left");
-    let output = ground.inside(&[], &["sh", "-c", &leave]).output().unwrap();
-    assert_eq!(text(&output), "left");
-    assert_eq!(processes_with(&mark), 0);
-    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), mounts);
-    assert!(!std::path::Path::new("/dev/shm/outgate").exists());
-}
-
-/// A program inside that says when it runs, and its mark.
-fn long_one(ground: &Ground, script: &str, mark: &str) -> Child {
-    let script = script.replace("MARK", mark);
-    let mut child = ground.inside(&[], &["sh", "-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "runs\n");
-    child
-}
-
-#[test]
-fn a_killed_run_leaves_nothing() {
-    let ground = ground();
-    let mark = format!("2000000.{}", std::process::id());
-    let mut run = long_one(&ground, "setsid sleep MARK & echo runs; sleep MARK", &mark);
-    until("both sleep", || processes_with(&mark) >= 2);
-    run.kill().unwrap();
-    run.wait().unwrap();
-    let program = ground.program();
-    until("all are gone", || processes_with(&mark) == 0 && processes_with(program.to_str().unwrap()) == 0);
-}
-
-#[test]
-fn a_signal_for_run_is_one_for_the_program() {
-    let ground = ground();
-    for (signal, script, status) in [
-        (Signal::TERM, "trap 'exit 9' TERM; echo runs; while :; do sleep 0.01; done", Some(9)),
-        (Signal::INT, "trap 'exit 8' INT; echo runs; while :; do sleep 0.01; done", Some(8)),
-        (Signal::TERM, "echo runs; exec sleep 100000", Some(143)),
-        (Signal::HUP, "echo runs; exec sleep 100000", Some(129)),
-    ] {
-        let mut run = long_one(&ground, script, "");
-        kill_process(pid(&run), signal).unwrap();
-        assert_eq!(run.wait().unwrap().code(), status, "{script}");
-    }
-}
-
-#[test]
-fn it_can_be_ended_from_another_thread() {
-    let ground = ground();
-    let mark = format!("3000000.{}", std::process::id());
-    let output = ground.inside(&["--end-after-start"], &["sleep", &mark]).output().unwrap();
-    assert_eq!(output.status.code(), Some(137), "{}", text(&output));
-    until("it is gone", || processes_with(&mark) == 0);
-}
-
-#[test]
 fn where_user_namespaces_are_refused_the_cause_and_the_fix_are_told() {
     let ground = ground();
     let program = ground.program();
@@ -395,119 +313,6 @@ fn a_sandbox_stands_within_a_sandbox() {
     let output =
         ground.inside(&[], &[program, "--", program, "probe", "connect", "93.184.216.34", "443"]).output();
     assert_eq!(text(&output.unwrap()), "to 93.184.216.34 443");
-}
-
-#[test]
-fn the_program_has_the_terminal_and_gives_it_back() {
-    let ground = ground();
-    let program = ground.program();
-    let script = format!(
-        "{0} -- {0} probe terminal; {0} probe terminal; {0} -- true & wait; {0} probe terminal",
-        program.display()
-    );
-    let output = ground.command("script", &["-qec", &script, "/dev/null"]).output().unwrap();
-    let told = text(&output).replace('\r', "");
-    assert_eq!(told, "foreground\nforeground\nforeground", "{told:?}");
-}
-
-#[test]
-fn terminals_inside_are_the_sandboxs_own() {
-    let ground = ground();
-    let program = ground.program();
-    let look = "tty; ls -1 /dev/pts; script -qec tty /dev/null";
-    let outside = ground.command("script", &["-qec", "tty; ls -1 /dev/pts", "/dev/null"]).output().unwrap();
-    let outside = text(&outside).replace('\r', "");
-    assert!(outside.starts_with("/dev/pts/") && outside.lines().count() > 2, "{outside:?}");
-    let script = format!("{} -- sh -c '{look}'", program.display());
-    let inside = ground.command("script", &["-qec", &script, "/dev/null"]).output().unwrap();
-    let inside = text(&inside).replace('\r', "");
-    assert!(inside.starts_with("/dev/console\nptmx\n") && inside[18..].contains("/dev/pts/0"), "{inside:?}");
-}
-
-/// A terminal's program, which ends with the test however that ends, and so does what runs in the terminal.
-struct Ended(Child);
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        let _ended = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
-/// What a program writes, as it comes.
-struct Screen(Receiver<u8>);
-
-impl Screen {
-    fn of(mut from: impl Read + Send + 'static) -> Self {
-        let (tell, told) = channel();
-        thread::spawn(move || {
-            let mut byte = [0];
-            while from.read(&mut byte).is_ok_and(|count| count == 1) && tell.send(byte[0]).is_ok() {}
-        });
-        Self(told)
-    }
-
-    fn read_until(&self, wanted: &str) {
-        let mut read = Vec::new();
-        while !read.ends_with(wanted.as_bytes()) {
-            match self.0.recv_timeout(PATIENCE) {
-                Ok(byte) => read.push(byte),
-                Err(_) => panic!("{wanted:?} did not come: {:?}", String::from_utf8_lossy(&read)),
-            }
-        }
-    }
-}
-
-#[test]
-fn a_stopped_program_gives_the_shell_its_terminal_and_goes_on_in_the_foreground() {
-    let ground = ground();
-    let script = ["-qec", "bash --norc -i", "/dev/null"];
-    let mut shell = ground.command("script", &script);
-    let shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).env("PS1", "prompt>").spawn().unwrap();
-    let mut shell = Ended(shell);
-    let (mut keys, screen) = (shell.0.stdin.take().unwrap(), Screen::of(shell.0.stdout.take().unwrap()));
-    let run = format!("{} -- sh -c 'echo rea''dy; exec cat'\n", ground.program().display());
-    // What is typed is shown as well, so what must come is spelt otherwise there.
-    for (typed, comes) in [
-        ("", "prompt>"),
-        (run.as_str(), "ready\r\n"),
-        ("first\n", "first\r\nfirst\r\n"),
-        // What is typed before the shell asks for it may be lost.
-        ("\u{1a}", "Stopped"),
-        ("", "prompt>"),
-        ("echo bet''ween\n", "between\r\n"),
-        ("", "prompt>"),
-        ("fg\n", "in-sandbox"),
-        ("second\n", "second\r\nsecond\r\n"),
-        ("\u{3}", "prompt>"),
-        ("echo status $?\n", "status 130\r\n"),
-    ] {
-        keys.write_all(typed.as_bytes()).unwrap();
-        screen.read_until(comes);
-    }
-    keys.write_all(b"exit\n").unwrap();
-    drop(keys);
-    shell.0.wait().unwrap();
-}
-
-#[test]
-fn the_terminal_is_lent_for_a_question_while_the_program_waits_for_it() {
-    let ground = ground();
-    let run = format!("{} --ask -- cat; echo status $?", ground.program().display());
-    let mut shell = ground.command("script", &["-qec", &run, "/dev/null"]);
-    let mut shell = Ended(shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
-    let (mut keys, screen) = (shell.0.stdin.take().unwrap(), Screen::of(shell.0.stdout.take().unwrap()));
-    for (typed, comes) in [
-        ("", "may it?\r\n"),
-        ("yes\n", "you said yes\r\n"),
-        ("line\n", "line\r\nline\r\n"),
-        ("\u{4}", "status 0\r\n"),
-    ] {
-        keys.write_all(typed.as_bytes()).unwrap();
-        screen.read_until(comes);
-    }
-    drop(keys);
-    shell.0.wait().unwrap();
 }
 
 #[test]
