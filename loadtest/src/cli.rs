@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use loadtest::{
     authority::Authority,
     gateway::{Gateway, Programs, Start, direct, hosts_file},
-    origin::{LEGS, Leg, Origin},
+    origin::{Leg, Origin},
     pin,
     plan::{BUILT_IN, Plan, Reading},
     report::{Machine, Report, Row},
@@ -251,7 +251,7 @@ fn gateway(args: &RunArgs, plan: &Plan, authority: &Authority) -> io::Result<Gat
 fn reverse_proxy(door: &str, args: &RunArgs, origin: &Origin, authority: &Authority) -> io::Result<Target> {
     let pids = args.pids.iter().copied().map(Pid).collect();
     let doors = match door {
-        "origin" => LEGS.map(|leg| SocketAddr::from(([127, 0, 0, 1], origin.port(leg)))),
+        "origin" => origin.doors(),
         address => {
             let wrong = |_| {
                 io::Error::other(format!("--direct {address}: write an address with a port, or `origin`"))

@@ -134,6 +134,8 @@ pub struct Load {
     pub requests: Option<u64>,
     /// Changes of policy, handler and secret in a second meanwhile.
     pub changes: f64,
+    /// Requests go straight to the origin, past the gateway that is attacked: what generator, origin and machine add.
+    pub past: bool,
     /// What another sandbox does meanwhile.
     pub attack: Option<Box<Load>>,
 }
@@ -164,6 +166,7 @@ impl Default for Load {
             counted: 0.3,
             requests: None,
             changes: 0.0,
+            past: false,
             attack: None,
         }
     }
@@ -321,6 +324,9 @@ impl Load {
         }
         if self.down.max(self.up) > BODY_BYTES_MAX {
             return Err(format!("`down` and `up` are at most {BODY_BYTES_MAX}"));
+        }
+        if self.past && self.sandboxes > 1 {
+            return Err("`past` is for one sandbox: the origin knows none".into());
         }
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1e6)) {
             return Err("`rate` is above 0 and at most 1,000,000".into());

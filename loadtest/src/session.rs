@@ -14,7 +14,7 @@ use crate::{
     churn::{self, Churn},
     counters::Counters,
     engine::{Engine, Part, Watch, outcome::Outcome},
-    gateway::Gateway,
+    gateway::{Gateway, direct},
     limits::{READY_TIME, TICK},
     origin::Origin,
     plan::{Connect, Load, Plan},
@@ -64,7 +64,10 @@ impl Session<'_> {
             Subject::Gateway(gateway) => {
                 let held = Usage::of(&[gateway.plane])?.anonymous_kib;
                 let new = load.sandboxes - gateway.registered(load).min(load.sandboxes);
-                let mut target = gateway.target(load, self.origin, &told).map_err(about)?;
+                let mut target = match load.past {
+                    true => direct(self.origin.doors(), self.origin.ports, Vec::new(), &self.origin.roots),
+                    false => gateway.target(load, self.origin, &told).map_err(about)?,
+                };
                 if new >= MANY {
                     let grown = Usage::of(&target.pids)?.anonymous_kib.saturating_sub(held);
                     registered = Some(grown as f64 / new as f64);

@@ -105,7 +105,11 @@ impl<'a> Engine<'a> {
         Ok(Self {
             load,
             target,
-            hosts: (0..load.hosts).map(|number| names::host(number, load.hosts)).collect(),
+            hosts: match load.past {
+                // Nobody puts credentials on.
+                true => vec![names::BARE.to_owned()],
+                false => (0..load.hosts).map(|number| names::host(number, load.hosts)).collect(),
+            },
             is_attack,
             poll,
             timer,

@@ -52,11 +52,18 @@ pub struct Origin {
     pub judge: Arc<Judge>,
     /// Ports on 127.0.0.1, by leg.
     pub ports: [u16; 3],
+    /// The certificate of its authority, as PEM.
+    pub roots: String,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl Origin {
+    /// Where it takes connections, by leg.
+    pub fn doors(&self) -> [SocketAddr; 3] {
+        self.ports.map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
     /// Serves on three free ports, with a leaf of this authority for every host of a plan.
     ///
     /// # Errors
@@ -105,7 +112,7 @@ impl Origin {
         };
         let stopped = stop.clone();
         let thread = thread::Builder::new().name("origin".into()).spawn(move || serving.run(&stopped))?;
-        Ok(Self { judge, ports, stop, thread: Some(thread) })
+        Ok(Self { judge, ports, roots: authority.pem().to_owned(), stop, thread: Some(thread) })
     }
 
     /// The port of a leg.
