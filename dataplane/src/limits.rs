@@ -236,6 +236,9 @@ pub const UPSTREAM_ROOTS_BYTES_MAX: usize = 1 << 20;
 /// Received buffers that wait for a connection that does not read. Larger: slow readers drain the pool. Smaller: the
 /// receive is armed again after almost each buffer.
 pub const RECEIVED_QUEUE_MAX: usize = 4;
+/// Bytes of a received piece that is copied out of the pool while that is scarce. Larger: memory of those who wait for
+/// their turn. Smaller: they keep buffers from others.
+pub const RECEIVED_COPY_BYTES_MAX: usize = 4 << 10;
 /// Accepted connections that wait for the shard. Larger: a full shard takes connections that it cannot serve.
 /// Smaller: bursts cost one accept operation each.
 pub const ACCEPTED_QUEUE_MAX: usize = 64;

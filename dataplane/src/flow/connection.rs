@@ -51,10 +51,16 @@ pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
     let opened = Box::pin(arrive(core, stream, way)).await;
     match opened {
         Ok(Some(Opened { unread: Some(hello), admission, wire, facts, .. })) => {
-            Box::pin(relay(core, &admission, (wire, &hello), &facts)).await;
+            let share = &admission.resident().share;
+            share.run(Box::pin(relay(core, &admission, (wire, &hello), &facts))).await;
         }
-        Ok(Some(opened)) if opened.version == Version::Http2 => Box::pin(streams(core, opened)).await,
-        Ok(Some(opened)) => requests(core, opened).await,
+        Ok(Some(opened)) => {
+            let share = opened.admission.resident().share.clone();
+            match opened.version {
+                Version::Http2 => share.run(Box::pin(streams(core, opened))).await,
+                _ => share.run(requests(core, opened)).await,
+            }
+        }
         Ok(None) => {}
         Err(Refused { sandbox, whither, refusal }) => record(core, sandbox.as_ref(), whither, &refusal),
     }
@@ -133,7 +139,8 @@ async fn captured(
         destination_name: name.and_then(|name| Host::parse(&name).ok()),
         explicit_proxy: false,
     };
-    open(core, admission, stream, facts).await
+    let share = admission.resident().share.clone();
+    share.run(open(core, admission, stream, facts)).await
 }
 
 /// Finds out whose a captured connection is by where it came from, and goes on where that sandbox lives.
@@ -191,7 +198,8 @@ async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Resu
     // A refused name gets its 200 too, and is refused inside: clients hide the body of a failed CONNECT.
     let established = b"HTTP/1.1 200 Connection established\r\n\r\n";
     stream.send(established).await.map_err(|error| (Some(sandbox), client_error(&error)))?;
-    open(core, admission, stream, facts).await.map(Some)
+    let share = admission.resident().share.clone();
+    share.run(open(core, admission, stream, facts)).await.map(Some)
 }
 
 /// Sandbox, CONNECT target and length of the first head.

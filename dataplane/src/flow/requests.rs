@@ -28,6 +28,7 @@ pub(super) async fn requests(core: &Rc<Core>, opened: Opened) {
     let arrived = Arrived { core, resident: admission.resident(), facts: &facts, proof };
     let (mut inbound, mut served) = (Inbound::default(), false);
     loop {
+        arrived.resident.share.pause().await;
         let next = next_head(&admission, &wire, &mut inbound).await;
         let mut record = begin(Some(&admission.resident().id));
         let head = match next {

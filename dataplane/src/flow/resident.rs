@@ -19,7 +19,7 @@ use crate::{
     limits::{H2_SANDBOX_WINDOWS, HANDLER_KEPT_SANDBOX_BYTES_MAX},
     listen::{dns::Responder, synthetic::SyntheticMap},
     policy::Rules,
-    ring::Ring,
+    ring::{Ring, Share},
     tls::Terminator,
 };
 
@@ -27,6 +27,8 @@ use crate::{
 pub struct Resident {
     /// Its id.
     pub id: SandboxId,
+    /// Its part in the shard.
+    pub share: Share,
     /// Its open exchanges.
     pub open: Rc<Open>,
     /// What its clients may send over HTTP/2 before it was sent on.
@@ -54,6 +56,7 @@ impl Resident {
         let names = Rc::new(RefCell::new(names));
         Self {
             id,
+            share: Ring::current().share(),
             open: Rc::default(),
             client_windows: Allowance::of(windows, H2_SANDBOX_WINDOWS),
             upstream_windows: Allowance::of(windows, H2_SANDBOX_WINDOWS),

@@ -217,7 +217,7 @@ async fn search(
         Refusal::new(502, "upstream_closed", Blame::Upstream, &error.to_string(), "try again").because(&error)
     });
     let (shared, driving) = begun?;
-    core.drivers.spawn(driving);
+    core.drivers.spawn(arrived.resident.share.run(driving));
     let place = core.shared.share(key.clone(), shared).ok_or_else(|| {
         let detail = "the upstream takes no request on a new connection";
         Refusal::new(502, "upstream_closed", Blame::Upstream, detail, "try again")

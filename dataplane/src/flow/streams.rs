@@ -51,6 +51,7 @@ pub(super) async fn streams(core: &Rc<Core>, opened: Opened) {
         Ok(connection) => {
             let mut served = Served::new(connection, &windows, &pump);
             loop {
+                arrived.resident.share.pause().await;
                 let ended = match admission.tie().hold(served.next(&mut open)).await {
                     Some(Event::Ended(ended)) => break ended,
                     Some(Event::Refused(refusal)) => Err(refusal),
@@ -59,7 +60,7 @@ pub(super) async fn streams(core: &Rc<Core>, opened: Opened) {
                     }
                     Some(Event::Request(request, answer)) => {
                         let leg = StreamLeg::answering(answer, pump.clone(), Rc::clone(&windows));
-                        open.push(stream(&arrived, request, leg));
+                        open.push(arrived.resident.share.part(stream(&arrived, request, leg)));
                         continue;
                     }
                     Some(Event::Done { recorded: true }) => continue,

@@ -23,3 +23,15 @@ pub const HANDLER_BUDGET_DEPTH: Duration = Duration::from_millis(100);
 pub const HANDLER_WAIT: Duration = Duration::from_millis(100);
 /// Requests of one sandbox that wait so, each with a copy of its head. Larger: memory. Smaller: bursts are refused.
 pub const HANDLER_WAITING_MAX: usize = 64;
+/// Time of a busy shard that a sandbox gets at once, while others have something to do. Larger: whoever asks beside one that
+/// asks for much waits as long. Smaller: the ring is looked at more often, at about a microsecond each time.
+pub const SHARE_SLICE: Duration = Duration::from_micros(50);
+/// For how long a shard counts as shared after two sandboxes had something to do. Larger: one that is alone pays for the
+/// looks of others. Smaller: whoever asks seldom finds the shard taken by one that asks for much.
+pub const SHARE_MEMORY: Duration = Duration::from_secs(1);
+/// Parts of one task, such as the streams of a connection, that go on in one turn before they are measured. Larger: others
+/// wait for more of them. Smaller: quiet connections read the clock.
+pub const SHARE_PARTS: u32 = 4;
+/// What a sandbox has had at most by one turn of a task; the clock also counts what the kernel ran meanwhile. Larger: who is
+/// put aside by the kernel waits again. Smaller: costly turns, such as handshakes, count as cheap ones.
+pub const SHARE_CHARGE_MAX: Duration = Duration::from_millis(1);

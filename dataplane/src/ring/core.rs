@@ -15,14 +15,15 @@ use std::{
 
 use super::{
     RingConfig, RingError,
-    buffers::Pool,
+    buffers::{Buf, Pool},
     driver::Bell,
     operation::Operation,
+    share::Turns,
     slab::{Busy, Completion, Key, Outcome, Slab},
     sys::{Completed, Kept, Request, Uring, adopt},
     timer::Wheel,
 };
-use crate::limits::{ACCEPTED_QUEUE_MAX, RECEIVED_QUEUE_MAX};
+use crate::limits::{ACCEPTED_QUEUE_MAX, RECEIVED_COPY_BYTES_MAX, RECEIVED_QUEUE_MAX};
 
 /// Group of the small buffers: heads, idle connections.
 pub(super) const HEADS: u16 = 0;
@@ -68,6 +69,7 @@ pub(super) struct Core {
     now: Cell<Instant>,
     pub wheel: RefCell<Wheel>,
     pub bell: Rc<Bell>,
+    pub turns: Rc<Turns>,
     pub counters: Counters,
 }
 
@@ -98,6 +100,7 @@ impl Core {
             now: Cell::new(now),
             wheel: RefCell::new(Wheel::new(now)),
             bell,
+            turns: Turns::new(now),
             counters: Counters::default(),
         }))
     }
@@ -193,6 +196,7 @@ impl Core {
         let fired = self.wheel.borrow_mut().advance(self.now.get());
         let fires = fired.len();
         fired.into_iter().for_each(Waker::wake);
+        self.turns.begin(came + fires, self.now.get());
         came + fires
     }
 
@@ -247,9 +251,13 @@ impl Core {
         };
         let bound = self.bound(busy.request);
         // A multishot receive takes up to 32 buffers before it sees the cancel. What its slow owner lets lie goes out
-        // of the pool: the memory is that connection's, the buffers are everybody's.
+        // of the pool: the memory is that connection's, the buffers are everybody's. So does what is small while the
+        // pool is scarce: its owner may have to wait for its turn.
+        let small = |buffer: &Buf| bound == 1 && buffer.len() <= RECEIVED_COPY_BYTES_MAX;
         let outcome = match outcome {
-            Outcome::Data(buffer) if busy.queue.len() >= bound => Outcome::Data(buffer.into_heap()),
+            Outcome::Data(buffer) if busy.queue.len() >= bound || small(&buffer) => {
+                Outcome::Data(buffer.into_heap())
+            }
             outcome => outcome,
         };
         busy.queue.push_back(Completion { outcome, last });

@@ -231,11 +231,11 @@ impl Driver {
         Baton::wake(&self.baton.echo);
     }
 
-    /// Whom other threads wake runs before whom the ring wakes.
+    /// Whom other threads wake runs before whom the ring wakes, and both before who had too much.
     fn turn(&mut self) -> usize {
         self.watch_door();
         self.core.bell.rung.set(false);
-        self.doorbell.answer() + self.core.turn()
+        self.doorbell.answer() + self.core.turn() + usize::from(self.core.turns.grant())
     }
 
     /// Keeps the inner end of the pair watched, and empty.

@@ -17,6 +17,7 @@ mod operation;
 mod options;
 mod packet;
 mod scope;
+mod share;
 mod slab;
 mod stream;
 mod sys;
@@ -43,6 +44,7 @@ pub use error::RingError;
 pub use left::is_left;
 pub use listener::Listener;
 pub use scope::Scope;
+pub use share::Share;
 pub use stream::Stream;
 pub use timer::{Elapsed, Sleep, Timeout, sleep, timeout};
 
@@ -207,6 +209,11 @@ impl Ring {
     /// The time of the last turn: coarse, and free.
     pub fn now(&self) -> Instant {
         self.0.now()
+    }
+
+    /// A part in this shard, for one of those who share it.
+    pub fn share(&self) -> Share {
+        Share::of(&self.0.turns)
     }
 
     /// What the ring did and holds.
