@@ -95,8 +95,10 @@ impl Ground {
 
     /// A program run as the user, in the folder, with few variables.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
+        // Whoever runs the tests in the background may have them ignore signals, and so all that they start.
+        let mut command = Command::new("/usr/bin/env");
+        command.arg("--default-signal=HUP,INT,QUIT").arg(program).args(arguments);
+        command.current_dir(self.folder.path()).stdin(Stdio::null());
         command.env_clear().env("PATH", PATH).env("HOME", self.folder.path());
         if let Some(user) = self.user {
             command.uid(user).gid(user);
