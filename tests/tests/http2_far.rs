@@ -73,6 +73,9 @@ fn origin() -> Origin {
             let count = take(&mut request.into_body()).await;
             return respond(&mut answer, count.to_string(), None);
         }
+        if request.uri().path() == "/nothing" {
+            return respond(&mut answer, "", None);
+        }
         give(&mut answer.send_response(Response::new(()), false).ok()?).await
     })
 }
@@ -145,8 +148,9 @@ fn the_other_directions_of_long_links_lose_nothing() {
     gateway.records(2);
 }
 
-/// The time of a transfer on a connection that is there already.
+/// The time of a transfer on connections that are there already.
 async fn timed(client: &mut Client, up: bool) -> f64 {
+    client.get("/nothing").await;
     let begun = Instant::now();
     match up {
         true => upload(client).await,
