@@ -1,6 +1,6 @@
 //! Objects of JSON (RFC 8259), field by field into bytes: a record costs no tree and no allocation.
 
-use std::{fmt::Display, io::Write};
+use std::{fmt::Display, io::Write, net::SocketAddr};
 
 use crate::limits::RECORD_TEXT_BYTES_MAX;
 
@@ -51,6 +51,20 @@ impl<'a> Object<'a> {
             // Writing to a vector does not fail.
             let _written = write!(self.out, "\"{value}\"");
         }
+    }
+
+    /// An address and its port, where there is one.
+    pub fn address_if(&mut self, name: &str, value: Option<SocketAddr>) {
+        let Some(SocketAddr::V4(address)) = value else { return self.plain_if(name, value) };
+        self.name(name);
+        let mut number = itoa::Buffer::new();
+        for (octet, before) in address.ip().octets().into_iter().zip([b'"', b'.', b'.', b'.']) {
+            self.out.push(before);
+            self.out.extend_from_slice(number.format(octet).as_bytes());
+        }
+        self.out.push(b':');
+        self.out.extend_from_slice(number.format(address.port()).as_bytes());
+        self.out.push(b'"');
     }
 
     /// An object.
@@ -131,11 +145,14 @@ mod tests {
             outer.text_if("absent", None);
             outer.number("none", None::<u64>);
             outer.list_if("list", &[1_u8, 2], |item, out| out.push(b'0' + item));
-            outer.plain_if("address", Some(std::net::Ipv4Addr::LOCALHOST));
+            outer.plain_if("plain", Some(std::net::Ipv4Addr::LOCALHOST));
+            for address in ["203.0.113.0:65535", "[2001:db8::1]:443"] {
+                outer.address_if("address", address.parse().ok());
+            }
         });
         assert_eq!(
             String::from_utf8(out).expect("text"),
-            r#"{"empty":{},"none":null,"list":[1,2],"address":"127.0.0.1"}"#
+            r#"{"empty":{},"none":null,"list":[1,2],"plain":"127.0.0.1","address":"203.0.113.0:65535","address":"[2001:db8::1]:443"}"#
         );
     }
 }

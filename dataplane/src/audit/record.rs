@@ -82,7 +82,7 @@ impl Record {
             if self.redacted.is_some() {
                 line.number("redacted", self.redacted);
             }
-            line.plain_if("address", self.address);
+            line.address_if("address", self.address);
             if let Some(route) = &self.via {
                 line.plain_if("via", route.via.as_ref());
                 line.plain_if("from", route.source);

@@ -12,6 +12,7 @@ use super::{Ring, core::Core};
 
 /// One tick.
 pub(super) const TICK: Duration = Duration::from_millis(4);
+const TICKS_IN_SECOND: u64 = 1_000_000_000 / TICK.subsec_nanos() as u64;
 const LEVELS: usize = 7;
 const SLOTS: usize = 64;
 const NONE: u32 = u32::MAX;
@@ -106,8 +107,9 @@ impl Wheel {
 
     /// Serves all ticks up to `now` and returns whom to wake.
     pub fn advance(&mut self, now: Instant) -> Vec<Waker> {
-        let since = now.saturating_duration_since(self.start).as_nanos() / TICK.as_nanos();
-        let target = u64::try_from(since).unwrap_or(u64::MAX);
+        let since = now.saturating_duration_since(self.start);
+        let target =
+            since.as_secs() * TICKS_IN_SECOND + u64::from(since.subsec_nanos() / TICK.subsec_nanos());
         let mut woken = Vec::new();
         while let Some((level, slot, tick)) = self.next_slot().filter(|(_, _, tick)| *tick <= target) {
             self.now = tick;
@@ -135,8 +137,8 @@ impl Wheel {
     }
 
     fn tick_after(&self, time: Instant) -> u64 {
-        let since = time.saturating_duration_since(self.start).as_nanos();
-        u64::try_from(since.div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX)
+        let since = time.saturating_duration_since(self.start);
+        since.as_secs() * TICKS_IN_SECOND + u64::from(since.subsec_nanos().div_ceil(TICK.subsec_nanos()))
     }
 
     fn time_of(&self, tick: u64) -> Instant {
@@ -190,18 +192,14 @@ impl Wheel {
 
 /// A wait that the wheel ends.
 pub struct Sleep {
-    core: Rc<Core>,
-    deadline: Instant,
-    key: Option<TimerKey>,
+    time: Duration,
+    armed: Option<(Rc<Core>, TimerKey)>,
 }
 
 impl Sleep {
-    /// A wait of `time` from now. It costs nothing until it is polled.
+    /// A wait of `time` from its first poll. It costs nothing until then.
     pub fn new(time: Duration) -> Self {
-        let now = Instant::now();
-        // A wait beyond the clock's end never ends; a year does for that.
-        let deadline = now.checked_add(time).unwrap_or(now + Duration::from_secs(365 * 24 * 3600));
-        Self { core: Ring::current().0, deadline, key: None }
+        Self { time, armed: None }
     }
 }
 
@@ -209,25 +207,24 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let core = Rc::clone(&self.core);
-        let mut wheel = core.wheel.borrow_mut();
-        match self.key {
-            Some(key) => wheel.poll(key, cx.waker()),
-            None => {
-                self.key = Some(wheel.insert(self.deadline, cx.waker().clone()));
-                drop(wheel);
-                // A parked driver sleeps until the timer that was next before this one.
-                core.bell.ring();
-                Poll::Pending
-            }
+        if let Some((core, key)) = &self.armed {
+            return core.wheel.borrow_mut().poll(*key, cx.waker());
         }
+        let (core, now) = (Ring::current().0, Instant::now());
+        // A wait beyond the clock's end never ends; a year does for that.
+        let deadline = now.checked_add(self.time).unwrap_or(now + Duration::from_secs(365 * 24 * 3600));
+        let key = core.wheel.borrow_mut().insert(deadline, cx.waker().clone());
+        // A parked driver sleeps until the timer that was next before this one.
+        core.bell.ring();
+        self.armed = Some((core, key));
+        Poll::Pending
     }
 }
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
-            let waker = self.core.wheel.borrow_mut().remove(key);
+        if let Some((core, key)) = &self.armed {
+            let waker = core.wheel.borrow_mut().remove(*key);
             drop(waker);
         }
     }

@@ -1,7 +1,7 @@
 //! Idle connections to upstreams that may be used again, each only by the sandbox that opened it.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
@@ -80,8 +80,10 @@ type Number = u64;
 struct Idle {
     put: Number,
     connections: BTreeMap<Number, Connection>,
+    /// In order. Lists that are empty stay until the next sweep: one that is used again costs no allocation.
     by_key: HashMap<Rc<Key>, Vec<Number>, RandomState>,
-    by_sandbox: HashMap<SandboxId, BTreeSet<Number>, RandomState>,
+    /// The same.
+    by_sandbox: HashMap<SandboxId, VecDeque<Number>, RandomState>,
 }
 
 struct Connection {
@@ -121,6 +123,8 @@ impl Pool {
         let dead = |(number, held): (&Number, &Connection)| (!held.is_usable(now)).then_some(*number);
         let numbers: Vec<Number> = idle.connections.iter().filter_map(dead).collect();
         let removed: Vec<_> = numbers.into_iter().filter_map(|number| idle.remove(number)).collect();
+        idle.by_key.retain(|_, numbers| !numbers.is_empty());
+        idle.by_sandbox.retain(|_, numbers| !numbers.is_empty());
         drop(idle);
         drop(removed);
     }
@@ -128,7 +132,7 @@ impl Pool {
     /// Drops the connections of a sandbox that is gone.
     pub fn forget(&self, sandbox: &SandboxId) {
         let mut idle = self.0.borrow_mut();
-        let numbers = idle.by_sandbox.get(sandbox).cloned().unwrap_or_default();
+        let numbers = idle.by_sandbox.remove(sandbox).unwrap_or_default();
         let removed: Vec<_> = numbers.into_iter().filter_map(|number| idle.remove(number)).collect();
         drop(idle);
         drop(removed);
@@ -181,7 +185,7 @@ impl Pool {
         let full = idle.connections.len() >= UPSTREAM_IDLE_MAX;
         let bound = if full { UPSTREAM_IDLE_SHARE } else { at_once.max(UPSTREAM_IDLE_SHARE) };
         let own = idle.by_sandbox.get(&key.sandbox).filter(|numbers| numbers.len() >= bound);
-        let oldest = match own.and_then(BTreeSet::first) {
+        let oldest = match own.and_then(VecDeque::front) {
             None if full => idle.connections.keys().next().copied(),
             own => own.copied(),
         };
@@ -206,26 +210,27 @@ impl Idle {
             Some((same, _)) => same.clone(),
             None => Rc::new(key.clone()),
         };
-        self.by_sandbox.entry(key.sandbox.clone()).or_default().insert(number);
+        match self.by_sandbox.get_mut(&key.sandbox) {
+            Some(numbers) => numbers.push_back(number),
+            None => drop(self.by_sandbox.insert(key.sandbox.clone(), VecDeque::from([number]))),
+        }
         self.by_key.entry(key.clone()).or_default().push(number);
         self.connections.insert(number, Connection { key, wire, address, since });
     }
 
-    /// Takes a connection out of all tables; keys and sandboxes that have none left go too.
+    /// Takes a connection out of all tables.
     fn remove(&mut self, number: Number) -> Option<Connection> {
         let connection = self.connections.remove(&number)?;
-        if let Some(numbers) = self.by_key.get_mut(&*connection.key) {
-            numbers.retain(|other| *other != number);
-            if numbers.is_empty() {
-                self.by_key.remove(&*connection.key);
-            }
+        let key = &*connection.key;
+        if let Some(numbers) = self.by_key.get_mut(key)
+            && let Ok(place) = numbers.binary_search(&number)
+        {
+            numbers.remove(place);
         }
-        let sandbox = &connection.key.sandbox;
-        if let Some(numbers) = self.by_sandbox.get_mut(sandbox) {
-            numbers.remove(&number);
-            if numbers.is_empty() {
-                self.by_sandbox.remove(sandbox);
-            }
+        if let Some(numbers) = self.by_sandbox.get_mut(&key.sandbox)
+            && let Ok(place) = numbers.binary_search(&number)
+        {
+            numbers.remove(place);
         }
         Some(connection)
     }
@@ -303,7 +308,9 @@ mod tests {
             pool.sweep(now);
             assert_eq!(pool.len(), UPSTREAM_IDLE_SHARE);
             assert!(pool.take_at(&own, now + UPSTREAM_IDLE_TIME).is_none());
+            pool.sweep(now);
             assert!(pool.is_empty() && pool.0.borrow().by_sandbox.is_empty());
+            assert!(pool.0.borrow().by_key.is_empty());
         });
     }
 }
