@@ -13,21 +13,21 @@ use tests::{
 static ALLOCATOR: Watched = Watched;
 
 /// How often the lines of each file allocate, and what for.
-const NAMED: [(&str, usize, &str); 18] = [
+const NAMED: [(&str, usize, &str); 17] = [
     ("flow/fence.rs", 2, "which secrets it took, in case that it must wait"),
     ("flow/open.rs", 1, "the exchange among those of its sandbox"),
     (
         "flow/request.rs",
-        5,
-        "the path, kept twice; the head that is sent; what was judged; all of it together",
+        6,
+        "host and path for the record, the path to be judged again; the head that is sent; what was judged; all of it together",
     ),
     ("flow/requests.rs", 1, "the work on the request, so that an idle connection is small"),
     ("flow/send.rs", 1, "what lets it go on"),
+    ("http/between.rs", 1, "the places between the two sides of the exchange"),
     ("http/edit.rs", 1, "the name of the credential's field"),
-    ("http/exchange.rs", 2, "the places between the legs, one for each direction"),
     ("http/fields.rs", 2, "the fields of the head that is sent, and of the one that is answered"),
     ("http/h1.rs", 1, "one buffer with a head and a body, held by both"),
-    ("http/host.rs", 2, "the host that was asked for, and its text for the record"),
+    ("http/host.rs", 1, "the host that was asked for"),
     ("http/outgoing.rs", 1, "the head that is sent grows"),
     ("http/parse.rs", 2, "where the fields of both heads lie"),
     ("http/serve.rs", 1, "the head that is answered"),
@@ -35,7 +35,6 @@ const NAMED: [(&str, usize, &str); 18] = [
     ("policy/decide.rs", 1, "the credentials to be put on"),
     ("policy/hosts.rs", 2, "places of the rules that match"),
     ("tls/session.rs", 6, "what rustls makes for four records, and the two plain texts"),
-    ("upstream/pool.rs", 3, "the key and the lists of a connection that is the only one of its kind"),
 ];
 
 /// The file of ours that stands nearest to an allocation.

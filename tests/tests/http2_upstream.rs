@@ -215,6 +215,54 @@ fn what_an_upstream_did_not_begin_is_sent_again_and_what_it_began_is_not() {
 }
 
 #[test]
+fn the_reason_for_which_an_upstream_resets_reaches_the_client() {
+    let origin = origin(&["origin.test"], |request, mut answer| async move {
+        let path = request.uri().path().to_owned();
+        let reason = match path.rsplit('/').next() {
+            Some("cancel") => Reason::CANCEL,
+            Some("calm") => Reason::ENHANCE_YOUR_CALM,
+            _ => Reason::FLOW_CONTROL_ERROR,
+        };
+        if path.starts_with("/begun") {
+            let mut stream = answer.send_response(Response::new(()), false).ok()?;
+            stream.send_data(Bytes::from_static(b"a part"), false).ok()?;
+            // The client ends its half when it has the part.
+            read(&mut request.into_body()).await?;
+            stream.send_reset(reason);
+        } else {
+            answer.send_reset(reason);
+        }
+        Some(())
+    });
+    let gateway = Gateway::start(1, &origin);
+    let ends =
+        [("cancel", Reason::CANCEL), ("calm", Reason::ENHANCE_YOUR_CALM), ("other", Reason::INTERNAL_ERROR)];
+    run(async {
+        let mut client = Client::connect(&gateway, "origin.test", origin.address.port()).await;
+        for (path, reason) in ends {
+            let (answer, mut body) =
+                client.send(client.request("PUT", &format!("/begun/{path}")), false).await;
+            let mut part = answer.await.unwrap().into_body();
+            assert_eq!(next(&mut part).await.unwrap().unwrap(), "a part");
+            body.send_data(Bytes::new(), true).unwrap();
+            assert_eq!(next(&mut part).await.unwrap().unwrap_err().reason(), Some(reason), "{path}");
+
+            let mut call = client.request("POST", &format!("/call/{path}"));
+            call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+            assert_eq!(client.send(call, true).await.0.await.unwrap_err().reason(), Some(reason), "{path}");
+
+            let (answer, _) = client.send(client.request("POST", &format!("/early/{path}")), true).await;
+            let refused = whole(answer).await.unwrap();
+            assert_eq!(refused.head.status().as_u16(), 502);
+            assert!(refused.text().contains("the upstream reset the stream"), "{}", refused.text());
+        }
+    });
+    for record in gateway.records(9) {
+        assert_eq!(record["code"], "upstream_reset", "{record}");
+    }
+}
+
+#[test]
 fn a_slow_reader_holds_back_the_upstream_and_a_slow_upstream_the_sender() {
     const LARGE: usize = 24 << 20;
     let (sent, seen) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));

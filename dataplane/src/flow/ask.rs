@@ -6,10 +6,11 @@ use std::{rc::Rc, time::Instant};
 use futures_lite::future::or;
 
 use super::{
+    arrived::Arrived,
     exchange::ReplyTo,
     open::Judged,
     pace::Pace,
-    request::{Arrived, Step, prepare},
+    request::{Step, prepare},
     resident::Resident,
 };
 use crate::{

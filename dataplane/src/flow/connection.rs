@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, rc::Rc};
 
 use super::{
+    arrived::Proof,
     core::{Core, HandOver},
     opaque::relay,
-    request::Proof,
     requests::{begin, client_error, detached, requests, slow},
     resident::Admission,
     streams::streams,

@@ -1,7 +1,7 @@
 //! What the path needs of its shard, and what the shard keeps for each sandbox whose home it is.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, Ref, RefCell},
     collections::HashMap,
     hash::{BuildHasher, RandomState},
     os::fd::OwnedFd,
@@ -100,6 +100,8 @@ pub struct Core {
     pub desk: Rc<Desk>,
     tables: RefCell<Rc<Lent<Tables>>>,
     attachments: RefCell<Arc<Attachments>>,
+    /// How often attachments have changed.
+    pub(super) attached: Cell<u64>,
     residents: RefCell<HashMap<SandboxId, Rc<Resident>, foldhash::fast::RandomState>>,
     /// How often other tables came into force.
     applied: Cell<u64>,
@@ -128,6 +130,7 @@ impl Core {
             guests: Rc::new(RefCell::new(guests)),
             tables: RefCell::default(),
             attachments: RefCell::default(),
+            attached: Cell::default(),
             residents: RefCell::default(),
             applied: Cell::default(),
             bell: Bell::default(),
@@ -145,13 +148,14 @@ impl Core {
     }
 
     /// The attachments that are in force now.
-    pub fn attachments(&self) -> Arc<Attachments> {
-        Arc::clone(&self.attachments.borrow())
+    pub fn attachments(&self) -> Ref<'_, Attachments> {
+        Ref::map(self.attachments.borrow(), Arc::as_ref)
     }
 
-    /// Takes other attachments.
+    /// Takes other attachments, and counts that.
     pub fn attach(&self, attachments: Arc<Attachments>) {
         self.attachments.replace(attachments);
+        self.attached.set(self.attached.get() + 1);
     }
 
     /// The shard where a sandbox lives.
@@ -386,13 +390,8 @@ pub fn authority_pending() -> Refusal {
 pub fn unknown(tables: &Tables, sandbox: &SandboxId) -> Refusal {
     if tables.revision == 0 {
         let detail = "the gateway has no policy yet and refuses everything";
-        return Refusal::new(
-            503,
-            "no_snapshot",
-            Blame::Gateway,
-            detail,
-            "try again when control is reachable",
-        );
+        let remedy = "try again when control is reachable";
+        return Refusal::new(503, "no_snapshot", Blame::Gateway, detail, remedy);
     }
     let detail = format!("sandbox `{sandbox}` is not known");
     Refusal::new(403, "sandbox_unknown", Blame::Policy, &detail, "ask the operator to create the sandbox")

@@ -362,6 +362,11 @@ impl<'a> ToClient<'a> {
         Ok(held.map(|held| Passed(ReplyPiece::Data(held))))
     }
 
+    /// Lets the client's side go on before: what it has at hand is there afterwards.
+    pub async fn pass(&self) {
+        self.reply.pass().await;
+    }
+
     /// The end.
     ///
     /// # Errors

@@ -182,7 +182,10 @@ fn answer_that_is_ended_before_its_head_was_told_is_another_and_later_it_is_cut(
             }
             assert_eq!(taken.started, started);
             assert!(matches!(taken.outcome, Err(ExchangeError::Instead(_))), "{:?}", taken.outcome);
-            assert!(matches!(taken.served.outcome, Err(ServeError::Cut)), "a part never looks whole");
+            assert!(
+                matches!(taken.served.outcome, Err(ServeError::Cut(BodyError::Cancelled))),
+                "a part never looks whole"
+            );
         });
     }
 }

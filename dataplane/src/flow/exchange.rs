@@ -11,7 +11,8 @@ use std::{
     pin::pin,
 };
 
-use futures_lite::future::{or, poll_once, yield_now};
+use ::h2::Reason;
+use futures_lite::future::{or, poll_once};
 use zeroize::Zeroizing;
 
 use super::edits::{FromClient, Instead, ToClient};
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// The body of a request, as the client's connection feeds it.
-pub type Body = BodyReader<Slice<Chunk>>;
+pub type Body = BodyReader<Slice<Chunk>, Answer<Chunk>>;
 
 /// Where an answer goes.
 pub type ReplyTo = Reply<Slice<Chunk>, Answer<Chunk>>;
@@ -62,6 +63,9 @@ pub enum ExchangeError {
     /// The upstream did not begin with it, and says so (RFC 9113 §8.7). Nothing was said to the client.
     #[error("the upstream takes no more requests on this connection")]
     NotTaken,
+    /// The upstream broke the stream of the request for this reason (RFC 9113 §5.4.2).
+    #[error("the upstream reset the stream: {0:?}")]
+    Reset(Reason),
     /// The upstream wants it over HTTP/1.1. Nothing was said to the client.
     #[error("the upstream wants HTTP/1.1")]
     Http11Required,
@@ -103,7 +107,7 @@ pub async fn exchange(
 ) -> Result<Answered, ExchangeError> {
     let Sending { head, method, framing, sent } = sending;
     let uploaded = Cell::new(false);
-    let upload = Upload { wire, gate, uploaded: &uploaded, sent };
+    let upload = Upload { wire, gate, reply, uploaded: &uploaded, sent };
     let going_up = async {
         let failed = upload.run(body, head, framing).await.err();
         match failed {
@@ -129,6 +133,7 @@ const CHUNK_FRAME_BYTES: usize = 18;
 struct Upload<'a> {
     wire: &'a Wire,
     gate: &'a dyn Gate,
+    reply: ToClient<'a>,
     uploaded: &'a Cell<bool>,
     sent: &'a Cell<u64>,
 }
@@ -151,7 +156,7 @@ impl Upload<'_> {
         let (mut encoder, mut whole) = (BodyEncoder::new(framing), false);
         while !whole {
             // The head leaves in one write with what has arrived of the body, and does not wait for more.
-            let next = match at_hand(body.next()).await {
+            let next = match at_hand(self.reply, body.next()).await {
                 Some(next) => next,
                 None => {
                     self.send(&mut frame, &[]).await?;
@@ -214,13 +219,13 @@ pub(super) fn upload_error(error: BodyError) -> ExchangeError {
     }
 }
 
-/// What a future gives at once, or after the other half of this task had one turn. Dropping it loses nothing.
-pub(super) async fn at_hand<T>(future: impl Future<Output = T>) -> Option<T> {
+/// What a future gives at once, or after the client's side had one turn. Dropping it loses nothing.
+pub(super) async fn at_hand<T>(reply: ToClient<'_>, future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     if let Some(found) = poll_once(future.as_mut()).await {
         return Some(found);
     }
-    yield_now().await;
+    reply.pass().await;
     poll_once(future).await
 }
 

@@ -59,8 +59,9 @@ impl Plane {
             let done = exchange(ends, (&self.up, &mut upstream), sending, &**gate).await;
             (done, reply.is_started())
         };
-        let ((outcome, started), served) =
-            zip(path, serve(&*self.near, &mut self.inbound, about, driver)).await;
+        let turns = driver.turns();
+        let serving = serve(&*self.near, &mut self.inbound, about, driver);
+        let ((outcome, started), served) = turns.take(path, serving).await;
         Taken { outcome, sent: sent.get(), started, served }
     }
 }
@@ -193,7 +194,10 @@ fn client_that_leaves_ends_the_wait_for_the_answer() {
         let gate = open();
         let (answered, _far) = zip(plane.take("GET", "", &gate), play).await;
         assert!(matches!(answered.outcome, Err(ExchangeError::ClientGone)), "{answered:?}");
-        assert!(matches!(answered.served.outcome, Err(ServeError::Cut)), "{answered:?}");
+        assert!(
+            matches!(answered.served.outcome, Err(ServeError::Cut(BodyError::Cancelled))),
+            "{answered:?}"
+        );
     });
 }
 
@@ -244,7 +248,10 @@ fn answer_cut_short_is_broken_not_whole() {
         let gate = open();
         let (answered, _client) = zip(plane.take("GET", "", &gate), play).await;
         assert!(matches!(answered.outcome, Err(ExchangeError::Broken(_))), "{answered:?}");
-        assert!(matches!(answered.served.outcome, Err(ServeError::Cut)), "{answered:?}");
+        assert!(
+            matches!(answered.served.outcome, Err(ServeError::Cut(BodyError::Cancelled))),
+            "{answered:?}"
+        );
     });
 }
 

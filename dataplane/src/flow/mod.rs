@@ -16,6 +16,7 @@ pub mod core;
 pub mod hooked;
 pub mod resident;
 pub mod pace;
+pub mod arrived;
 pub mod request;
 pub mod ask;
 mod tell;
@@ -24,8 +25,9 @@ mod requests;
 mod streams;
 pub mod connection;
 
+use arrived::Arrived;
 use ask::settle;
-use request::{Arrived, Step, prepare};
+use request::{Step, prepare};
 use send::send;
 use tell::{answer, refuse};
 

@@ -118,7 +118,7 @@ async fn download(
                 interim += 1;
                 let head = response_head(&head, method, false)?;
                 // h2 keeps those that nobody takes, without a bound: so a client that is slow misses some.
-                let told = at_hand(reply.send(reply.interim(head)?)).await;
+                let told = at_hand(reply, reply.send(reply.interim(head)?)).await;
                 told.unwrap_or(Ok(())).map_err(gone)?;
             }
             Ok(Ok(Next::Answer(response))) => break response,
@@ -194,10 +194,14 @@ fn unanswered(error: ::h2::Error) -> ExchangeError {
         Some(Reason::REFUSED_STREAM) if error.is_remote() => ExchangeError::NotTaken,
         _ if error.is_remote() && error.is_go_away() => ExchangeError::NotTaken,
         Some(Reason::HTTP_1_1_REQUIRED) if error.is_remote() => ExchangeError::Http11Required,
+        Some(reason) if error.is_remote() && error.is_reset() => ExchangeError::Reset(reason),
         _ => ExchangeError::Unanswered(Some(std::io::Error::other(error))),
     }
 }
 
 fn broken(error: ::h2::Error) -> ExchangeError {
-    ExchangeError::Broken(Some(std::io::Error::other(error).into()))
+    match error.reason() {
+        Some(reason) if error.is_remote() && error.is_reset() => ExchangeError::Reset(reason),
+        _ => ExchangeError::Broken(Some(std::io::Error::other(error).into())),
+    }
 }

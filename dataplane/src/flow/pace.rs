@@ -202,11 +202,12 @@ mod tests {
             owing(&resident, HANDLER_WAIT / 2);
             let pace = waits(&resident);
             let (until, (reply, client)) = (Pace::until(), reply());
+            let turns = client.turns();
             let leave = async {
                 yield_now().await;
                 drop(client);
             };
-            let (ended, ()) = zip(pace.wait(&resident, until, &reply), leave).await;
+            let (ended, ()) = turns.take(pace.wait(&resident, until, &reply), leave).await;
             assert_eq!(ended.expect_err("the client left").code, "client_gone");
         });
     }

@@ -8,8 +8,8 @@ use std::{ops::Deref, rc::Rc, sync::Arc};
 use zeroize::Zeroizing;
 
 use super::{
+    arrived::Arrived,
     ask::Asking,
-    core::Core,
     edits::Edits,
     fence::Credentials,
     guest::{self, Consulted, GuestError, Shown, Verdict, Wanted, failed, refused_by},
@@ -18,7 +18,6 @@ use super::{
     outbound::{Outbound, Speaks},
     pace::Pace,
     redaction::Redaction,
-    resident::Resident,
 };
 use crate::{
     admin,
@@ -26,10 +25,9 @@ use crate::{
     audit::Record,
     causes::chain,
     http::{
-        Authority, ConnectionFacts, FieldName, FieldValue, Framing, OutgoingRequest, RequestHead, Scheme,
-        TargetForm, Version, authority_of, kept_method,
+        Authority, FieldName, FieldValue, Framing, OutgoingRequest, RequestHead, Scheme, TargetForm, Version,
+        authority_of, kept_method,
     },
-    identity::IdentityError,
     inject,
     policy::{Decision, HandlerUse, Injection, Permit, Place, Rules},
     respond::{Blame, Refusal},
@@ -55,43 +53,6 @@ pub enum Step {
         /// Body.
         body: Vec<u8>,
     },
-}
-
-/// Where a request came from.
-pub struct Arrived<'a> {
-    /// The shard.
-    pub core: &'a Rc<Core>,
-    /// The sandbox, at home on it.
-    pub resident: &'a Rc<Resident>,
-    /// What its connection says about whom it is for.
-    pub facts: &'a ConnectionFacts,
-    /// By what its sandbox is known.
-    pub proof: Proof,
-}
-
-/// By what the sandbox of a connection is known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// Where the connection came from, or the tunnel that it asked for: the same for all its requests.
-    Connection,
-    /// Credentials, which each request to a proxy brings along.
-    Credentials,
-}
-
-impl Arrived<'_> {
-    /// Whether the request is of the sandbox to which the connection belongs: whoever shares a proxy's connection
-    /// among sandboxes must not have one speak for another.
-    fn check_speaker<B: Deref<Target = [u8]>>(&self, head: &RequestHead<B>) -> Result<(), Refusal> {
-        if self.proof == Proof::Connection {
-            return Ok(());
-        }
-        let attachments = self.core.attachments();
-        match attachments.by_credentials(head.field("proxy-authorization")) {
-            Ok(sandbox) if *sandbox == self.resident.id => Ok(()),
-            Ok(_) => Err(Refusal::from(&IdentityError::BadCredentials)),
-            Err(error) => Err(Refusal::from(&error)),
-        }
-    }
 }
 
 /// Why nothing more is decided now.
@@ -127,7 +88,7 @@ pub fn prepare<B: Deref<Target = [u8]>>(
     }
     let authority = authority_of(head, arrived.facts).map_err(|error| Refusal::from(&error))?;
     record.scheme = Some(authority.scheme.as_str());
-    record.host = Some(authority.host.to_string());
+    record.host = Some(authority.host.name().map_or_else(|| authority.host.to_string(), str::to_owned));
     record.port = Some(authority.port);
     arrived.core.common.audit.check()?;
     let tables = arrived.core.tables();
@@ -172,10 +133,10 @@ impl Judge<'_> {
         let mut outgoing = OutgoingRequest::new(head, &authority);
         let mut judged = self.judged(&authority, &outgoing, self.name_proven());
         let mut permit = self.decide(&mut judged)?;
-        record.rule = Some(permit.rule().to_string());
+        record.rule = Some(str::to_owned(permit.rule()));
         let (mut wanted, mut hooked) = (Vec::new(), None);
         if let Some(used) = permit.handler().cloned() {
-            record.handler = Some(used.name.to_string());
+            record.handler = Some(str::to_owned(&used.name));
             if let Some(pace) = Pace::of(self.arrived.resident, &used)? {
                 return Err(Stop::Waits(Step::Pace(pace)));
             }
@@ -202,7 +163,7 @@ impl Judge<'_> {
                         let mut again =
                             self.judged(&authority, &outgoing, host_changed || self.name_proven());
                         permit = self.decide(&mut again)?;
-                        record.rule = Some(permit.rule().to_string());
+                        record.rule = Some(str::to_owned(permit.rule()));
                         judged = again.instead_of(judged);
                     }
                     if body == Some(BodyUse::Change) {

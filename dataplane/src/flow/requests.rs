@@ -2,9 +2,14 @@
 
 use std::{io, rc::Rc};
 
-use futures_lite::future::zip;
-
-use super::{connection::Opened, core::Core, request::Arrived, resident::Admission, run, tell::note};
+use super::{
+    arrived::{Accepted, Arrived},
+    connection::Opened,
+    core::Core,
+    resident::Admission,
+    run,
+    tell::note,
+};
 use crate::{
     audit::Record,
     causes::chain,
@@ -24,8 +29,9 @@ use crate::{
 /// Serves requests in their order, until the connection ends.
 pub(super) async fn requests(core: &Rc<Core>, opened: Opened) {
     let Opened { admission, wire, facts, proof, .. } = opened;
+    let arrived =
+        Arrived { core, resident: admission.resident(), facts: &facts, proof, accepted: Accepted::default() };
     let leg: Rc<dyn Leg> = Rc::clone(&wire) as Rc<dyn Leg>;
-    let arrived = Arrived { core, resident: admission.resident(), facts: &facts, proof };
     let (mut inbound, mut served) = (Inbound::default(), false);
     loop {
         arrived.resident.share.pause().await;
@@ -46,9 +52,9 @@ pub(super) async fn requests(core: &Rc<Core>, opened: Opened) {
         };
         let about = About::of(&head);
         let (exchange, driver) = Exchange::new(head, Rc::clone(&leg));
-        let path = run(&arrived, exchange, &mut record);
-        // One allocation for each request, so that an idle connection is small.
-        let ((), answer) = Box::pin(zip(path, serve(&*wire, &mut inbound, about, driver))).await;
+        let (turns, path) = (driver.turns(), run(&arrived, exchange, &mut record));
+        // One allocation for each request, so that an idle connection is small; the next request finds it in the cache.
+        let ((), answer) = Box::pin(turns.take(path, serve(&*wire, &mut inbound, about, driver))).await;
         let goes_on = conclude(&mut record, &answer);
         if answer.outcome.is_err() {
             wire.reset();

@@ -11,20 +11,20 @@ use std::{
 use futures_lite::future::or;
 
 use super::{
+    arrived::Arrived,
     core::Core,
     edits::{Edits, FromClient, Instead, ToClient},
     exchange::{Answered, Body, ExchangeError, ReplyTo, Sending, exchange},
     fence::{Fence, rewritten},
     multiplexed,
     outbound::{Outbound, Speaks},
-    request::Arrived,
     tell::{answer, note, refuse},
     tunnel,
 };
 use crate::{
     audit::Record,
     causes::chain,
-    http::{Framing, Gate, Host, Leg, OwnAnswer, Scheme, h1::Inbound, h2},
+    http::{BodyError, Framing, Gate, Host, Leg, OwnAnswer, Scheme, h1::Inbound, h2},
     inject::Means,
     limits::H2_WINDOW_FIRST,
     policy::Permit,
@@ -343,8 +343,14 @@ async fn unfinished(reply: &ReplyTo, leg: &dyn Leg, error: &ExchangeError, recor
         ExchangeError::Unanswered(_) => (502, "upstream_closed", Blame::Upstream),
         ExchangeError::Head(_) | ExchangeError::Handshake => (502, "upstream_malformed", Blame::Upstream),
         ExchangeError::Broken(_) => (502, "answer_broken", Blame::Upstream),
+        ExchangeError::Reset(_) => (502, "upstream_reset", Blame::Upstream),
     };
-    if !reply.is_started() && !matches!(error, ExchangeError::ClientGone) {
+    if let ExchangeError::Reset(reason) = error
+        && (reply.is_started() || reply.is_grpc())
+    {
+        // Clients of gRPC make a status of the reason, and say no more of an answer that has begun.
+        reply.fail(BodyError::Reset(*reason));
+    } else if !reply.is_started() && !matches!(error, ExchangeError::ClientGone) {
         // In TLS 1.3 a server that wants a certificate says so only behind the handshake.
         if let Some(fault) = TlsError::within(error).filter(|fault| matches!(fault, TlsError::Alert(_))) {
             return refuse(reply, &Refusal::from(fault).because(error), record).await;

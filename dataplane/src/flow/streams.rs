@@ -18,9 +18,9 @@ use futures_lite::{
 use futures_util::stream::FuturesUnordered;
 
 use super::{
+    arrived::{Accepted, Arrived},
     connection::{Opened, record},
     core::Core,
-    request::Arrived,
     requests::{begin, client_error, conclude, detached, end, slow},
     resident::Admission,
     run,
@@ -42,7 +42,8 @@ use crate::{
 /// Serves the requests of a connection, many at once, until it ends.
 pub(super) async fn streams(core: &Rc<Core>, opened: Opened) {
     let Opened { admission, wire, facts, proof, .. } = opened;
-    let arrived = Arrived { core, resident: admission.resident(), facts: &facts, proof };
+    let arrived =
+        Arrived { core, resident: admission.resident(), facts: &facts, proof, accepted: Accepted::default() };
     let (pipe, pump) = Pipe::new(Rc::clone(&wire), Role::Server);
     let mut open = FuturesUnordered::new();
     let leave = |refusal: &Refusal| record(core, Some(&admission.resident().id), facts.whither(), refusal);
@@ -306,8 +307,9 @@ async fn stream(arrived: &Arrived<'_>, request: Request<RecvStream>, leg: Stream
         Ok(head) => {
             let (head_only, tunnel) = (head.method() == "HEAD", head.framing() == Framing::Tunnel);
             let (exchange, driver) = Exchange::new(head, Rc::clone(&leg) as Rc<dyn Leg>);
-            let path = run(arrived, exchange, &mut record);
-            let ((), served) = zip(path, serve(StreamOf { body, leg, head_only, tunnel }, driver)).await;
+            let (turns, path) = (driver.turns(), run(arrived, exchange, &mut record));
+            let serving = serve(StreamOf { body, leg, head_only, tunnel }, driver);
+            let ((), served) = turns.take(path, serving).await;
             conclude(&mut record, &served);
         }
         Err(error) => {

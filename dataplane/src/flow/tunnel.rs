@@ -122,7 +122,11 @@ async fn down(
                     reply.send(piece).await.map_err(gone)?;
                 }
             }
-            BodyPiece::End(end) => return reply.send(reply.end(end)?).await.map_err(gone),
+            BodyPiece::End(end) => {
+                // Only who has taken everything was told that there is no more.
+                reply.taken().await.map_err(gone)?;
+                return reply.send(reply.end(end)?).await.map_err(gone);
+            }
         }
     }
 }

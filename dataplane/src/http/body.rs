@@ -2,6 +2,8 @@
 
 use std::{fmt, io::Write, mem::MaybeUninit, ops::Range};
 
+use ::h2::Reason;
+
 use crate::limits::{CHUNK_EXTENSION_BYTES_MAX, CHUNK_LINE_BYTES_MAX, TRAILER_BYTES_MAX, TRAILER_FIELDS_MAX};
 
 use super::{
@@ -35,6 +37,9 @@ pub enum BodyError {
     /// The exchange was cancelled by the other side of the plane.
     #[error("the body was cancelled")]
     Cancelled,
+    /// The sender broke its stream for this reason (RFC 9113 §5.4.2).
+    #[error("the stream was reset: {0:?}")]
+    Reset(Reason),
 }
 
 /// Fields after a body. They never become fields of the head (RFC 9110 §6.5.1).

@@ -1,19 +1,15 @@
 //! One request and its answer, cut loose from the connection: what `flow` works on, whichever version carries it.
 //!
-//! An [`Exchange`] owns its head and talks with the connection's task through single places: a piece is handed over
-//! only when the other side asked for it, so each exchange holds at most one piece per direction, and asking is the
-//! credit that HTTP/2 gives back to its peer. Nothing borrows the connection; any number of exchanges of one
-//! connection can run at once.
+//! An [`Exchange`] owns its head and talks with its connection through places for single pieces: payload is handed over
+//! only when that before was sent on, so each exchange holds at most one piece per direction, and asking is the credit
+//! that HTTP/2 gives back to its peer. Nothing borrows the connection; any number of exchanges of one connection can run
+//! at once, each with both its sides in one task, in [`Turns`].
 
-use std::{
-    cell::{Cell, RefCell},
-    future::poll_fn,
-    ops::Deref,
-    rc::Rc,
-    task::{Context, Poll, Waker},
-};
+use std::{cell::Cell, future::poll_fn, ops::Deref, rc::Rc, task::Poll};
 
+pub use super::between::Turns;
 use super::{
+    between::{Between, CONNECTION, PATH},
     body::{BodyError, Trailers},
     head::{RequestHead, ResponseHead},
 };
@@ -67,116 +63,14 @@ pub trait Leg {
     fn is_left(&self) -> bool;
 }
 
-/// The place for one item between two tasks of a shard.
-struct Place<T> {
-    item: RefCell<Option<T>>,
-    /// The reader waits for an item.
-    asked: Cell<bool>,
-    /// Bytes of items that the reader has done with since the writer looked last.
-    released: Cell<usize>,
-    /// One side is gone, or cut the body off.
-    closed: Cell<bool>,
-    /// The client says nothing more, though it may still listen.
-    hung_up: Cell<bool>,
-    /// Why the writer cut it off, where that is to be told.
-    fault: Cell<Option<BodyError>>,
-    /// Asked before an item goes on to the kernel.
-    gate: RefCell<Option<Rc<dyn Gate>>>,
-    reader: RefCell<Option<Waker>>,
-    writer: RefCell<Option<Waker>>,
-}
-
-impl<T> Place<T> {
-    fn new() -> Rc<Self> {
-        Rc::new(Place {
-            item: RefCell::new(None),
-            asked: Cell::new(false),
-            released: Cell::new(0),
-            closed: Cell::new(false),
-            hung_up: Cell::new(false),
-            fault: Cell::new(None),
-            gate: RefCell::new(None),
-            reader: RefCell::new(None),
-            writer: RefCell::new(None),
-        })
-    }
-
-    fn close(&self) {
-        self.closed.set(true);
-        wake(&self.reader);
-        wake(&self.writer);
-    }
-
-    fn poll_take(&self, cx: &Context<'_>) -> Poll<Option<T>> {
-        if let Some(item) = self.item.borrow_mut().take() {
-            self.asked.set(false);
-            return Poll::Ready(Some(item));
-        }
-        if self.closed.get() {
-            return Poll::Ready(None);
-        }
-        keep(&self.reader, cx);
-        if !self.asked.replace(true) {
-            wake(&self.writer);
-        }
-        Poll::Pending
-    }
-
-    /// Ready with the released bytes when the reader waits for an item.
-    fn poll_asked(&self, cx: &Context<'_>) -> Poll<Option<usize>> {
-        if self.closed.get() {
-            return Poll::Ready(None);
-        }
-        if self.asked.get() && self.item.borrow().is_none() {
-            return Poll::Ready(Some(self.released.take()));
-        }
-        keep(&self.writer, cx);
-        Poll::Pending
-    }
-
-    fn put(&self, item: T) -> Result<(), BodyError> {
-        if self.closed.get() {
-            return Err(BodyError::Cancelled);
-        }
-        let before = self.item.borrow_mut().replace(item);
-        assert!(before.is_none(), "an item is put only after the reader asked for it");
-        wake(&self.reader);
-        Ok(())
-    }
-
-    /// Waits until the other side is gone.
-    fn poll_closed(&self, cx: &Context<'_>, waker: &RefCell<Option<Waker>>) -> Poll<()> {
-        if self.closed.get() || self.hung_up.get() {
-            return Poll::Ready(());
-        }
-        keep(waker, cx);
-        Poll::Pending
-    }
-}
-
-fn wake(place: &RefCell<Option<Waker>>) {
-    // Taken out first: a waker may poll at once, and no borrow may be held then.
-    let waker = place.borrow_mut().take();
-    if let Some(waker) = waker {
-        waker.wake();
-    }
-}
-
-fn keep(place: &RefCell<Option<Waker>>, cx: &Context<'_>) {
-    let mut kept = place.borrow_mut();
-    if !kept.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-        *kept = Some(cx.waker().clone());
-    }
-}
-
 /// The request's body as `flow` sees it. Dropping it before the end tells the connection to read no more.
-pub struct BodyReader<D> {
-    place: Rc<Place<BodyPiece<D>>>,
+pub struct BodyReader<D, R = ResponseHead> {
+    between: Rc<Between<D, R>>,
     last: usize,
     ended: bool,
 }
 
-impl<D: Deref<Target = [u8]>> BodyReader<D> {
+impl<D: Deref<Target = [u8]>, R> BodyReader<D, R> {
     /// The next piece. Asking gives the bytes of the piece before back as credit, so it is asked for only when that
     /// was sent on. After the end, only `End(None)` comes. Dropping the future loses nothing.
     ///
@@ -186,39 +80,35 @@ impl<D: Deref<Target = [u8]>> BodyReader<D> {
         if self.ended {
             return Ok(BodyPiece::End(None));
         }
-        self.place.released.set(self.place.released.get() + std::mem::take(&mut self.last));
-        match poll_fn(|cx| self.place.poll_take(cx)).await {
-            Some(BodyPiece::Data(data)) => {
-                self.last = data.len();
-                Ok(BodyPiece::Data(data))
-            }
-            Some(end) => {
-                self.ended = true;
-                Ok(end)
-            }
-            None => Err(self.place.fault.get().unwrap_or(BodyError::Cancelled)),
+        let released = &self.between.up.released;
+        released.set(released.get() + std::mem::take(&mut self.last));
+        let piece = poll_fn(|_| self.between.poll_body()).await?;
+        match &piece {
+            BodyPiece::Data(data) => self.last = data.len(),
+            BodyPiece::End(_) => self.ended = true,
         }
+        Ok(piece)
     }
 }
 
-impl<D> Drop for BodyReader<D> {
+impl<D, R> Drop for BodyReader<D, R> {
     fn drop(&mut self) {
-        self.place.close();
+        self.between.close_up(CONNECTION);
     }
 }
 
-/// The request's body as the connection's task feeds it. Dropping it before the end cuts the body off.
-pub struct BodyWriter<D> {
-    place: Rc<Place<BodyPiece<D>>>,
+/// The request's body as the connection feeds it. Dropping it before the end cuts the body off.
+pub struct BodyWriter<D, R = ResponseHead> {
+    between: Rc<Between<D, R>>,
 }
 
-impl<D> BodyWriter<D> {
+impl<D, R> BodyWriter<D, R> {
     /// Waits until a piece is wanted; gives the bytes that were sent on since (HTTP/2 releases as many).
     ///
     /// # Errors
     /// [`BodyError::Cancelled`] when nobody wants the rest of the body.
     pub async fn ready(&self) -> Result<usize, BodyError> {
-        poll_fn(|cx| self.place.poll_asked(cx)).await.ok_or(BodyError::Cancelled)
+        poll_fn(|_| self.between.poll_wanted()).await
     }
 
     /// Hands a piece over, after [`BodyWriter::ready`].
@@ -229,27 +119,33 @@ impl<D> BodyWriter<D> {
     /// # Panics
     /// When nobody asked for it: our own mistake, it would be a queue without a bound.
     pub fn put(&self, piece: BodyPiece<D>) -> Result<(), BodyError> {
-        self.place.put(piece)
+        if self.between.up.closed.get() {
+            return Err(BodyError::Cancelled);
+        }
+        let before = self.between.up.piece.replace(Some(piece));
+        assert!(before.is_none(), "a piece is put only after the path asked for it");
+        self.between.stir(PATH);
+        Ok(())
     }
 
     /// Cuts the body off and tells why.
     pub fn fail(&self, fault: BodyError) {
-        self.place.fault.set(Some(fault));
-        self.place.close();
+        self.between.up.fault.set(Some(fault));
+        self.between.close_up(PATH);
     }
 }
 
-impl<D> Drop for BodyWriter<D> {
+impl<D, R> Drop for BodyWriter<D, R> {
     fn drop(&mut self) {
-        // A piece that lies in the place is still taken; only what would follow is cut off.
-        self.place.close();
+        // A piece that lies there is still taken; only what would follow is cut off.
+        self.between.close_up(PATH);
     }
 }
 
 /// Where the answer goes. Dropping it before the end resets the stream or connection: a shortened answer must never
 /// look whole.
 pub struct Reply<D, R = ResponseHead> {
-    place: Rc<Place<ReplyPiece<D, R>>>,
+    between: Rc<Between<D, R>>,
     /// The status of the head that was handed over.
     status: Cell<Option<u16>>,
     grpc: bool,
@@ -261,7 +157,7 @@ impl<D, R: AnyHead> Reply<D, R> {
         self.grpc
     }
 
-    /// Hands the next piece over when the connection can take it.
+    /// Hands the next piece over when there is room: payload waits until that before was sent.
     ///
     /// # Errors
     /// [`BodyError::Cancelled`] when the client is gone.
@@ -277,11 +173,18 @@ impl<D, R: AnyHead> Reply<D, R> {
                 assert!(self.is_started(), "the head of the answer comes before its body");
             }
         }
-        poll_fn(|cx| self.place.poll_asked(cx)).await.ok_or(BodyError::Cancelled)?;
+        poll_fn(|_| self.between.poll_room(&piece)).await?;
         if let ReplyPiece::Head(head) = &piece {
             self.status.set(Some(head.status()));
         }
-        self.place.put(piece)
+        self.between.put(piece);
+        Ok(())
+    }
+
+    /// Cuts the answer off and tells why.
+    pub fn fail(&self, fault: BodyError) {
+        self.between.down.fault.set(Some(fault));
+        self.between.close_down(CONNECTION);
     }
 
     /// Waits until the last piece was sent on, and the next is asked for.
@@ -289,17 +192,22 @@ impl<D, R: AnyHead> Reply<D, R> {
     /// # Errors
     /// [`BodyError::Cancelled`] when the client is gone.
     pub async fn taken(&self) -> Result<(), BodyError> {
-        poll_fn(|cx| self.place.poll_asked(cx)).await.map(drop).ok_or(BodyError::Cancelled)
+        poll_fn(|_| self.between.poll_sent()).await
+    }
+
+    /// Lets the connection go on before: what it has at hand is there afterwards.
+    pub async fn pass(&self) {
+        self.between.pass().await;
     }
 
     /// Sets what is asked in the turn in which each later piece is handed to the kernel.
     pub fn guard(&self, gate: Rc<dyn Gate>) {
-        *self.place.gate.borrow_mut() = Some(gate);
+        *self.between.down.gate.borrow_mut() = Some(gate);
     }
 
     /// Lifts the guard, for an answer that is made here.
     pub fn unguard(&self) {
-        self.place.gate.borrow_mut().take();
+        self.between.down.gate.take();
     }
 
     /// Whether the head of the answer was handed over, so that a refusal can no longer be given.
@@ -313,53 +221,60 @@ impl<D, R: AnyHead> Reply<D, R> {
     }
 
     /// Waits until the client is gone or the connection cancels the exchange; the upstream is cancelled then.
-    /// Not to be awaited while [`Reply::send`] waits: they share one waker, and `send` reports it itself.
     pub async fn cancelled(&self) {
-        poll_fn(|cx| self.place.poll_closed(cx, &self.place.writer)).await;
+        let down = &self.between.down;
+        poll_fn(|_| if down.closed.get() || down.hung_up.get() { Poll::Ready(()) } else { Poll::Pending })
+            .await;
     }
 }
 
 impl<D, R> Drop for Reply<D, R> {
     fn drop(&mut self) {
-        self.place.close();
+        self.between.close_down(CONNECTION);
     }
 }
 
-/// The answer as the connection's task takes it. Dropping it cancels the exchange.
+/// The answer as the connection takes it. Dropping it cancels the exchange.
 pub struct ReplyReader<D, R = ResponseHead> {
-    place: Rc<Place<ReplyPiece<D, R>>>,
+    between: Rc<Between<D, R>>,
 }
 
 impl<D, R> ReplyReader<D, R> {
     /// The next piece; asked for only when the one before was sent. Dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`BodyError::Cancelled`] when the answer was cut off: the stream or connection must be reset.
+    /// Why the answer was cut off, [`BodyError::Cancelled`] where that was not told: the stream or connection must be
+    /// reset.
     pub async fn next(&self) -> Result<ReplyPiece<D, R>, BodyError> {
-        poll_fn(|cx| self.place.poll_take(cx)).await.ok_or(BodyError::Cancelled)
+        poll_fn(|_| self.between.poll_reply()).await
+    }
+
+    /// Lets the path go on before: what it has at hand is there afterwards.
+    pub async fn pass(&self) {
+        self.between.pass().await;
     }
 
     /// Tells that the client has ended its side: who waits for an upstream gives up, and an answer that is at hand is
     /// still taken.
     pub fn hang_up(&self) {
-        self.place.hung_up.set(true);
-        wake(&self.place.writer);
+        self.between.down.hung_up.set(true);
+        self.between.stir(PATH);
     }
 
     /// The guard of what is taken, to be held by who queues it.
     pub fn gate(&self) -> Option<Rc<dyn Gate>> {
-        self.place.gate.borrow().clone()
+        self.between.down.gate.borrow().clone()
     }
 
     /// Whether what was taken may go on. To be asked in the turn in which it does.
     pub fn is_open(&self) -> bool {
-        self.place.gate.borrow().as_ref().is_none_or(|gate| gate.is_open())
+        self.between.down.gate.borrow().as_ref().is_none_or(|gate| gate.is_open())
     }
 }
 
 impl<D, R> Drop for ReplyReader<D, R> {
     fn drop(&mut self) {
-        self.place.close();
+        self.between.close_down(PATH);
     }
 }
 
@@ -368,7 +283,7 @@ pub struct Exchange<D, R = ResponseHead, B = Vec<u8>> {
     /// What was asked; it holds its bytes itself.
     pub head: RequestHead<B>,
     /// What comes with it.
-    pub body: BodyReader<D>,
+    pub body: BodyReader<D, R>,
     /// Where the answer goes.
     pub reply: Reply<D, R>,
     /// Ends it at once.
@@ -378,30 +293,37 @@ pub struct Exchange<D, R = ResponseHead, B = Vec<u8>> {
 /// The connection's side of an [`Exchange`].
 pub struct Driver<D, R = ResponseHead> {
     /// Where the request's body goes.
-    pub body: BodyWriter<D>,
+    pub body: BodyWriter<D, R>,
     /// Where the answer comes from.
     pub reply: ReplyReader<D, R>,
+}
+
+impl<D, R> Driver<D, R> {
+    /// What runs this side and the other.
+    pub fn turns(&self) -> Turns<D, R> {
+        Turns(Rc::clone(&self.reply.between))
+    }
 }
 
 impl<D, R, B: Deref<Target = [u8]>> Exchange<D, R, B> {
     /// An exchange for this head and the connection's side of it.
     pub fn new(head: RequestHead<B>, leg: Rc<dyn Leg>) -> (Self, Driver<D, R>) {
-        let (body, reply) = (Place::new(), Place::new());
+        let between = Between::new();
         let driver = Driver {
-            body: BodyWriter { place: Rc::clone(&body) },
-            reply: ReplyReader { place: Rc::clone(&reply) },
+            body: BodyWriter { between: Rc::clone(&between) },
+            reply: ReplyReader { between: Rc::clone(&between) },
         };
-        let body = BodyReader { place: body, last: 0, ended: false };
-        let reply = Reply { place: reply, status: Cell::new(None), grpc: head.is_grpc() };
+        let body = BodyReader { between: Rc::clone(&between), last: 0, ended: false };
+        let reply = Reply { between, status: Cell::new(None), grpc: head.is_grpc() };
         (Exchange { head, body, reply, leg }, driver)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::pin::pin;
+    use std::{future::Future, pin::pin, task::Context};
 
-    use futures_lite::future::{block_on, or, poll_once, zip};
+    use futures_lite::future::{block_on, or, poll_once, yield_now, zip};
 
     use super::*;
     use crate::http::{Parsed, parse_request, parse_response};
@@ -429,6 +351,17 @@ mod tests {
         let bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         let Ok(Parsed::Complete { head, .. }) = parse_response(bytes, "POST") else { panic!("head") };
         head.to_owned()
+    }
+
+    /// Polls until it is ready, as [`Turns`] does.
+    fn turn<F: Future>(future: F) -> F::Output {
+        let mut future = pin!(future);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let mut ends = (0..1000).filter_map(|_| match future.as_mut().poll(&mut cx) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
+        });
+        ends.next().expect("an end")
     }
 
     /// What `flow` does: sends each piece back behind the path.
@@ -479,21 +412,23 @@ mod tests {
             one_driver.body.put(BodyPiece::End(None)).expect("taken");
             assert_eq!(told(&one_driver).await, "end");
         };
-        let (ends, ()) = block_on(zip(zip(echo(one), echo(two)), connection));
+        let (ends, ()) = turn(zip(zip(echo(one), echo(two)), connection));
         assert_eq!(ends, (Ok(()), Ok(())));
     }
 
     #[test]
-    fn nothing_is_taken_from_the_client_before_the_answer_is_taken() {
+    fn no_more_is_taken_from_the_client_than_the_answer_is_taken() {
         let (one, driver) = exchange("/");
-        block_on(async {
+        turn(async {
             let mut flow = pin!(echo(one));
             let step = async {
                 assert_eq!(told(&driver).await, "200");
                 feed(&driver, "a").await;
+                // The echo of the first piece lies there; that of the second waits until it was sent.
+                feed(&driver, "b").await;
+                yield_now().await;
             };
             or(async { flow.as_mut().await.unwrap_or_default() }, step).await;
-            // The echo of the first piece waits for its reader, so no second piece is wanted.
             assert!(poll_once(flow.as_mut()).await.is_none());
             let mut wanted = pin!(driver.body.ready());
             assert!(poll_once(wanted.as_mut()).await.is_none());
@@ -513,7 +448,7 @@ mod tests {
             two_driver.body.put(BodyPiece::End(None)).expect("taken");
             assert_eq!(told(&two_driver).await, "end");
         };
-        let (ends, ()) = block_on(zip(zip(echo(one), echo(two)), connection));
+        let (ends, ()) = turn(zip(zip(echo(one), echo(two)), connection));
         assert_eq!(ends, (Err(BodyError::Cancelled), Ok(())));
     }
 
@@ -530,7 +465,52 @@ mod tests {
             assert_eq!(told(&driver).await, "half");
             driver.reply.next().await.map(|_| ())
         };
-        assert_eq!(block_on(zip(flow, connection)).1, Err(BodyError::Cancelled));
+        assert_eq!(turn(zip(flow, connection)).1, Err(BodyError::Cancelled));
         assert_eq!(block_on(driver.body.ready()), Err(BodyError::Cancelled));
+    }
+
+    #[test]
+    fn a_short_answer_is_handed_over_in_one_turn() {
+        let (one, driver) = exchange("/");
+        let turns = driver.turns();
+        let (mut polls, mut told) = ((0, 0), Vec::new());
+        {
+            let mut answering = pin!(async {
+                one.reply.send(ReplyPiece::Head(answer())).await.expect("room");
+                one.reply.send(ReplyPiece::Data(b"all".to_vec())).await.expect("room");
+                one.reply.send(ReplyPiece::End(None)).await.expect("room");
+            });
+            let mut taking = pin!(async {
+                while !matches!(told.last(), Some(ReplyPiece::End(_))) {
+                    told.push(driver.reply.next().await.expect("a piece"));
+                }
+            });
+            let path = poll_fn(|cx| {
+                polls.0 += 1;
+                answering.as_mut().poll(cx)
+            });
+            let connection = poll_fn(|cx| {
+                polls.1 += 1;
+                taking.as_mut().poll(cx)
+            });
+            block_on(turns.take(path, connection));
+        }
+        assert_eq!((polls, told.len()), ((1, 1), 3));
+    }
+
+    #[test]
+    fn payload_waits_until_that_before_was_sent() {
+        let (one, driver) = exchange("/");
+        block_on(async {
+            one.reply.send(ReplyPiece::Head(answer())).await.expect("room");
+            one.reply.send(ReplyPiece::Data(b"one".to_vec())).await.expect("room");
+            let mut second = pin!(one.reply.send(ReplyPiece::Data(b"two".to_vec())));
+            assert!(poll_once(second.as_mut()).await.is_none());
+            assert!(matches!(driver.reply.next().await, Ok(ReplyPiece::Head(_))));
+            assert!(matches!(driver.reply.next().await, Ok(ReplyPiece::Data(_))));
+            assert!(poll_once(second.as_mut()).await.is_none(), "the first is being sent");
+            assert!(poll_once(driver.reply.next()).await.is_none());
+            assert_eq!(second.await, Ok(()));
+        });
     }
 }

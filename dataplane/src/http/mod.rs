@@ -1,6 +1,7 @@
 //! HTTP without I/O: heads, bodies, the one authority of a request, and the exchange.
 
 pub mod authority;
+mod between;
 pub mod body;
 pub mod edit;
 pub mod exchange;

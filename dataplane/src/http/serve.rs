@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, cell::Cell, future::pending, io, io::Write as _, ops::Deref, pin::pin};
 
-use futures_lite::future::{or, poll_once, yield_now};
+use futures_lite::future::{or, poll_once};
 
 use super::{
     body::{BodyDecoder, BodyEncoder, BodyError},
@@ -94,7 +94,7 @@ pub enum ServeError {
     Stalled,
     /// The answer was cut off by who makes it.
     #[error("the answer was cut off")]
-    Cut,
+    Cut(#[source] BodyError),
     /// The exchange is no longer allowed.
     #[error("the exchange is no longer allowed")]
     Revoked,
@@ -146,7 +146,7 @@ async fn feed<T: Transport>(
     wire: &T,
     inbound: &mut Inbound<T::Chunk>,
     decoder: &mut BodyDecoder,
-    (body, reply): (&BodyWriter<Slice<T::Chunk>>, &Replies<T::Chunk>),
+    (body, reply): (&Bodies<T::Chunk>, &Replies<T::Chunk>),
     (uploaded, tunnel): (&Cell<bool>, Option<&Cell<bool>>),
 ) -> Option<io::Error> {
     let mut fed = uploaded.get();
@@ -219,7 +219,7 @@ impl<T: Transport> Writer<'_, T> {
                     reply.next().await
                 }
             };
-            match next.map_err(|_| ServeError::Cut)? {
+            match next.map_err(ServeError::Cut)? {
                 // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
                 ReplyPiece::Interim(_) if self.about.version == Version::Http10 => {}
                 ReplyPiece::Interim(head) => {
@@ -304,6 +304,7 @@ impl<T: Transport> Writer<'_, T> {
 /// Room for a usual head; a longer one grows once or twice.
 const HEAD_BYTES_USUAL: usize = 512;
 
+type Bodies<C> = BodyWriter<Slice<C>, Answer<C>>;
 type Replies<C> = ReplyReader<Slice<C>, Answer<C>>;
 type Next<C> = Result<ReplyPiece<Slice<C>, Answer<C>>, BodyError>;
 
@@ -317,6 +318,6 @@ async fn soon<C>(reply: &Replies<C>, nothing_waits: bool) -> Option<Next<C>> {
     if let Some(found) = poll_once(next.as_mut()).await {
         return Some(found);
     }
-    yield_now().await;
+    reply.pass().await;
     poll_once(next).await
 }

@@ -76,7 +76,7 @@ fn lengths_that_disagree_are_refused() {
 
 #[test]
 fn an_answer_that_is_broken_off_never_looks_whole() {
-    harms(200, "answer_broken", |stream| {
+    harms(200, "upstream_reset", |stream| {
         let pieces =
             [head(0, stream, &[]), frame(DATA, 0, stream, b"part"), frame(RESET, 0, stream, &[0, 0, 0, 2])];
         pieces.concat()
@@ -85,7 +85,7 @@ fn an_answer_that_is_broken_off_never_looks_whole() {
 
 #[test]
 fn a_request_that_is_broken_off_is_told() {
-    harms(502, "upstream_closed", |stream| frame(RESET, 0, stream, &[0, 0, 0, 2]));
+    harms(502, "upstream_reset", |stream| frame(RESET, 0, stream, &[0, 0, 0, 2]));
 }
 
 #[test]

@@ -12,7 +12,7 @@ use futures_lite::future::or;
 use super::{StreamLeg, head::response, leg::SendError};
 use crate::{
     http::{
-        body::Trailers,
+        body::{BodyError, Trailers},
         exchange::{BodyPiece, BodyWriter, Driver, ReplyPiece, ReplyReader},
         h1::Slice,
         head::Framing,
@@ -21,6 +21,7 @@ use crate::{
     tls::Chunk,
 };
 
+type Bodies = BodyWriter<Slice<Chunk>, Answer<Chunk>>;
 type Replies = ReplyReader<Slice<Chunk>, Answer<Chunk>>;
 
 /// What a stream's side of an exchange works on.
@@ -57,9 +58,18 @@ pub async fn serve(mut stream: StreamOf, driver: Driver<Slice<Chunk>, Answer<Chu
         Err(ServeError::Revoked | ServeError::ClientGone(_) | ServeError::Stalled) => {
             leg.break_off(Reason::CANCEL)
         }
+        Err(ServeError::Cut(BodyError::Reset(reason))) => leg.break_off(passed_on(*reason)),
         Err(_) => leg.break_off(Reason::INTERNAL_ERROR),
     }
     Served { outcome: outcome.map(|()| true), payload_bytes: payload.get() }
+}
+
+/// What a client is told of a reset by the upstream. Most reasons speak of the connection on which they were given.
+fn passed_on(reason: Reason) -> Reason {
+    match reason {
+        Reason::CANCEL | Reason::ENHANCE_YOUR_CALM => reason,
+        _ => Reason::INTERNAL_ERROR,
+    }
 }
 
 /// Which halves of a tunnel have ended. Of all else only the answer's end counts.
@@ -69,11 +79,7 @@ struct Halves {
 }
 
 /// Feeds the body as it is wanted. Ends only when the client is gone, or when its half was the last of a tunnel.
-async fn feed(
-    stream: &mut RecvStream,
-    (body, leg): (&BodyWriter<Slice<Chunk>>, &StreamLeg),
-    halves: &Halves,
-) {
+async fn feed(stream: &mut RecvStream, (body, leg): (&Bodies, &StreamLeg), halves: &Halves) {
     loop {
         let Ok(released) = body.ready().await else {
             // Nobody wants the rest; when the answer is whole, h2 tells the client so (RFC 9113 §8.1).
@@ -120,7 +126,7 @@ impl Writer<'_> {
     async fn write(&self, reply: &Replies) -> Result<(), ServeError> {
         let mut ended = false;
         loop {
-            let piece = reply.next().await.map_err(|_| ServeError::Cut)?;
+            let piece = reply.next().await.map_err(ServeError::Cut)?;
             if !reply.is_open() {
                 return Err(ServeError::Revoked);
             }
