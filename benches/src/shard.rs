@@ -6,8 +6,9 @@ use dataplane::{
     audit::{Audit, Record},
     clock::Lease,
     flow::{
+        arrived::{Accepted, Arrived, Proof},
         core::{Common, Core},
-        request::{Arrived, Proof, Step, prepare},
+        request::{Step, prepare},
         resident::Admission,
     },
     handler::{Host as Guests, HostConfig, Watchdog},
@@ -98,7 +99,8 @@ impl Shard {
     /// The refusal that the sandbox would be told.
     pub fn prepare(&self, bytes: &[u8], facts: &ConnectionFacts) -> Result<Step, Refusal> {
         let resident = self.admission.resident();
-        let arrived = Arrived { core: &self.core, resident, facts, proof: Proof::Connection };
+        let (proof, accepted) = (Proof::Connection, Accepted::default());
+        let arrived = Arrived { core: &self.core, resident, facts, proof, accepted };
         prepare(&arrived, &heads::request(bytes), &[], &mut Record::default())
     }
 }
