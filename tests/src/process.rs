@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -21,11 +21,14 @@ pub use crate::programs::{outgate, shipped_plane};
 
 /// Pause between two looks at something that tells of no change.
 const LOOK_PAUSE: Duration = Duration::from_millis(5);
+/// How long the last words of a process that has ended are waited for.
+const REST_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A process that is killed with the test, and everything that it says.
 pub struct Process {
     child: Child,
     said: Arc<(Mutex<String>, Condvar)>,
+    readers: [JoinHandle<()>; 2],
 }
 
 impl Process {
@@ -46,9 +49,8 @@ impl Process {
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let said = Arc::<(Mutex<String>, Condvar)>::default();
         let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
-        collect(out, Arc::clone(&said));
-        collect(err, Arc::clone(&said));
-        Self { child, said }
+        let readers = [collect(out, Arc::clone(&said)), collect(err, Arc::clone(&said))];
+        Self { child, said, readers }
     }
 
     /// What follows `mark` on the first line that holds it.
@@ -118,9 +120,18 @@ impl Process {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                self.hear_the_rest();
                 return status.success();
             }
             assert!(begun.elapsed() < PATIENCE, "process {} goes on", self.pid());
+            thread::park_timeout(LOOK_PAUSE);
+        }
+    }
+
+    /// What it said last may still be on its way. Not waited for for ever: others may have its output open.
+    fn hear_the_rest(&self) {
+        let begun = Instant::now();
+        while begun.elapsed() < REST_PATIENCE && !self.readers.iter().all(JoinHandle::is_finished) {
             thread::park_timeout(LOOK_PAUSE);
         }
     }
@@ -131,7 +142,9 @@ impl Process {
     /// When it has ended before.
     pub fn end(&mut self) -> bool {
         self.signal(rustix::process::Signal::TERM);
-        self.child.wait().expect("a child can be waited for").success()
+        let ended_well = self.child.wait().expect("a child can be waited for").success();
+        self.hear_the_rest();
+        ended_well
     }
 }
 
@@ -152,7 +165,7 @@ impl Drop for Process {
     }
 }
 
-fn collect(stream: impl Read + Send + 'static, said: Arc<(Mutex<String>, Condvar)>) {
+fn collect(stream: impl Read + Send + 'static, said: Arc<(Mutex<String>, Condvar)>) -> JoinHandle<()> {
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
             let mut text = said.0.lock().expect("no reader panicked");
@@ -160,7 +173,7 @@ fn collect(stream: impl Read + Send + 'static, said: Arc<(Mutex<String>, Condvar
             text.push('\n');
             said.1.notify_all();
         }
-    });
+    })
 }
 
 /// A control process, in a folder that outlives it.
