@@ -130,7 +130,12 @@ impl Outbox {
 
     /// Sends what is queued unless somebody is sending already, who will send this too.
     pub(super) async fn nudge<S: Socket>(&self, socket: &S) -> io::Result<()> {
-        if self.sending.get() { Ok(()) } else { self.flush(socket).await }
+        let nothing = self.queue.borrow().used == 0 && self.broken.get().is_none();
+        if nothing || self.sending.get() {
+            return Ok(());
+        }
+        // Rare and large: what receives does not hold it.
+        Box::pin(self.flush(socket)).await
     }
 }
 
