@@ -66,6 +66,7 @@ pub fn asked(host: &Host) -> Asked<'_> {
         host,
         port: 443,
         path: b"/v1/chat/completions",
+        upgrade: None,
         name_proven: true,
     }
 }

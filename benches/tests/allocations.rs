@@ -46,6 +46,7 @@ fn sent_on(facts: &ConnectionFacts, rules: &Rules, sandbox: &SandboxId, secret: 
         host: &authority.host,
         port: authority.port,
         path: outgoing.path().as_bytes(),
+        upgrade: None,
         name_proven: true,
     };
     let Decision::Allow(permit) = decide(rules, sandbox, &asked) else { panic!("it is allowed") };

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use h2::{Reason, ext::Protocol};
 use http::Method;
 use tests::{
-    gateway::{Gateway, SECRET, Tls, policy, read_head},
+    gateway::{Gateway, SECRET, Tls, policy, read_head, template},
     http2::{Client, next, run},
     origin::{Duplex, Origin},
     websocket::{agree, field},
@@ -291,10 +291,11 @@ fn an_upstream_that_does_not_agree_answers_as_to_any_request() {
 #[test]
 fn other_protocols_and_tunnels_in_streams_are_refused() {
     let (origin, gateway, port) = setup(|_| Ok(()));
-    let mut stream = gateway.tls("origin.test", port);
-    let head = shake(&mut stream, port, "/socket", "tcp");
-    assert!(head.starts_with("HTTP/1.1 501 ") && head.contains("upgrade_not_served"), "{head}");
-    drop(stream);
+    for (upgrade, status, code) in [("tcp", 403, "upgrade_denied"), ("tcp, x", 501, "upgrade_not_served")] {
+        let mut stream = gateway.tls("origin.test", port);
+        let head = shake(&mut stream, port, "/socket", upgrade);
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")) && head.contains(code), "{head}");
+    }
     run(async {
         let mut client = Client::connect(&gateway, "denied.test", port).await;
         client.get("/").await;
@@ -309,5 +310,46 @@ fn other_protocols_and_tunnels_in_streams_are_refused() {
         assert_eq!(answer.await.unwrap().status().as_u16(), 501);
     });
     assert_eq!(origin.connections(), 0);
-    gateway.records(4);
+    gateway.records(5);
+}
+
+#[test]
+fn a_rule_lets_requests_change_to_its_protocols_and_taking_it_back_cuts_them() {
+    let (origin, mut gateway, port) = setup(|wire| {
+        let head = read_head(&mut &mut *wire);
+        let asked = (field(&head, "connection"), field(&head, "upgrade"), field(&head, "authorization"));
+        assert_eq!(asked, ("Upgrade", "TCP", &*format!("Bearer {SECRET}")), "{head}");
+        wire.write_all(b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\nhello")?;
+        let mut bytes = [0; 3];
+        wire.read_exact(&mut bytes)?;
+        wire.write_all(&bytes)?;
+        // Until it is cut.
+        wire.read(&mut bytes).map(drop)
+    });
+    let rules = |upgrade: &str| {
+        let document = format!(
+            r#"{{"allowedHosts":["origin.test"],
+                "allowedAddresses":[{{"host":"origin.test","cidrs":["127.0.0.0/8"]}}],
+                "rules":[{{"host":"origin.test","match":{{"path":"/exec/*"}},
+                    "actions":[{upgrade}{{"bearer":{{"secret":"token"}}}}]}}]}}"#
+        );
+        template("t", &document)
+    };
+    gateway.apply(vec![rules(r#"{"upgrade":["tcp"]},"#)]);
+    for (path, upgrade) in [("/exec/1", "other"), ("/else", "tcp")] {
+        let head = shake(&mut gateway.tls("origin.test", port), port, path, upgrade);
+        assert!(head.starts_with("HTTP/1.1 403 ") && head.contains("upgrade_denied"), "{head}");
+    }
+    assert_eq!(origin.connections(), 0);
+    let mut stream = gateway.tls("origin.test", port);
+    let head = shake(&mut stream, port, "/exec/1", "TCP");
+    assert!(head.starts_with("HTTP/1.1 101 ") && field(&head, "upgrade") == "tcp", "{head}");
+    assert_eq!(read(&mut stream, 5), "hello");
+    stream.write_all(b"one").unwrap();
+    assert_eq!(read(&mut stream, 3), "one");
+    gateway.apply(vec![rules("")]);
+    assert!(stream.read(&mut [0]).is_err(), "cut, not ended");
+    drop(stream);
+    let records = gateway.records(3);
+    assert_eq!((&records[2]["verdict"], &records[2]["status"]), (&"cut".into(), &101.into()), "{records:?}");
 }

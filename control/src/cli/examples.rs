@@ -78,7 +78,8 @@ const EXAMPLES: &[(&str, &str)] = &[
          { clientCertificate = { secret = \"db\" } }                 shown in TLS; chain and key in PEM form\n  \
          { passthrough = {} }                                      TLS to the host is relayed unread, by its server name\n  \
          { upstream = { via = \"socks5://proxy.corp:1080\", secret = \"proxy\" } }     or http://; never around it\n  \
-         { upstream = { sourceAddress = \"10.0.0.7\" } }           an address of the plane's machine\n\n\
+         { upstream = { sourceAddress = \"10.0.0.7\" } }           an address of the plane's machine\n  \
+         { upgrade = [\"tcp\", \"SPDY/3.1\"] }                     requests may change to these; a WebSocket always may\n\n\
          Examples:\n  \
          outgate apply -f policy/            every file of a folder, as one change\n  \
          outgate --wait apply -f agent.toml  answers when every plane enforces it",

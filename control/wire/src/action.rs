@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{NAME_BYTES_MAX, REASON_BYTES_MAX};
+use crate::limits::{NAME_BYTES_MAX, PROTOCOL_BYTES_MAX, REASON_BYTES_MAX};
 use crate::pattern::{HostKind, HostPattern};
 use crate::validate::name;
 
@@ -72,6 +72,9 @@ pub enum RuleAction {
     Passthrough {},
     /// How connections to the host are made. Of several rules the last that may match counts.
     Upstream(UpstreamWay),
+    /// Let requests change to these protocols (RFC 9110 §7.8), whose bytes are then relayed both ways: each a name, or a
+    /// name and a version. A WebSocket needs no such rule.
+    Upgrade(Vec<String>),
 }
 
 /// How connections to a host are made.
@@ -201,7 +204,7 @@ impl RuleAction {
     /// Name of the secret that it puts on requests.
     pub fn secret(&self) -> Option<&str> {
         match self {
-            Self::Deny { .. } | Self::Passthrough {} => None,
+            Self::Deny { .. } | Self::Passthrough {} | Self::Upgrade(_) => None,
             Self::Upstream(way) => way.secret.as_deref(),
             Self::Header { secret, .. }
             | Self::Bearer { secret }
@@ -220,7 +223,8 @@ impl RuleAction {
     expecting = "an action: {\"deny\": {\"reason\": text}}, {\"header\": {\"name\": field, \"secret\": name}}, \
                  {\"bearer\": {\"secret\": name}}, {\"basic\": {\"secret\": name}}, \
                  {\"query\": {\"name\": parameter, \"secret\": name}}, {\"clientCertificate\": {\"secret\": name}}, \
-                 {\"passthrough\": {}} or {\"upstream\": {\"via\": proxy, \"sourceAddress\": address}}"
+                 {\"passthrough\": {}}, {\"upstream\": {\"via\": proxy, \"sourceAddress\": address}} or \
+                 {\"upgrade\": [protocol, …]}"
 )]
 struct ActionFields {
     deny: Option<DenyFields>,
@@ -231,6 +235,7 @@ struct ActionFields {
     client_certificate: Option<BearerFields>,
     passthrough: Option<NoFields>,
     upstream: Option<UpstreamWay>,
+    upgrade: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -276,8 +281,8 @@ impl TryFrom<ActionFields> for RuleAction {
     type Error = &'static str;
 
     fn try_from(fields: ActionFields) -> Result<Self, Self::Error> {
-        let ActionFields { deny, header, bearer, basic, query, client_certificate, passthrough, upstream } =
-            fields;
+        let ActionFields { deny, header, bearer, basic, query, client_certificate, .. } = fields;
+        let ActionFields { passthrough, upstream, upgrade, .. } = fields;
         let named = [
             deny.map(|DenyFields { reason }| Self::Deny { reason }),
             header.map(|HeaderFields { name, secret, prefix }| Self::Header { name, secret, prefix }),
@@ -287,16 +292,43 @@ impl TryFrom<ActionFields> for RuleAction {
             client_certificate.map(|BearerFields { secret }| Self::ClientCertificate { secret }),
             passthrough.map(|NoFields {}| Self::Passthrough {}),
             upstream.map(Self::Upstream),
+            upgrade.map(Self::Upgrade),
         ];
         let mut named = named.into_iter().flatten();
         match (named.next(), named.next()) {
             (Some(action), None) => Ok(action),
             _ => Err(
                 "an action has exactly one of `deny`, `header`, `bearer`, `basic`, `query`, `clientCertificate`, \
-                 `passthrough` and `upstream`; write several as several actions",
+                 `passthrough`, `upstream` and `upgrade`; write several as several actions",
             ),
         }
     }
+}
+
+/// Protocols that a request may change to.
+fn protocols_hold(protocols: &[String]) -> Result<(), String> {
+    if protocols.is_empty() {
+        return Err("names no protocol; write for example `upgrade = [\"tcp\", \"SPDY/3.1\"]`".into());
+    }
+    for protocol in protocols {
+        let (name, version) = protocol.split_once('/').unwrap_or((protocol, "0"));
+        if !is_token(name) || !is_token(version) || protocol.len() > PROTOCOL_BYTES_MAX {
+            let shown = protocol.escape_debug();
+            return Err(format!(
+                "has `{shown}`, which is no protocol; write a name, or a name and a version"
+            ));
+        }
+        if protocol.eq_ignore_ascii_case("websocket") {
+            return Err("names `websocket`, which needs no rule; remove it".into());
+        }
+        if name.eq_ignore_ascii_case("h2c")
+            || name.eq_ignore_ascii_case("tls")
+            || name.eq_ignore_ascii_case("http")
+        {
+            return Err(format!("names `{protocol}`, behind which requests would pass unseen; remove it"));
+        }
+    }
+    Ok(())
 }
 
 impl RuleAction {
@@ -313,6 +345,7 @@ impl RuleAction {
             Self::Bearer { secret } | Self::ClientCertificate { secret } => self::name(secret),
             Self::Passthrough {} => Ok(()),
             Self::Upstream(way) => way.holds(),
+            Self::Upgrade(protocols) => protocols_hold(protocols),
             Self::Basic { secret, user } => {
                 user.as_deref().map_or(Ok(()), user_holds)?;
                 self::name(secret)

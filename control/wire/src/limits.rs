@@ -40,6 +40,8 @@ pub const ENVELOPE_BYTES_MAX: usize = 32 << 20;
 /// handler costs a stream.
 pub const ENVELOPE_INLINE_BYTES_MAX: usize = 32 << 10;
 
+/// Bytes of a protocol's name and version (RFC 9110 §7.8). Larger: rules fill memory. Smaller: long names cannot be said.
+pub const PROTOCOL_BYTES_MAX: usize = 64;
 /// Bytes of a reason told by one side to the other. Larger: a hostile guest fills logs. Smaller: a chain of causes
 /// is cut.
 pub const REASON_BYTES_MAX: usize = 2 << 10;

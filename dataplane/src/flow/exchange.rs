@@ -75,8 +75,9 @@ pub enum ExchangeError {
     /// The answer's head is not one. Nothing was said to the client.
     #[error("the upstream's answer is malformed")]
     Head(#[from] HeadError),
-    /// The upstream agreed to a WebSocket, but not to this one. Nothing was said to the client.
-    #[error("the upstream's answer to the handshake of the WebSocket is not one to it")]
+    /// The upstream agreed to another protocol, but not to this one, or not to this WebSocket. Nothing was said to the
+    /// client.
+    #[error("the upstream's answer to the handshake is not one to it")]
     Handshake,
     /// The client's body is malformed. The upstream has a part.
     #[error("the request's body is malformed")]

@@ -73,6 +73,7 @@ fn judge(
         host: authority.host,
         port: authority.port,
         path: [].into(),
+        upgrade: None,
         name_proven: facts.names_a_host(),
         approved: false,
         opaque: true,

@@ -31,6 +31,8 @@ pub struct Judged {
     pub port: u16,
     /// Path as it was sent.
     pub path: Box<[u8]>,
+    /// The protocol that it would change to, where that is not a WebSocket.
+    pub upgrade: Option<Box<str>>,
     /// Whether the host was named, by the sandbox or a handler.
     pub name_proven: bool,
     /// A person has allowed this one request.
@@ -54,6 +56,7 @@ impl Judged {
             host: &self.host,
             port: self.port,
             path: &self.path,
+            upgrade: self.upgrade.as_deref(),
             name_proven: self.name_proven,
         }
     }

@@ -230,6 +230,7 @@ impl Judge<'_> {
             host: authority.host.clone(),
             port: authority.port,
             path: outgoing.path().as_bytes().into(),
+            upgrade: outgoing.upgrade().map(Into::into),
             name_proven,
             approved: false,
             opaque: false,

@@ -1,4 +1,5 @@
-//! A WebSocket at its upstream: a handshake in HTTP/1.1, then bytes both ways until both sides have ended.
+//! Another protocol at its upstream, a WebSocket for most: a handshake in HTTP/1.1, then bytes both ways until both sides
+//! have ended.
 
 use std::cell::Cell;
 
@@ -60,10 +61,20 @@ pub async fn exchange(
     Ok(Answered { status, upstream_goes_on: false })
 }
 
-/// Whether the answer was made for this handshake (RFC 6455 §4.1): what only echoes is no WebSocket server. Clients of
-/// HTTP/2 do not look, since they sent no key (RFC 8441 §5).
+/// Whether the answer was made for this request: it names the protocol that was asked for. One of a WebSocket also knows
+/// its key (RFC 6455 §4.1), since what only echoes is no server of that; clients of HTTP/2 do not look, as they sent none
+/// (RFC 8441 §5).
 fn agrees(asked: &[u8], answer: &AnswerHead) -> bool {
     let Ok(Parsed::Complete { head, .. }) = parse_request(asked) else { return false };
+    let (Some(protocol), Some(chosen)) = (head.field("upgrade"), answer.field("upgrade")) else {
+        return false;
+    };
+    if !chosen.eq_ignore_ascii_case(protocol) {
+        return false;
+    }
+    if !protocol.eq_ignore_ascii_case(b"websocket") {
+        return true;
+    }
     let key = head.field("sec-websocket-key").unwrap_or_default();
     let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
     let accepted = answer.field("sec-websocket-accept");

@@ -24,6 +24,7 @@ pub struct OutgoingRequest<'a> {
     query: Query<'a>,
     fields: Fields<'a>,
     framing: Framing,
+    switch: Option<&'a [u8]>,
 }
 
 impl<'a> OutgoingRequest<'a> {
@@ -35,6 +36,7 @@ impl<'a> OutgoingRequest<'a> {
             query: Query::new(head.query()),
             fields: Fields::end_to_end(head.fields()),
             framing: head.framing(),
+            switch: head.field("upgrade").filter(|_| head.framing() == Framing::Tunnel),
         };
         outgoing.fields.frame(head.framing());
         outgoing.set_authority(authority);
@@ -64,6 +66,12 @@ impl<'a> OutgoingRequest<'a> {
     /// How the body is framed towards the upstream.
     pub fn framing(&self) -> Framing {
         self.framing
+    }
+
+    /// The protocol that it would change to, where that is not a WebSocket.
+    pub fn upgrade(&self) -> Option<&str> {
+        let other = self.switch.filter(|protocol| !protocol.eq_ignore_ascii_case(b"websocket"));
+        other.and_then(|protocol| std::str::from_utf8(protocol).ok())
     }
 
     /// Gives the field this value in place of every field of that name, `_` and `-` being the same.
@@ -161,8 +169,8 @@ impl<'a> OutgoingRequest<'a> {
     pub fn write_to(&self, out: &mut Vec<u8>) -> Result<(), EditError> {
         const VERSION: &[u8] = b" HTTP/1.1\r\n";
         let line = self.method.len() + 1 + self.path.len() + self.query.length() + VERSION.len();
-        let switch = if self.framing == Framing::Tunnel { SWITCH } else { b"" };
-        let length = line + self.fields.length() + switch.len() + 2;
+        let switch = switch(self.switch);
+        let length = line + self.fields.length() + switch.iter().map(|part| part.len()).sum::<usize>() + 2;
         if length > HEAD_BYTES_MAX {
             return Err(EditError::TooLong);
         }
@@ -173,7 +181,7 @@ impl<'a> OutgoingRequest<'a> {
         self.query.write_to(out);
         out.extend_from_slice(VERSION);
         self.fields.write_to(out);
-        out.extend_from_slice(switch);
+        switch.into_iter().for_each(|part| out.extend_from_slice(part));
         out.extend_from_slice(b"\r\n");
         Ok(())
     }
@@ -186,6 +194,7 @@ pub struct OutgoingResponse<'a> {
     reason: &'a [u8],
     fields: Fields<'a>,
     framing: Framing,
+    switch: Option<&'a [u8]>,
     keep_alive: bool,
     to: Version,
 }
@@ -197,18 +206,20 @@ impl<'a> OutgoingResponse<'a> {
         let mut fields = Fields::end_to_end(head.fields());
         // It would lead the client round the gateway.
         fields.remove(b"alt-svc");
-        Self::framed((head.status(), head.reason()), fields, head.framing(), (to, keep_alive))
+        let framing = (head.framing(), head.field("upgrade"));
+        Self::framed((head.status(), head.reason()), fields, framing, (to, keep_alive))
     }
 
     /// The same of a head that was edited.
     pub fn edited(parts: &'a AnswerParts, to: Version, keep_alive: bool) -> Self {
-        Self::framed((parts.status(), parts.reason()), parts.sent_fields(), parts.framing(), (to, keep_alive))
+        let framing = (parts.framing(), parts.upgrade());
+        Self::framed((parts.status(), parts.reason()), parts.sent_fields(), framing, (to, keep_alive))
     }
 
     fn framed(
         (status, reason): (u16, &'a [u8]),
         mut fields: Fields<'a>,
-        arriving: Framing,
+        (arriving, upgrade): (Framing, Option<&'a [u8]>),
         (to, keep_alive): (Version, bool),
     ) -> Self {
         let framing = match (arriving, to) {
@@ -229,7 +240,8 @@ impl<'a> OutgoingResponse<'a> {
             framing => fields.frame(framing),
         }
         let keep_alive = keep_alive && !matches!(framing, Framing::UntilClose | Framing::Tunnel);
-        OutgoingResponse { status, reason, fields, framing, keep_alive, to }
+        let switch = upgrade.filter(|_| framing == Framing::Tunnel);
+        OutgoingResponse { status, reason, fields, framing, switch, keep_alive, to }
     }
 
     /// The status.
@@ -278,9 +290,7 @@ impl<'a> OutgoingResponse<'a> {
         out.extend_from_slice(self.reason);
         out.extend_from_slice(b"\r\n");
         self.fields.write_to(out);
-        if self.framing == Framing::Tunnel {
-            out.extend_from_slice(SWITCH);
-        }
+        switch(self.switch).into_iter().for_each(|part| out.extend_from_slice(part));
         // An interim answer says nothing about the connection.
         if self.status >= 200 {
             match (self.keep_alive, self.to) {
@@ -298,8 +308,14 @@ impl<'a> OutgoingResponse<'a> {
     }
 }
 
-/// What is said of the connection where a WebSocket begins (RFC 6455 §4): fields of one hop, so they are written anew.
-const SWITCH: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
+/// What is said of the connection where it changes to another protocol (RFC 9110 §7.8): fields of one hop, so they are
+/// written anew.
+fn switch(protocol: Option<&[u8]>) -> [&[u8]; 3] {
+    match protocol {
+        Some(protocol) => [b"Connection: Upgrade\r\nUpgrade: ", protocol, b"\r\n"],
+        None => [b"", b"", b""],
+    }
+}
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::{
 use crate::limits::{HEAD_FIELDS_MAX, METHOD_BYTES_MAX};
 
 use super::{
+    edit::is_token_byte,
     fault::HeadError,
     head::{
         Field, FieldSpans, Framing, RequestHead, RequestLayout, ResponseHead, ResponseLayout, Span, Version,
@@ -180,7 +181,7 @@ fn request_facts(
     method: &str,
 ) -> Result<RequestFacts, HeadError> {
     let (mut host, mut length, mut chunked, mut expects_continue) = (None, None, false, false);
-    let mut tunnel = false;
+    let (mut upgrades, mut protocol) = (0, None);
     let mut persistence = Persistence::new(minor);
     for (field, (_, value)) in fields.iter(block).zip(&fields.0) {
         if field.is("host") {
@@ -204,7 +205,8 @@ fn request_facts(
             // RFC 9110 §10.1.1: from an HTTP/1.0 client it is ignored.
             expects_continue = minor > 0;
         } else if field.is("upgrade") {
-            tunnel |= upgrade(field)?;
+            upgrades += 1;
+            protocol = upgrade(field)?.or(protocol);
         } else if is_disguised_framing(field.name) {
             return Err(HeadError::Framing);
         } else {
@@ -215,10 +217,18 @@ fn request_facts(
     if host.is_none_or(|host| host.is_empty()) && (minor > 0 || host.is_some()) {
         return Err(HeadError::HostMissing);
     }
+    // One field, so that policy is asked about what the upstream reads.
+    if protocol.is_some() && upgrades > 1 {
+        return Err(HeadError::Upgrade);
+    }
     let framing = match (length, chunked) {
-        // The handshake of a WebSocket is a GET without a body (RFC 6455 §4.1).
-        (None, false) if tunnel && minor > 0 && persistence.upgrade && method == "GET" => Framing::Tunnel,
-        _ if tunnel => return Err(HeadError::Upgrade),
+        (None | Some(0), false) if protocol.is_some_and(|protocol| may_change(protocol, method, length)) => {
+            match minor > 0 && persistence.upgrade {
+                true => Framing::Tunnel,
+                false => return Err(HeadError::Upgrade),
+            }
+        }
+        _ if protocol.is_some() => return Err(HeadError::Upgrade),
         (Some(_), true) => return Err(HeadError::Framing),
         (None, true) => Framing::Chunked,
         (Some(length), false) => Framing::Length(length),
@@ -232,21 +242,36 @@ fn request_facts(
     Ok(RequestFacts { host, framing, expects_continue, keep_alive: persistence.keep_alive() })
 }
 
-/// Whether a WebSocket is asked for. `h2c` is an offer that a server may ignore (RFC 9110 §7.8), and Java's client makes
-/// it unasked. Anything else is a protocol without which the client cannot go on.
-fn upgrade(field: Field<'_>) -> Result<bool, HeadError> {
-    if field.value.eq_ignore_ascii_case(b"websocket") {
-        return Ok(true);
-    }
+/// The protocol that is asked for (RFC 9110 §7.8). `h2c` is an offer that a server may ignore, and Java's client makes it
+/// unasked. Anything else is a protocol without which the client cannot go on: one, since policy is asked about it.
+fn upgrade(field: Field<'_>) -> Result<Option<&[u8]>, HeadError> {
     let ignorable = |token: &[u8]| trim(token).eq_ignore_ascii_case(b"h2c") || trim(token).is_empty();
-    if field.value.split(|byte| *byte == b',').all(ignorable) { Ok(false) } else { Err(HeadError::Upgrade) }
+    if field.value.split(|byte| *byte == b',').all(ignorable) {
+        return Ok(None);
+    }
+    if is_protocol(field.value) { Ok(Some(field.value)) } else { Err(HeadError::Upgrade) }
 }
 
-/// The framing behind a 101: only to a WebSocket is ever switched. Whether it was asked for, the caller knows.
+/// A name, or a name and a version.
+fn is_protocol(value: &[u8]) -> bool {
+    let mut parts = value.splitn(2, |byte| *byte == b'/');
+    parts.all(|part| !part.is_empty() && part.iter().copied().all(is_token_byte))
+}
+
+/// The handshake of a WebSocket is a GET without a body (RFC 6455 §4.1). Of others only is known that nothing may stand
+/// between head and protocol.
+fn may_change(protocol: &[u8], method: &str, length: Option<u64>) -> bool {
+    match protocol.eq_ignore_ascii_case(b"websocket") {
+        true => method == "GET" && length.is_none(),
+        false => !matches!(method, "CONNECT" | "HEAD"),
+    }
+}
+
+/// The framing behind a 101. Whether that protocol was asked for, the caller knows.
 fn switched(fields: &FieldSpans, block: &[u8]) -> Result<Framing, HeadError> {
     let mut protocols = fields.iter(block).filter(|field| field.is("upgrade"));
     match (protocols.next(), protocols.next()) {
-        (Some(one), None) if one.value.eq_ignore_ascii_case(b"websocket") => Ok(Framing::Tunnel),
+        (Some(one), None) if is_protocol(one.value) => Ok(Framing::Tunnel),
         _ => Err(HeadError::SwitchedProtocols),
     }
 }

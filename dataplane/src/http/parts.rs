@@ -17,6 +17,7 @@ pub struct AnswerParts {
     reason: Vec<u8>,
     fields: Fields<'static>,
     framing: Framing,
+    upgrade: Option<Vec<u8>>,
     changed: bool,
 }
 
@@ -33,8 +34,9 @@ impl AnswerParts {
             Ok((Cow::Owned(field.name.to_vec()), Value::Written(value)))
         });
         let fields = Fields(owned.collect::<Result<_, EditError>>()?);
-        let reason = head.reason().to_vec();
-        Ok(Self { status: head.status(), reason, fields, framing: head.framing(), changed: false })
+        let (status, framing, reason) = (head.status(), head.framing(), head.reason().to_vec());
+        let upgrade = head.field("upgrade").filter(|_| framing == Framing::Tunnel).map(<[u8]>::to_vec);
+        Ok(Self { status, reason, fields, framing, upgrade, changed: false })
     }
 
     /// The status.
@@ -45,6 +47,11 @@ impl AnswerParts {
     /// How the body will be framed towards a client that knows every framing.
     pub fn framing(&self) -> Framing {
         self.framing
+    }
+
+    /// The protocol that the connection changes to.
+    pub fn upgrade(&self) -> Option<&[u8]> {
+        self.upgrade.as_deref()
     }
 
     /// Whether an edit changed anything.

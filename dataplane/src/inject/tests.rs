@@ -32,7 +32,15 @@ fn permit(actions: &str, host: &str, scheme: Scheme) -> Permit {
     let document = PolicyDocument::from_json(&document).unwrap();
     let rules = Rules::compile(&document, &PolicyDocument::default()).unwrap();
     let host = Host::parse(host).unwrap();
-    let asked = Asked { method: "GET", scheme, host: &host, port: 443, path: b"/p", name_proven: true };
+    let asked = Asked {
+        method: "GET",
+        scheme,
+        host: &host,
+        port: 443,
+        path: b"/p",
+        upgrade: None,
+        name_proven: true,
+    };
     match decide(&rules, &SandboxId::new("box").unwrap(), &asked) {
         Decision::Allow(permit) => permit,
         other => panic!("{other:?}"),

@@ -203,7 +203,8 @@ fn result(internet: bool, template: &[&str], overrides: &str, url: &str) -> Expe
     let template: Vec<&str> = [switch.as_str()].into_iter().chain(template.iter().copied()).collect();
     let Ok(rules) = Rules::compile(&document(&template), &document(&[overrides])) else { return AtLoad };
     let Some((scheme, host, port)) = read_url(url) else { return NoHost };
-    let asked = Asked { method: "GET", scheme, host: &host, port, path: b"/", name_proven: true };
+    let asked =
+        Asked { method: "GET", scheme, host: &host, port, path: b"/", upgrade: None, name_proven: true };
     let Decision::Allow(permit) = decide(&rules, &SandboxId::new("s").unwrap(), &asked) else {
         return Refused;
     };

@@ -39,12 +39,21 @@ pub fn decide(rules: &Rules, sandbox: &SandboxId, asked: &Asked<'_>) -> Decision
             given.injections.extend(rule.injections.iter().cloned());
             given.certificate = rule.certificate.clone().or(given.certificate);
         }
+        if let Some(protocol) = asked.upgrade
+            && rule.upgrades.iter().any(|own| own.eq_ignore_ascii_case(protocol))
+        {
+            given.upgrades |= rule.surely(asked.method, &forms);
+        }
         // In doubt not directly.
         if let Some(route) = rule.route.as_ref().filter(|_| rule.possibly(asked.method, &forms)) {
             given.route = Some((name, route));
         }
         // It protects, as a denial does.
         given.redacts |= rule.redacts && rule.possibly(asked.method, &forms);
+    }
+    if let Some(protocol) = asked.upgrade.filter(|_| !given.upgrades) {
+        let name = format!("upgrade: {protocol}");
+        return deny(rules, DenyReason::Upgrade, name.into());
     }
     let handler = chosen_handler(rules, asked.host, asked.port);
     let target = (asked.scheme, asked.host, asked.port);
@@ -58,6 +67,7 @@ struct Given<'a> {
     certificate: Option<Arc<Shown>>,
     route: Option<(&'a Arc<str>, &'a Arc<Route>)>,
     redacts: bool,
+    upgrades: bool,
 }
 
 /// Judges a connection that is relayed unread, where `interceptHttps` is off or a rule leaves it closed: what only a

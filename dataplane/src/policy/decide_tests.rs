@@ -23,6 +23,7 @@ fn ask(rules: &Rules, method: &str, host: &str, path: &str) -> Decision {
         host: &host,
         port: 443,
         path: path.as_bytes(),
+        upgrade: None,
         name_proven: true,
     };
     decide(rules, &SandboxId::new("s").unwrap(), &asked)
@@ -36,6 +37,7 @@ fn ask_unproven(rules: &Rules, address: &str) -> Decision {
         host: &host,
         port: 443,
         path: b"/",
+        upgrade: None,
         name_proven: false,
     };
     decide(rules, &SandboxId::new("s").unwrap(), &asked)
@@ -240,7 +242,8 @@ fn a_kept_answer_counts_for_its_scheme_host_and_port_until_its_end_and_only_wher
     let sandbox = SandboxId::new("s").unwrap();
     let judge = |scheme, host: &str, port, now| {
         let host = Host::parse(host).unwrap();
-        let asked = Asked { method: "GET", scheme, host: &host, port, path: b"/", name_proven: true };
+        let asked =
+            Asked { method: "GET", scheme, host: &host, port, path: b"/", upgrade: None, name_proven: true };
         match decide(&rules, &sandbox, &asked) {
             Decision::Ask(question) => answers.settle(question, &asked, now),
             decided => decided,

@@ -29,6 +29,8 @@ pub(super) struct HostRule {
     pub(super) route: Option<Arc<Route>>,
     /// Answers are searched for credentials.
     pub(super) redacts: bool,
+    /// Protocols that requests may change to.
+    pub(super) upgrades: Vec<Box<str>>,
     /// TLS to the host is relayed unread.
     pub(super) passes: bool,
     /// Its host pattern speaks of names.
@@ -62,6 +64,7 @@ fn host_rule(rule: &wire::Rule, pattern: &HostPattern, name: &Arc<str>) -> Resul
         certificate: None,
         route: None,
         redacts: rule.redact,
+        upgrades: Vec::new(),
         passes: false,
         names: pattern.names(),
     };
@@ -88,6 +91,10 @@ fn host_rule(rule: &wire::Rule, pattern: &HostPattern, name: &Arc<str>) -> Resul
             }
             RuleAction::Passthrough {} => {
                 compiled.passes = true;
+                continue;
+            }
+            RuleAction::Upgrade(protocols) => {
+                compiled.upgrades.extend(protocols.iter().map(|protocol| protocol.as_str().into()));
                 continue;
             }
             RuleAction::Upstream(way) => {

@@ -28,6 +28,8 @@ pub struct Asked<'a> {
     pub port: u16,
     /// Path as it was sent, without the query.
     pub path: &'a [u8],
+    /// The protocol that the request would change to (RFC 9110 §7.8), where that is not a WebSocket.
+    pub upgrade: Option<&'a str>,
     /// The sandbox named the host, by server name, `Host` or CONNECT. False for TLS that came to an address without
     /// a server name: nothing proves then that the address is not one of a listed name.
     pub name_proven: bool,
@@ -349,4 +351,6 @@ pub enum DenyReason {
     NeedsInterception,
     /// TRACE echoes what was injected (RFC 9110 §9.3.8).
     Trace,
+    /// It would change to a protocol that no rule lets it change to.
+    Upgrade,
 }

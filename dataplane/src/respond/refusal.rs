@@ -124,6 +124,11 @@ impl Refusal {
                 "ask the operator to set interceptHttps",
             ),
             DenyReason::Trace => ("method_refused", "was asked with TRACE", "use another method"),
+            DenyReason::Upgrade => (
+                "upgrade_denied",
+                "was asked to change to another protocol",
+                "ask the operator for a rule with `upgrade`",
+            ),
         };
         let mut refusal = Self::new(denial.status, code, Blame::Policy, &format!("{host}: {why}"), remedy);
         refusal.rule = Some(denial.rule.to_string());

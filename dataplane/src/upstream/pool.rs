@@ -254,6 +254,7 @@ mod tests {
             host: &host,
             port: 80,
             path: b"/",
+            upgrade: None,
             name_proven: true,
         };
         match decide(&rules, &SandboxId::new(sandbox).unwrap(), &asked) {

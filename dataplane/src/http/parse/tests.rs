@@ -52,6 +52,12 @@ fn ambiguous_heads_are_refused() {
         ("Host: a\r\nUpgrade: websocket\r\n", Upgrade),
         ("Host: a\r\nConnection: upgrade\r\nUpgrade: websocket, x\r\n", Upgrade),
         ("Host: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n", Upgrade),
+        ("Host: a\r\nConnection: upgrade\r\nUpgrade: tcp\r\nContent-Length: 1\r\n", Upgrade),
+        ("Host: a\r\nConnection: upgrade\r\nUpgrade: h2c\r\nUpgrade: tcp\r\n", Upgrade),
+        ("Host: a\r\nConnection: upgrade\r\nUpgrade: tcp\r\nUpgrade: tcp\r\n", Upgrade),
+        ("Host: a\r\nConnection: upgrade\r\nUpgrade: h2c, tcp\r\n", Upgrade),
+        ("Host: a\r\nConnection: upgrade\r\nUpgrade: tcp/1/2\r\n", Upgrade),
+        ("Host: a\r\nUpgrade: tcp\r\n", Upgrade),
         ("Host: a\r\nExpect: 200-ok\r\n", Expectation),
     ] {
         assert_eq!(get(fields).err(), Some(error), "{fields:?}");
@@ -160,6 +166,18 @@ fn persistence_follows_version_and_connection() {
 }
 
 #[test]
+fn one_protocol_without_a_body_before_it_may_be_asked_for() {
+    for (method, fields) in [
+        ("GET", "Upgrade: websocket"),
+        ("GET", "Upgrade: tcp"),
+        ("POST", "Upgrade: SPDY/3.1\r\nContent-Length: 0"),
+    ] {
+        let text = format!("{method} / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n{fields}\r\n\r\n");
+        assert_eq!(request(&text).unwrap().framing(), Framing::Tunnel, "{fields}");
+    }
+}
+
+#[test]
 fn offer_of_h2c_is_ignored() {
     assert!(get("Host: a\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n").is_ok());
 }
@@ -185,7 +203,8 @@ fn doubt_about_an_answers_framing_is_an_error() {
         ("200 OK\r\nTransfer-Encoding : chunked\r\n", SpaceBeforeColon),
         ("200 OK\r\nA: b\r\n c\r\n", Folded),
         ("204 No Content\r\nTransfer-Encoding: chunked\r\n", HeadError::Framing),
-        ("101 Switching Protocols\r\nUpgrade: x\r\n", SwitchedProtocols),
+        ("101 Switching Protocols\r\nUpgrade: x, y\r\n", SwitchedProtocols),
+        ("101 Switching Protocols\r\nUpgrade: x\r\nUpgrade: x\r\n", SwitchedProtocols),
         ("099 Low\r\n", StatusLine),
         ("600 High\r\n", StatusLine),
         ("20 Short\r\n", StatusLine),
