@@ -23,9 +23,20 @@ pub const HANDLER_BUDGET_DEPTH: Duration = Duration::from_millis(100);
 pub const HANDLER_WAIT: Duration = Duration::from_millis(100);
 /// Requests of one sandbox that wait so, each with a copy of its head. Larger: memory. Smaller: bursts are refused.
 pub const HANDLER_WAITING_MAX: usize = 64;
-/// Time of a busy shard that a sandbox gets at once, while others have something to do. Larger: whoever asks beside one that
-/// asks for much waits as long. Smaller: the ring is looked at more often, at about a microsecond each time.
-pub const SHARE_SLICE: Duration = Duration::from_micros(50);
+/// Time of a busy shard that a sandbox gets at once, while others ask for little. Larger: those wait as long. Smaller: the
+/// ring is looked at more often, at a few microseconds each time.
+pub const SHARE_SLICE: Duration = Duration::from_micros(30);
+/// The same while all ask for much. Larger: they wait for each other. Smaller: as above.
+pub const SHARE_SLICE_LONG: Duration = Duration::from_micros(200);
+/// For how long slices stay short after somebody who asks for little was seen. Larger: a shard on which all ask for much
+/// looks at the ring more often. Smaller: whoever asks seldom waits for a long slice.
+pub const SHARE_QUICK: Duration = Duration::from_millis(100);
+/// Time over which it is judged who asks for little. Larger: who begins to ask for much counts as little for longer.
+/// Smaller: one request counts as much.
+pub const SHARE_WINDOW: Duration = Duration::from_millis(10);
+/// What a sandbox that asks for little has of that at most: a twentieth. Larger: looks at the ring for many that share a
+/// busy shard. Smaller: long slices for those who ask some hundred times in a second.
+pub const SHARE_LITTLE: Duration = Duration::from_micros(500);
 /// For how long a shard counts as shared after two sandboxes had something to do. Larger: one that is alone pays for the
 /// looks of others. Smaller: whoever asks seldom finds the shard taken by one that asks for much.
 pub const SHARE_MEMORY: Duration = Duration::from_secs(1);

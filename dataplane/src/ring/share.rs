@@ -2,8 +2,9 @@
 //!
 //! Tasks of a shard run in the order in which they are woken, and each to its next wait. Where one sharer wakes hundreds
 //! of tasks at once, everybody else's would wait behind all of them. So where much is woken and several share the shard,
-//! what tasks take is measured: who has had its [`SHARE_SLICE`] in this round waits in a line, and one after the other
-//! gets a slice of the shard, between two looks at the ring. Who had less runs at once. Nothing is ever idle for it.
+//! what tasks take is measured: who has had its slice in this round waits in a line, and one after the other gets a slice
+//! of the shard, between two looks at the ring. Who had less runs at once. Nothing is ever idle for it. Slices are short
+//! only while somebody asks for little, since looks at the ring cost.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,7 +17,10 @@ use std::{
 
 use futures_lite::future::yield_now;
 
-use crate::limits::{SHARE_CHARGE_MAX, SHARE_MEMORY, SHARE_PARTS, SHARE_SLICE};
+use crate::limits::{
+    SHARE_CHARGE_MAX, SHARE_LITTLE, SHARE_MEMORY, SHARE_PARTS, SHARE_QUICK, SHARE_SLICE, SHARE_SLICE_LONG,
+    SHARE_WINDOW,
+};
 
 /// The number of no sharer.
 const NOBODY: u64 = 0;
@@ -35,7 +39,10 @@ pub(super) struct Turns {
     /// When the task began that runs, and how many of its parts went on unmeasured.
     began: Cell<Instant>,
     parts: Cell<u32>,
+    /// When somebody ran at once who asks for little, while others waited.
+    quick: Cell<Option<Instant>>,
     /// Each sharer gets a slice in a round.
+    slice: Cell<Duration>,
     round: Cell<u64>,
     line: RefCell<VecDeque<Rc<Sharer>>>,
     sharers: Cell<u64>,
@@ -51,6 +58,8 @@ impl Turns {
             changed: Cell::new(None),
             began: Cell::new(now),
             parts: Cell::new(0),
+            quick: Cell::new(None),
+            slice: Cell::new(SHARE_SLICE),
             round: Cell::new(0),
             line: RefCell::default(),
             sharers: Cell::new(0),
@@ -65,6 +74,10 @@ impl Turns {
             self.round.set(self.round.get() + 1);
         }
         self.measures.set(waits || (woken > 1 && self.is_shared()));
+        if waits {
+            let near = self.quick.get().is_some_and(|quick| now < quick + SHARE_QUICK);
+            self.slice.set(if near { SHARE_SLICE } else { SHARE_SLICE_LONG });
+        }
     }
 
     /// Whether more than one had something to do of late.
@@ -82,7 +95,7 @@ impl Turns {
                 line.pop_front();
                 continue;
             }
-            if first.had(self.round.get()) < SHARE_SLICE {
+            if first.had(self) < self.slice.get() {
                 let waker = first.admit();
                 drop(line);
                 waker.into_iter().for_each(Waker::wake);
@@ -92,7 +105,7 @@ impl Turns {
             line.rotate_left(1);
             if passed == line.len() {
                 // Everybody in the line has had a slice; who took far more than one lets the others go first.
-                let rounds = line.iter().map(|sharer| sharer.rounds_ahead(self.round.get())).min();
+                let rounds = line.iter().map(|sharer| sharer.rounds_ahead(self)).min();
                 self.round.set(self.round.get() + rounds.unwrap_or(1).max(1));
                 passed = 0;
             }
@@ -123,22 +136,38 @@ struct Sharer {
     waiting: RefCell<VecDeque<Waker>>,
     first: Cell<u64>,
     in_line: Cell<bool>,
+    /// What it had in this window of [`SHARE_WINDOW`] and in the one before, and when this one began.
+    windows: Cell<[Duration; 2]>,
+    since: Cell<Instant>,
 }
 
 impl Sharer {
     /// What it had in this round.
-    fn had(&self, round: u64) -> Duration {
-        let passed = round - self.round.replace(round);
+    fn had(&self, turns: &Turns) -> Duration {
+        let passed = turns.round.get() - self.round.replace(turns.round.get());
         if passed > 0 {
-            let slices = SHARE_SLICE.saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX));
+            let slices = turns.slice.get().saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX));
             self.had.set(self.had.get().saturating_sub(slices));
         }
         self.had.get()
     }
 
+    /// The most that it had in one of the last two windows, with `more` that it had now.
+    fn lately(&self, now: Instant, more: Duration) -> Duration {
+        let ([this, before], since) = (self.windows.get(), self.since.get());
+        let windows = if now < since + SHARE_WINDOW {
+            [this + more, before]
+        } else {
+            self.since.set(now);
+            [more, if now < since + SHARE_WINDOW * 2 { this } else { Duration::ZERO }]
+        };
+        self.windows.set(windows);
+        windows[0].max(windows[1])
+    }
+
     /// Rounds after which it has less than a slice.
-    fn rounds_ahead(&self, round: u64) -> u64 {
-        u64::try_from(self.had(round).as_nanos() / SHARE_SLICE.as_nanos()).unwrap_or(u64::MAX)
+    fn rounds_ahead(&self, turns: &Turns) -> u64 {
+        u64::try_from(self.had(turns).as_nanos() / turns.slice.get().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Lets the first of its tasks go; gives whom to wake.
@@ -166,6 +195,8 @@ impl Share {
             waiting: RefCell::default(),
             first: Cell::new(0),
             in_line: Cell::new(false),
+            windows: Cell::default(),
+            since: Cell::new(turns.now.get()),
         };
         Self { turns: Rc::clone(turns), sharer: Rc::new(sharer) }
     }
@@ -190,7 +221,7 @@ impl Share {
     fn is_spent(&self) -> bool {
         let turns = &self.turns;
         if turns.measures.get() {
-            return turns.began.get().elapsed() >= SHARE_SLICE;
+            return turns.began.get().elapsed() >= turns.slice.get();
         }
         // One wake-up of a task may be for many parts, so few are let go on unmeasured.
         turns.parts.set(turns.parts.get() + 1);
@@ -202,11 +233,11 @@ impl Share {
             return false;
         }
         let took = turns.began.get().elapsed();
-        if took >= SHARE_SLICE {
+        if took >= turns.slice.get() {
             turns.measures.set(true);
             self.charge(took, false);
         }
-        took >= SHARE_SLICE
+        took >= turns.slice.get()
     }
 
     /// Ready when one of its tasks may run: true where it had to wait for that. Else who waits is woken when it may.
@@ -227,10 +258,16 @@ impl Share {
         if last != sharer.number && last != NOBODY {
             turns.changed.set(Some(turns.now.get()));
         }
-        if !turns.measures.get() || sharer.had(turns.round.get()) < SHARE_SLICE {
+        if !turns.measures.get() {
             return Poll::Ready(false);
         }
-        let mut waiting = sharer.waiting.borrow_mut();
+        let (mut waiting, now) = (sharer.waiting.borrow_mut(), turns.now.get());
+        if waiting.is_empty() && sharer.had(turns) < turns.slice.get() {
+            if !turns.line.borrow().is_empty() && sharer.lately(now, Duration::ZERO) < SHARE_LITTLE {
+                turns.quick.set(Some(now));
+            }
+            return Poll::Ready(false);
+        }
         *ticket = Some(sharer.first.get() + waiting.len() as u64);
         waiting.push_back(cx.waker().clone());
         if !sharer.in_line.replace(true) {
@@ -241,9 +278,11 @@ impl Share {
 
     /// Counts what a task took. Where it had waited for its turn and the slice is not over, the next goes on.
     fn charge(&self, took: Duration, waited: bool) {
-        let had = self.sharer.had(self.turns.round.get()) + took.min(SHARE_CHARGE_MAX);
+        let took = took.min(SHARE_CHARGE_MAX);
+        let _most = self.sharer.lately(self.turns.now.get(), took);
+        let had = self.sharer.had(&self.turns) + took;
         self.sharer.had.set(had);
-        if waited && had < SHARE_SLICE {
+        if waited && had < self.turns.slice.get() {
             self.sharer.admit().into_iter().for_each(Waker::wake);
         }
     }
@@ -355,7 +394,7 @@ mod tests {
         }
     }
 
-    /// Two who share a shard, of which both had something to do.
+    /// Two who share a shard, of which both had something to do; slices are short.
     fn shared() -> (Rc<Turns>, Share, Share) {
         let turns = Turns::new(Instant::now());
         let (one, other) = (Share::of(&turns), Share::of(&turns));
@@ -363,6 +402,7 @@ mod tests {
             let mut cx = Context::from_waker(Waker::noop());
             assert!(pin!(share.run(ready(()))).poll(&mut cx).is_ready());
         }
+        turns.quick.set(Some(Instant::now()));
         (turns, one, other)
     }
 
@@ -426,6 +466,27 @@ mod tests {
         let order: Vec<usize> = (0..4).flat_map(|_| turn(&turns, &mut tasks)).collect();
         // Each once in a round.
         assert_eq!(order, [1, 4, 5, 2]);
+    }
+
+    #[test]
+    fn slices_are_long_until_somebody_asks_for_little() {
+        let (turns, one, other) = shared();
+        turns.quick.set(None);
+        turns.begin(MANY, Instant::now());
+        let mut tasks: Vec<Task> = (0..8).map(|_| Task::of(&one, SHARE_SLICE_LONG / 4)).collect();
+        tasks.iter_mut().for_each(|task| _ = task.poll());
+        // The first of them ran at once.
+        assert_eq!(turn(&turns, &mut tasks), [1, 2, 3]);
+        // One that had much a moment ago asks for much, though none of its tasks wait now.
+        other.charge(SHARE_LITTLE, false);
+        turns.begin(0, Instant::now());
+        turns.round.set(turns.round.get() + 100);
+        assert!(Task::of(&other, Duration::ZERO).poll());
+        assert_eq!(turns.quick.get(), None);
+        let third = Share::of(&turns);
+        assert!(Task::of(&third, Duration::ZERO).poll());
+        assert!(turns.quick.get().is_some());
+        assert_eq!(turn(&turns, &mut tasks), [4]);
     }
 
     #[test]
