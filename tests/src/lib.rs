@@ -19,6 +19,7 @@ pub mod process;
 mod programs;
 pub mod questions;
 pub mod reading;
+mod running;
 pub mod relay;
 pub mod rows;
 pub mod sandboxed;
