@@ -103,7 +103,7 @@ impl Turns {
             }
             passed += 1;
             line.rotate_left(1);
-            if passed == line.len() {
+            if passed >= line.len() {
                 // Everybody in the line has had a slice; who took far more than one lets the others go first.
                 let rounds = line.iter().map(|sharer| sharer.rounds_ahead(self)).min();
                 self.round.set(self.round.get() + rounds.unwrap_or(1).max(1));

@@ -226,11 +226,17 @@ impl Idle {
             && let Ok(place) = numbers.binary_search(&number)
         {
             numbers.remove(place);
+            if numbers.is_empty() && self.by_key.len() > UPSTREAM_IDLE_MAX {
+                self.by_key.remove(key);
+            }
         }
         if let Some(numbers) = self.by_sandbox.get_mut(&key.sandbox)
             && let Ok(place) = numbers.binary_search(&number)
         {
             numbers.remove(place);
+            if numbers.is_empty() && self.by_sandbox.len() > UPSTREAM_IDLE_MAX {
+                self.by_sandbox.remove(&key.sandbox);
+            }
         }
         Some(connection)
     }
