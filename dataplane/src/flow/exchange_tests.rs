@@ -279,6 +279,27 @@ fn nothing_is_forwarded_once_the_gate_is_shut() {
 }
 
 #[test]
+fn a_cut_that_meets_the_last_of_an_answer_is_none_of_the_client() {
+    on_shard(|| async {
+        let (mut plane, client, far) = legs();
+        let (gate, near) = (open(), Rc::clone(&plane.near));
+        client.accept_at_most(10);
+        let play = async {
+            expect(&far, "\r\n\r\n").await;
+            far.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nabcd").await.expect("sent");
+            assert_eq!(expect(&client, "HTTP/1.1 2").await, "HTTP/1.1 2");
+            client.accept_at_most(0);
+            // As a change of policy does.
+            gate.0.set(false);
+            near.reset();
+        };
+        let (answered, ()) = zip(plane.take("GET", "", &gate), play).await;
+        assert!(answered.outcome.is_ok(), "all of it was handed over: {answered:?}");
+        assert!(matches!(answered.served.outcome, Err(ServeError::Revoked)), "{answered:?}");
+    });
+}
+
+#[test]
 fn pipelined_request_is_kept_for_its_turn() {
     on_shard(|| async {
         let (mut plane, client, far) = legs();

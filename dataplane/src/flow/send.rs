@@ -104,7 +104,7 @@ pub(super) async fn send(
             Err(ExchangeError::Revoked) if fence.is_stale() && !reply.is_started() => {
                 return refuse(reply, &rewritten(), record).await;
             }
-            Err(ExchangeError::Unanswered(_))
+            Err(ExchangeError::Unanswered(_) | ExchangeError::Reset(_))
                 if !last && reused && outbound.is_repeatable() && !reply.is_started() => {}
             Err(ExchangeError::NotTaken) if !last && !reply.is_started() => {}
             Err(ExchangeError::Http11Required)
@@ -356,7 +356,7 @@ async fn unfinished(reply: &ReplyTo, leg: &dyn Leg, error: &ExchangeError, recor
             return refuse(reply, &Refusal::from(fault).because(error), record).await;
         }
         let remedy = match error {
-            ExchangeError::Unanswered(_) => IN_DOUBT,
+            ExchangeError::Unanswered(_) | ExchangeError::Reset(_) => IN_DOUBT,
             _ => "try again",
         };
         let refusal = Refusal::new(status, code, blame, &error.to_string(), remedy).because(error);

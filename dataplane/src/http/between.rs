@@ -165,13 +165,13 @@ impl<D, R> Between<D, R> {
     }
 
     pub fn put(&self, piece: ReplyPiece<D, R>) {
-        match piece {
-            piece @ (ReplyPiece::Interim(_) | ReplyPiece::Head(_)) => {
-                drop(self.down.head.replace(Some(piece)))
-            }
-            ReplyPiece::Data(data) => drop(self.down.data.replace(Some(data))),
-            ReplyPiece::End(trailers) => drop(self.down.end.replace(Some(trailers))),
-        }
+        let Down { head, data, end, .. } = &self.down;
+        let unsent = match piece {
+            piece @ (ReplyPiece::Interim(_) | ReplyPiece::Head(_)) => head.replace(Some(piece)).is_some(),
+            ReplyPiece::Data(piece) => data.replace(Some(piece)).is_some(),
+            ReplyPiece::End(trailers) => end.replace(Some(trailers)).is_some(),
+        };
+        assert!(!unsent, "a piece is put only where there is room");
         self.stir(CONNECTION);
     }
 
@@ -193,9 +193,9 @@ impl<D, R> Between<D, R> {
 /// of the executor: neither wakes its own task for that.
 pub struct Turns<D, R>(pub(super) Rc<Between<D, R>>);
 
-/// Turns of both sides before other tasks have theirs. Larger: an exchange whose peers are never slow holds the shard
-/// for longer. Smaller: bulk transfers pay for more ways through the executor.
-const TURNS_MAX: usize = 64;
+/// Turns of both sides before other tasks have theirs; a short answer needs three. Larger: an exchange whose peers are
+/// never slow holds the shard for longer, a piece of a body each turn. Smaller: more ways through the executor.
+const TURNS_MAX: usize = 4;
 
 impl<D, R> Turns<D, R> {
     /// Gives what both sides give. The path goes first.

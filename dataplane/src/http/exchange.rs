@@ -205,9 +205,11 @@ impl<D, R: AnyHead> Reply<D, R> {
         *self.between.down.gate.borrow_mut() = Some(gate);
     }
 
-    /// Lifts the guard, for an answer that is made here.
+    /// Lifts the guard, for an answer that is made here. An interim head of the upstream's that has not left does not.
     pub fn unguard(&self) {
-        self.between.down.gate.take();
+        let down = &self.between.down;
+        let interim = down.head.borrow_mut().take_if(|head| matches!(head, ReplyPiece::Interim(_)));
+        drop((down.gate.take(), interim));
     }
 
     /// Whether the head of the answer was handed over, so that a refusal can no longer be given.

@@ -106,6 +106,16 @@ pub enum ServeError {
     Body(#[from] BodyError),
 }
 
+impl ServeError {
+    /// A cut breaks the client's leg, which looks as if the client had broken it.
+    pub(super) fn of<D, R>(self, reply: &ReplyReader<D, R>) -> Self {
+        match self {
+            Self::ClientGone(_) | Self::Stalled if !reply.is_open() => Self::Revoked,
+            error => error,
+        }
+    }
+}
+
 /// How an exchange was served.
 #[derive(Debug)]
 pub struct Served {
@@ -136,7 +146,7 @@ pub async fn serve<T: Transport>(
             false => Err(ServeError::ClientGone(gone)),
         }
     };
-    let outcome = or(writer.write(&reply), feeding).await;
+    let outcome = or(writer.write(&reply), feeding).await.map_err(|error| error.of(&reply));
     Served { outcome, payload_bytes: payload.get() }
 }
 

@@ -52,7 +52,7 @@ pub async fn serve(mut stream: StreamOf, driver: Driver<Slice<Chunk>, Answer<Chu
             false => Err(ServeError::ClientGone(None)),
         }
     };
-    let outcome = or(writer.write(&reply), feeding).await;
+    let outcome = or(writer.write(&reply), feeding).await.map_err(|error| error.of(&reply));
     match &outcome {
         Ok(()) => {}
         Err(ServeError::Revoked | ServeError::ClientGone(_) | ServeError::Stalled) => {
