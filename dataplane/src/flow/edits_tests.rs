@@ -1,6 +1,10 @@
 //! Edits over scripted connections: what they give is what the other leg gets, framed for whoever reads it.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Duration,
+};
 
 use futures_lite::future::zip;
 
@@ -95,6 +99,54 @@ fn changed_answer_is_chunked_and_what_was_held_back_comes_before_its_trailers() 
         let (taken, ()) = zip(plane.take("GET", "", &open()), play).await;
         assert!(taken.goes_on());
         assert_eq!(*seen.borrow(), "a_b__.");
+    });
+}
+
+/// Looks, and owes time for so many looks at the debt.
+struct Dear {
+    loud: Loud,
+    owed: Cell<u32>,
+}
+
+impl BodyEdit for Dear {
+    fn piece(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Passing, Box<Instead>> {
+        self.loud.piece(bytes, out)
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<(), Box<Instead>> {
+        self.loud.end(out)
+    }
+
+    fn debt(&self) -> Option<Duration> {
+        let left = self.owed.get().checked_sub(1)?;
+        self.owed.set(left);
+        self.loud.seen.borrow_mut().push('~');
+        Some(Duration::from_millis(1))
+    }
+}
+
+impl AnswerEdit for Dear {
+    fn head(&mut self, parts: &mut AnswerParts) -> Result<Interest, Box<Instead>> {
+        self.loud.head(parts)
+    }
+}
+
+#[test]
+fn no_piece_is_read_while_an_edit_owes_time() {
+    on_shard(|| async {
+        let (mut plane, client, far) = legs();
+        let (loud, seen) = Loud::wants(Interest::Look);
+        let edits = Edits::default();
+        edits.add_down(Box::new(Dear { loud, owed: Cell::new(3) }));
+        plane.edits = Some(edits);
+        let play = async {
+            expect(&far, "\r\n\r\n").await;
+            far.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.expect("sent");
+            expect(&client, "\r\n\r\nhi").await;
+        };
+        let (taken, ()) = zip(plane.take("GET", "", &open()), play).await;
+        assert!(taken.goes_on());
+        assert_eq!(*seen.borrow(), "~~~hi.");
     });
 }
 
