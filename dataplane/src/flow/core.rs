@@ -90,7 +90,7 @@ pub struct Core {
     pub shared: SharedPool,
     /// What all peers of HTTP/2 may send before it was sent on.
     pub windows: Rc<Allowance>,
-    /// What drives those connections.
+    /// What drives those connections, and looks up names.
     pub drivers: Scope,
     /// Settings of the leg to upstreams.
     pub upstream_tls: UpstreamTls,

@@ -5,6 +5,7 @@ pub mod open;
 pub mod tie;
 pub mod exchange;
 pub mod edits;
+mod lookup;
 mod redaction;
 mod multiplexed;
 mod opaque;

@@ -11,10 +11,10 @@ use futures_lite::future::try_zip;
 use super::{
     core::Core,
     fence::{Credentials, Fence, rewritten},
+    lookup::lookup,
     open::Judged,
     requests::begin,
     resident::Admission,
-    send::lookup,
     tell::note,
 };
 use crate::{

@@ -1,12 +1,6 @@
 //! One request's way out: the upstream, the exchange with it, and what the client is told when there is none.
 
-use std::{
-    cell::Cell,
-    io,
-    net::{IpAddr, SocketAddr},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc};
 
 use futures_lite::future::or;
 
@@ -16,6 +10,7 @@ use super::{
     edits::{Edits, FromClient, Instead, ToClient},
     exchange::{Answered, Body, ExchangeError, ReplyTo, Sending, exchange},
     fence::{Fence, rewritten},
+    lookup::lookup,
     multiplexed,
     outbound::{Outbound, Speaks},
     tell::{answer, note, refuse},
@@ -24,13 +19,13 @@ use super::{
 use crate::{
     audit::Record,
     causes::chain,
-    http::{BodyError, Framing, Gate, Host, Leg, OwnAnswer, Scheme, h1::Inbound, h2},
+    http::{BodyError, Framing, Gate, Leg, OwnAnswer, Scheme, h1::Inbound, h2},
     inject::Means,
     limits::H2_WINDOW_FIRST,
     policy::Permit,
     respond::{Blame, Refusal},
     tls::{TlsError, Wire},
-    upstream::{Found, Place, ResolveError, Shared, Turn, dial_any, pool::Key},
+    upstream::{Place, Shared, Turn, dial_any, pool::Key},
 };
 
 /// Sends an allowed request to its upstream and hands the answer over. Where the upstream has not begun with it, it is
@@ -297,29 +292,6 @@ async fn connect(
         Refusal::from(&error)
     })?;
     Ok((Rc::new(wire), address))
-}
-
-/// The addresses of a permit's host, and of the proxy through which it is reached.
-pub(super) async fn lookup(core: &Core, permit: &Permit) -> Result<Found, Refusal> {
-    let via = permit.way().and_then(|way| way.route().via.as_ref());
-    let proxy = match via {
-        Some(via) => resolve(core, &via.host)
-            .await
-            .map_err(|error| Refusal::proxy_unresolved(permit.host(), &error))?,
-        None => Rc::from([]),
-    };
-    let host = match via {
-        Some(via) if via.resolves => Rc::from([]),
-        _ => resolve(core, permit.host()).await.map_err(|error| Refusal::from(&error))?,
-    };
-    Ok(Found { host, proxy })
-}
-
-async fn resolve(core: &Core, host: &Host) -> Result<Rc<[IpAddr]>, ResolveError> {
-    match host {
-        Host::Ip(address) => Ok(Rc::from([*address])),
-        Host::Name(name) => core.resolver.resolve(name.as_str()).await,
-    }
 }
 
 fn cut(leg: &dyn Leg, record: &mut Record) {

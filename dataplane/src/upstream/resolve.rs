@@ -181,12 +181,9 @@ impl<T: Transport> Resolver<T> {
     /// # Errors
     /// [`ResolveError`] with the name. What does not exist is remembered too, and for a moment what nobody could say.
     pub async fn resolve(&self, host: &str) -> Outcome {
-        if let Some(known) = self.known_without_asking(host) {
-            return known;
-        }
         loop {
-            if let Some(known) = self.cache.borrow().find(host, self.transport.now()) {
-                return known.of(host);
+            if let Some(known) = self.known(host) {
+                return known;
             }
             let under_way = self.flights.borrow().get(host).cloned();
             let Some(flight) = under_way else { break };
@@ -213,6 +210,12 @@ impl<T: Transport> Resolver<T> {
         *pilot.flight.landed.borrow_mut() = Some(Some(outcome.clone()));
         drop(pilot);
         outcome
+    }
+
+    /// What can be said of a host without asking anybody.
+    pub fn known(&self, host: &str) -> Option<Outcome> {
+        let cached = || Some(self.cache.borrow().find(host, self.transport.now())?.of(host));
+        self.known_without_asking(host).or_else(cached)
     }
 
     /// Names with a fixed meaning (RFC 6761 §6, RFC 7686 §2, our own), addresses, and the hosts file.
