@@ -152,9 +152,9 @@ impl<S: Socket> TlsStream<S> {
         let taken = self.take(&mut bytes);
         // Given back before anything is awaited.
         drop(bytes);
-        let answered = self.outbox.nudge(&self.socket).await;
-        taken.map_err(TlsError::into_io)?;
-        answered
+        // A peer may end its reading and go on to say something: that no answer reaches it does not end what comes.
+        let _unanswered = self.outbox.nudge(&self.socket).await;
+        taken.map_err(TlsError::into_io)
     }
 
     /// Sends all bytes.
