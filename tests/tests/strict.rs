@@ -140,9 +140,14 @@ fn what_is_not_served_says_so() {
         ("GET / HTTP/2.0\r\nHost: HOST\r\n\r\n", 505, "version_not_served"),
         ("TRACE / HTTP/1.1\r\nHost: HOST\r\n\r\n", 405, "method_refused"),
         (
-            "GET / HTTP/1.1\r\nHost: HOST\r\nUpgrade: tcp\r\nConnection: upgrade\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: HOST\r\nUpgrade: tcp, x\r\nConnection: upgrade\r\n\r\n",
             501,
             "upgrade_not_served",
+        ),
+        (
+            "GET / HTTP/1.1\r\nHost: HOST\r\nUpgrade: tcp\r\nConnection: upgrade\r\n\r\n",
+            403,
+            "upgrade_denied",
         ),
         (
             "POST / HTTP/1.1\r\nHost: HOST\r\nExpect: 200-ok\r\nContent-Length: 1\r\n\r\n",
