@@ -99,8 +99,8 @@ impl Core {
             closing: Cell::new(false),
             now: Cell::new(now),
             wheel: RefCell::new(Wheel::new(now)),
+            turns: Turns::new(now, Rc::clone(&bell)),
             bell,
-            turns: Turns::new(now),
             counters: Counters::default(),
         }))
     }

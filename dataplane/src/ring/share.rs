@@ -17,6 +17,8 @@ use std::{
 
 use futures_lite::future::yield_now;
 
+use super::driver::Bell;
+
 use crate::limits::{
     SHARE_CHARGE_MAX, SHARE_LITTLE, SHARE_MEMORY, SHARE_PARTS, SHARE_QUICK, SHARE_SLICE, SHARE_SLICE_LONG,
     SHARE_WINDOW,
@@ -46,11 +48,14 @@ pub(super) struct Turns {
     round: Cell<u64>,
     line: RefCell<VecDeque<Rc<Sharer>>>,
     sharers: Cell<u64>,
+    /// Of the driver, which may have gone to sleep before somebody has to wait.
+    bell: Rc<Bell>,
 }
 
 impl Turns {
-    pub fn new(now: Instant) -> Rc<Self> {
+    pub fn new(now: Instant, bell: Rc<Bell>) -> Rc<Self> {
         Rc::new(Self {
+            bell,
             now: Cell::new(now),
             measures: Cell::new(false),
             over: Cell::new(false),
@@ -273,6 +278,8 @@ impl Share {
         if !sharer.in_line.replace(true) {
             turns.line.borrow_mut().push_back(Rc::clone(sharer));
         }
+        drop(waiting);
+        turns.bell.ring();
         Poll::Pending
     }
 
@@ -396,7 +403,7 @@ mod tests {
 
     /// Two who share a shard, of which both had something to do; slices are short.
     fn shared() -> (Rc<Turns>, Share, Share) {
-        let turns = Turns::new(Instant::now());
+        let turns = Turns::new(Instant::now(), Rc::default());
         let (one, other) = (Share::of(&turns), Share::of(&turns));
         for share in [&one, &other] {
             let mut cx = Context::from_waker(Waker::noop());
@@ -437,7 +444,7 @@ mod tests {
 
     #[test]
     fn who_is_alone_never_waits() {
-        let turns = Turns::new(Instant::now());
+        let turns = Turns::new(Instant::now(), Rc::default());
         let share = Share::of(&turns);
         turns.begin(MANY, Instant::now());
         assert!((0..10).all(|_| Task::of(&share, SHARE_SLICE).poll()));
