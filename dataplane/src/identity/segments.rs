@@ -7,15 +7,15 @@ use std::{
     sync::Arc,
 };
 
-use foldhash::fast::RandomState;
+use foldhash::{fast::RandomState, quality};
 
 /// More of them make a copy dearer (one reference count each), fewer a change (it copies one segment).
 const SEGMENTS: usize = 256;
 
 /// A map that shares its segments with its copies.
 pub(super) struct Segments<K, V> {
-    /// With a seed of the process, so that nobody can aim at one segment.
-    hasher: RandomState,
+    /// With a seed of the process, so that nobody can aim at one segment; good in each bit, since a few choose one.
+    hasher: quality::RandomState,
     segments: Box<[Arc<HashMap<K, V, RandomState>>]>,
     len: usize,
 }
@@ -23,7 +23,7 @@ pub(super) struct Segments<K, V> {
 impl<K, V> Default for Segments<K, V> {
     fn default() -> Self {
         let empty = Arc::new(HashMap::default());
-        Self { hasher: RandomState::default(), segments: vec![empty; SEGMENTS].into(), len: 0 }
+        Self { hasher: quality::RandomState::default(), segments: vec![empty; SEGMENTS].into(), len: 0 }
     }
 }
 

@@ -11,7 +11,7 @@ type Segment<V> = HashMap<Arc<str>, Arc<V>, foldhash::fast::RandomState>;
 #[derive(Debug)]
 pub struct Table<V> {
     segments: Arc<[Arc<Segment<V>>]>,
-    hasher: foldhash::fast::FixedState,
+    hasher: foldhash::quality::FixedState,
     rows: usize,
 }
 
@@ -25,7 +25,7 @@ impl<V> Default for Table<V> {
     fn default() -> Self {
         let empty = Arc::new(Segment::default());
         let segments = std::iter::repeat_n(empty, SEGMENTS).collect();
-        Self { segments, hasher: foldhash::fast::FixedState::default(), rows: 0 }
+        Self { segments, hasher: foldhash::quality::FixedState::default(), rows: 0 }
     }
 }
 
