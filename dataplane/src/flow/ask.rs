@@ -78,6 +78,7 @@ pub(super) async fn settle(
                     Err(refusal) => Err(refusal),
                 }
             }
+            Step::Again => again((arrived, &head), &approved, record),
             settled => break Ok(settled),
         };
         step = match next {
@@ -125,6 +126,8 @@ fn again(
     record.handler_version = None;
     record.handler_error = None;
     record.sent_to = None;
+    record.via = None;
+    record.address = None;
     prepare(arrived, head, approved, record)
 }
 

@@ -6,6 +6,7 @@ pub mod tie;
 pub mod exchange;
 pub mod edits;
 mod lookup;
+mod search;
 mod redaction;
 mod multiplexed;
 mod opaque;
@@ -29,7 +30,7 @@ pub mod connection;
 use arrived::Arrived;
 use ask::settle;
 use request::{Step, prepare};
-use send::send;
+use send::{Asked, Stale, send};
 use tell::{answer, refuse};
 
 use crate::{
@@ -50,40 +51,46 @@ async fn run(
     record: &mut Record,
 ) {
     let Exchange { head, mut body, reply, leg } = exchange;
-    let step = match prepare(arrived, &head, &[], record) {
+    // To settle is rare, and large: the future of every other request does not hold it.
+    let (mut step, mut asked) = match prepare(arrived, &head, &[], record) {
         Ok(step @ (Step::Ask(_) | Step::Pace(_))) => {
             let kept = head.to_owned();
             drop(head);
-            // Rare and large: the future of every other request does not hold it.
-            Box::pin(settle(arrived, kept, step, (&reply, &leg), record)).await
+            (Box::pin(settle(arrived, kept, step, (&reply, &leg), record)).await, Asked::Waited(None))
         }
-        // The receive buffer is not held while an upstream thinks.
-        step => {
-            drop(head);
-            step
-        }
+        step => (step, Asked::Received(head)),
     };
-    match step {
-        // `settle` ends only when there is nothing more to wait for.
-        Ok(Step::Ask(_) | Step::Pace(_)) => unreachable!("what is waited for was settled"),
-        Ok(Step::Send(mut outbound)) => {
-            let edits = outbound.edits.take();
-            send(arrived, (&mut body, &reply, &leg), (*outbound, edits.as_deref()), record).await;
-            if let Some(edits) = edits {
-                edits.report(record);
+    loop {
+        match step {
+            Ok(Step::Ask(_) | Step::Pace(_) | Step::Again) => {
+                unreachable!("`settle` ends only when there is nothing more to wait for")
             }
-            if record.verdict != "refused" {
-                // What the client was told, whatever became of the answer.
-                record.status = reply.status().or(record.status);
+            Ok(Step::Send(mut outbound)) => {
+                let edits = outbound.edits.take();
+                let (ends, sending) = ((&mut body, &reply, &leg), (*outbound, edits.as_deref()));
+                if let Some(stale) = send(arrived, ends, sending, asked, record).await {
+                    let Stale { head, opened } = *stale;
+                    step = Box::pin(settle(arrived, head, Step::Again, (&reply, &leg), record)).await;
+                    asked = Asked::Waited(Some(opened));
+                    continue;
+                }
+                if let Some(edits) = edits {
+                    edits.report(record);
+                }
+                if record.verdict != "refused" {
+                    // What the client was told, whatever became of the answer.
+                    record.status = reply.status().or(record.status);
+                }
             }
+            Ok(Step::Answer { status, fields, body }) => {
+                record.verdict = "answered";
+                record.status = Some(status);
+                let head = OwnAnswer { status, reason: "".into(), fields, length: body.len() };
+                // Where the client is gone, what serves it says so.
+                let _told = answer(&reply, head, body).await;
+            }
+            Err(refusal) => refuse(&reply, &refusal, record).await,
         }
-        Ok(Step::Answer { status, fields, body }) => {
-            record.verdict = "answered";
-            record.status = Some(status);
-            let head = OwnAnswer { status, reason: "".into(), fields, length: body.len() };
-            // Where the client is gone, what serves it says so.
-            let _told = answer(&reply, head, body).await;
-        }
-        Err(refusal) => refuse(&reply, &refusal, record).await,
+        return;
     }
 }

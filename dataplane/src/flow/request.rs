@@ -44,6 +44,8 @@ pub enum Step {
     Ask(Box<Asking>),
     /// Wait until a handler may be called, and decide again.
     Pace(Box<Pace>),
+    /// Decide again: what was decided has aged before any of it left.
+    Again,
     /// Answer it here.
     Answer {
         /// Status.

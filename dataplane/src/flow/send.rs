@@ -1,41 +1,110 @@
 //! One request's way out: the upstream, the exchange with it, and what the client is told when there is none.
 
-use std::{cell::Cell, io, net::SocketAddr, rc::Rc, sync::Arc};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use futures_lite::future::or;
 
 use super::{
     arrived::Arrived,
-    core::Core,
     edits::{Edits, FromClient, Instead, ToClient},
     exchange::{Answered, Body, ExchangeError, ReplyTo, Sending, exchange},
     fence::{Fence, rewritten},
-    lookup::lookup,
     multiplexed,
     outbound::{Outbound, Speaks},
+    search::{Idle, Upstream, at_hand, search},
     tell::{answer, note, refuse},
     tunnel,
 };
 use crate::{
     audit::Record,
     causes::chain,
-    http::{BodyError, Framing, Gate, Leg, OwnAnswer, Scheme, h1::Inbound, h2},
-    inject::Means,
-    limits::H2_WINDOW_FIRST,
-    policy::Permit,
+    http::{
+        BodyError, Framing, Gate, Leg, OwnAnswer, RequestHead,
+        h1::{Block, Inbound},
+        h2,
+    },
     respond::{Blame, Refusal},
-    tls::{TlsError, Wire},
-    upstream::{Place, Shared, Turn, dial_any, pool::Key},
+    tls::{Chunk, TlsError, Wire},
+    upstream::{Place, pool::Key},
 };
 
-/// Sends an allowed request to its upstream and hands the answer over. Where the upstream has not begun with it, it is
-/// sent once more.
+/// What is there of a request when it is sent.
+pub(super) enum Asked {
+    /// Its head, in the buffer that it came in.
+    Received(RequestHead<Block<Chunk>>),
+    /// It had to wait before, perhaps for this connection.
+    Waited(Option<Opened>),
+}
+
+impl Asked {
+    /// The connection that was opened for it, where requests with this key may use that.
+    fn opened(&mut self, key: &Key) -> Option<Upstream> {
+        let Self::Waited(opened) = self else { return None };
+        let (of, upstream) = *opened.take()?.0;
+        (of == *key).then_some(upstream)
+    }
+}
+
+/// A request none of which has left when one of its credentials was written anew: it can be decided again.
+pub(super) struct Stale {
+    /// Its head.
+    pub head: RequestHead<Vec<u8>>,
+    /// What was opened for it.
+    pub opened: Opened,
+}
+
+/// A connection on which nothing was said yet, for requests with this key.
+pub(super) struct Opened(Box<(Key, Upstream)>);
+
+/// Why no whole answer was handed over.
+enum Failed {
+    /// There is no upstream for it.
+    Refused(Refusal),
+    /// A change of policy ended it.
+    Cut,
+    /// Its credentials are no longer those in force.
+    Rewritten(Option<Box<Stale>>),
+    /// The exchange broke off.
+    Unfinished(ExchangeError),
+}
+
+impl From<ExchangeError> for Failed {
+    fn from(error: ExchangeError) -> Self {
+        Self::Unfinished(error)
+    }
+}
+
+/// Sends an allowed request to its upstream and hands the answer over, or says why there is none. Gives the request back
+/// where it was received just now and can be decided again.
 pub(super) async fn send(
     arrived: &Arrived<'_>,
     (body, reply, leg): (&mut Body, &ReplyTo, &Rc<dyn Leg>),
-    (mut outbound, edits): (Outbound, Option<&Edits>),
+    (outbound, edits): (Outbound, Option<&Edits>),
+    asked: Asked,
     record: &mut Record,
-) {
+) -> Option<Box<Stale>> {
+    match forward(arrived, (body, reply, leg), (outbound, edits), asked, record).await {
+        Ok(done) => {
+            record.verdict = "allowed";
+            record.status = Some(done.status);
+        }
+        Err(Failed::Rewritten(Some(stale))) => return Some(stale),
+        Err(Failed::Rewritten(None)) => refuse(reply, &rewritten(), record).await,
+        Err(Failed::Refused(refusal)) => refuse(reply, &refusal, record).await,
+        Err(Failed::Cut) => cut(&**leg, record),
+        Err(Failed::Unfinished(error)) => unfinished(reply, &**leg, &error, record).await,
+    }
+    None
+}
+
+/// Where the upstream has not begun with a request, it is sent once more.
+async fn forward(
+    arrived: &Arrived<'_>,
+    (body, reply, leg): (&mut Body, &ReplyTo, &Rc<dyn Leg>),
+    (mut outbound, edits): (Outbound, Option<&Edits>),
+    mut asked: Asked,
+    record: &mut Record,
+) -> Result<Answered, Failed> {
     let key = Key::of(&outbound.permit, &outbound.means);
     record.via = outbound.permit.way().map(|way| Arc::clone(way.route()));
     let mut speaks = outbound.speaks;
@@ -44,9 +113,16 @@ pub(super) async fn send(
         let hold = arrived.resident.open.enter(Rc::clone(&outbound.judged), Rc::clone(leg));
         let fence = Rc::new(Fence::new(arrived.core, arrived.resident, hold, outbound.credentials.clone()));
         reply.guard(Rc::clone(&fence) as Rc<dyn Gate>);
-        let upstream = match at_hand(arrived.core, &key, speaks, idle) {
+        let mut kept = None;
+        let upstream = match asked.opened(&key).or_else(|| at_hand(arrived.core, &key, speaks, idle)) {
             Some(upstream) => upstream,
             None => {
+                // Its buffer goes back to the ring: to connect may take long.
+                if let Asked::Received(head) = std::mem::replace(&mut asked, Asked::Waited(None))
+                    && outbound.credentials.is_some()
+                {
+                    kept = Some(Box::new(head.to_owned()));
+                }
                 let search =
                     search(arrived, (&outbound.permit, &outbound.means), (&key, speaks, idle), record);
                 // A client that leaves meanwhile ends it.
@@ -57,14 +133,17 @@ pub(super) async fn send(
                 // Rare and large: the future of every other request does not hold it.
                 match Box::pin(or(async { Some(search.await) }, left)).await {
                     Some(Ok(upstream)) => upstream,
-                    Some(Err(refusal)) => return refuse(reply, &refusal, record).await,
-                    None if fence.hold.is_cut() => return cut(&**leg, record),
-                    None => return unfinished(reply, &**leg, &ExchangeError::ClientGone, record).await,
+                    Some(Err(refusal)) => return Err(Failed::Refused(refusal)),
+                    None if fence.hold.is_cut() => return Err(Failed::Cut),
+                    None => return Err(ExchangeError::ClientGone.into()),
                 }
             }
         };
+        // Nor is it held while the upstream thinks.
+        asked = Asked::Waited(None);
         if fence.is_stale() {
-            return refuse(reply, &rewritten(), record).await;
+            let opened = |head: Box<_>| Stale { head: *head, opened: Opened(Box::new((key, upstream))) };
+            return Err(Failed::Rewritten(kept.map(opened).map(Box::new)));
         }
         record.address = Some(upstream.address());
         let reused = upstream.is_reused();
@@ -73,7 +152,7 @@ pub(super) async fn send(
         let outcome = match upstream {
             Upstream::Own { wire, address, .. } => {
                 if !fence.hold.join(Rc::clone(&wire) as Rc<dyn Leg>) {
-                    return cut(&**leg, record);
+                    return Err(Failed::Cut);
                 }
                 tell_secrets(&mut outbound, record);
                 let connection = (wire, address, &key);
@@ -89,15 +168,11 @@ pub(super) async fn send(
         // What an edit has seen it must not see again.
         let last = last || edits.is_some_and(Edits::has_begun);
         match outcome {
-            Ok(done) => {
-                record.verdict = "allowed";
-                record.status = Some(done.status);
-                return;
-            }
+            Ok(done) => return Ok(done),
             // Both legs were reset, and which of them the relay met first says nothing.
-            Err(_) if fence.hold.is_cut() => return cut(&**leg, record),
+            Err(_) if fence.hold.is_cut() => return Err(Failed::Cut),
             Err(ExchangeError::Revoked) if fence.is_stale() && !reply.is_started() => {
-                return refuse(reply, &rewritten(), record).await;
+                return Err(Failed::Rewritten(None));
             }
             Err(ExchangeError::Unanswered(_) | ExchangeError::Reset(_))
                 if !last && reused && outbound.is_repeatable() && !reply.is_started() => {}
@@ -107,9 +182,10 @@ pub(super) async fn send(
             {
                 speaks = Speaks::Http11;
             }
-            Err(error) => return unfinished(reply, &**leg, &error, record).await,
+            Err(error) => return Err(error.into()),
         }
     }
+    unreachable!("the last try ends in an answer or a failure")
 }
 
 /// From here on its secrets leave. A second try carries the same, and finds them told.
@@ -117,112 +193,6 @@ fn tell_secrets(outbound: &mut Outbound, record: &mut Record) {
     if !outbound.secrets.is_empty() {
         record.secrets = std::mem::take(&mut outbound.secrets);
     }
-}
-
-/// What carries a request.
-enum Upstream {
-    /// A connection that carries one request at a time.
-    Own { wire: Rc<Wire>, address: SocketAddr, reused: bool },
-    /// A place on one that carries many.
-    Shared { place: Place, reused: bool },
-}
-
-impl Upstream {
-    fn address(&self) -> SocketAddr {
-        match self {
-            Self::Own { address, .. } => *address,
-            Self::Shared { place, .. } => place.address(),
-        }
-    }
-
-    /// Whether it carried a request before: the upstream may have closed it at this moment.
-    fn is_reused(&self) -> bool {
-        match self {
-            Self::Own { reused, .. } | Self::Shared { reused, .. } => *reused,
-        }
-    }
-}
-
-/// Which connections that were idle a request may take.
-#[derive(Clone, Copy)]
-enum Idle {
-    /// Any: where its upstream has ended one at this moment, the request is sent again.
-    Any,
-    /// Those of which the kernel says that their upstream has not ended them: the request must not be sent twice.
-    Proven,
-    /// None: one has failed.
-    None,
-}
-
-/// A connection that is there already.
-fn at_hand(core: &Core, key: &Key, speaks: Speaks, idle: Idle) -> Option<Upstream> {
-    let shared = (speaks != Speaks::Http11).then(|| core.shared.find(key)).flatten();
-    if let Some(place) = shared {
-        return Some(Upstream::Shared { place, reused: true });
-    }
-    let own = match idle {
-        Idle::Any if speaks != Speaks::Http2 => core.pool.take(key),
-        Idle::Proven if speaks != Speaks::Http2 => core.pool.take_proven(key),
-        _ => None,
-    };
-    own.map(|(wire, address)| Upstream::Own { wire, address, reused: true })
-}
-
-/// A new connection, or one that somebody else has opened meanwhile.
-async fn search(
-    arrived: &Arrived<'_>,
-    (permit, means): (&Permit, &Means),
-    (key, speaks, idle): (&Key, Speaks, Idle),
-    record: &mut Record,
-) -> Result<Upstream, Refusal> {
-    let core = arrived.core;
-    let could_share = permit.scheme() == Scheme::Https && speaks != Speaks::Http11;
-    let _dialling = loop {
-        let turn = match could_share {
-            true => core.shared.dial_or_wait(key, (permit.host(), permit.port())).await,
-            false => break None,
-        };
-        if let Turn::Dial(dialling) = turn {
-            break Some(dialling);
-        }
-        if let Some(found) = at_hand(core, key, speaks, idle) {
-            return Ok(found);
-        }
-        if matches!(turn, Turn::Own) {
-            break None;
-        }
-    };
-    let (wire, address) = connect(arrived, (permit, means), speaks, record).await?;
-    let shares = wire.speaks_http2() || (speaks == Speaks::Http2 && permit.scheme() == Scheme::Http);
-    if !shares {
-        if could_share {
-            core.shared.speaks_http11(permit.host(), permit.port());
-        }
-        if speaks == Speaks::Http2 {
-            return Err(only_http11());
-        }
-        return Ok(Upstream::Own { wire, address, reused: false });
-    }
-    let windows = &arrived.resident.upstream_windows;
-    if windows.left() < H2_WINDOW_FIRST {
-        core.shared.forget_idle(&arrived.resident.id);
-    }
-    let begun = Shared::begin(wire, address, windows).await.map_err(|error| {
-        let error = ExchangeError::Unanswered(Some(io::Error::other(error)));
-        Refusal::new(502, "upstream_closed", Blame::Upstream, &error.to_string(), "try again").because(&error)
-    });
-    let (shared, driving) = begun?;
-    core.drivers.spawn(arrived.resident.share.run(driving));
-    let place = core.shared.share(key.clone(), shared).ok_or_else(|| {
-        let detail = "the upstream takes no request on a new connection";
-        Refusal::new(502, "upstream_closed", Blame::Upstream, detail, "try again")
-    })?;
-    Ok(Upstream::Shared { place, reused: false })
-}
-
-fn only_http11() -> Refusal {
-    let detail = "the request needs HTTP/2 to its upstream, which speaks only HTTP/1.1";
-    Refusal::new(502, "upstream_without_h2", Blame::Upstream, detail, "ask an upstream that speaks HTTP/2")
 }
 
 async fn over_http11(
@@ -275,23 +245,6 @@ async fn over_http2(
         multiplexed::exchange(ends, multiplexed::Opened { leg, answer, ended }, method, &gate, sent).await;
     fence.hold.part();
     outcome
-}
-
-/// Resolves, checks and dials what a permit allows. Where that fails, the record says at which address.
-async fn connect(
-    arrived: &Arrived<'_>,
-    (permit, means): (&Permit, &Means),
-    speaks: Speaks,
-    record: &mut Record,
-) -> Result<(Rc<Wire>, SocketAddr), Refusal> {
-    let core = arrived.core;
-    let found = lookup(core, permit).await?;
-    let dialled = dial_any(permit, means, &found, &core.upstream_tls, Some(speaks.protocols())).await;
-    let (wire, address) = dialled.map_err(|error| {
-        record.address = error.address().or(record.address);
-        Refusal::from(&error)
-    })?;
-    Ok((Rc::new(wire), address))
 }
 
 fn cut(leg: &dyn Leg, record: &mut Record) {
