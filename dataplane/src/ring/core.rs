@@ -18,7 +18,7 @@ use super::{
     buffers::{Buf, Pool},
     driver::Bell,
     operation::Operation,
-    share::Turns,
+    share::Shares,
     slab::{Busy, Completion, Key, Outcome, Slab},
     sys::{Completed, Kept, Request, Uring, adopt},
     timer::Wheel,
@@ -69,7 +69,7 @@ pub(super) struct Core {
     now: Cell<Instant>,
     pub wheel: RefCell<Wheel>,
     pub bell: Rc<Bell>,
-    pub turns: Rc<Turns>,
+    pub shares: Rc<Shares>,
     pub counters: Counters,
 }
 
@@ -99,7 +99,7 @@ impl Core {
             closing: Cell::new(false),
             now: Cell::new(now),
             wheel: RefCell::new(Wheel::new(now)),
-            turns: Turns::new(now, Rc::clone(&bell)),
+            shares: Shares::new(now, Rc::clone(&bell)),
             bell,
             counters: Counters::default(),
         }))
@@ -196,7 +196,7 @@ impl Core {
         let fired = self.wheel.borrow_mut().advance(self.now.get());
         let fires = fired.len();
         fired.into_iter().for_each(Waker::wake);
-        self.turns.begin(came + fires, self.now.get());
+        self.shares.begin(came + fires, self.now.get());
         came + fires
     }
 

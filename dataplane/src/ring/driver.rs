@@ -235,7 +235,7 @@ impl Driver {
     fn turn(&mut self) -> usize {
         self.watch_door();
         self.core.bell.rung.set(false);
-        self.doorbell.answer() + self.core.turn() + usize::from(self.core.turns.grant())
+        self.doorbell.answer() + self.core.turn() + usize::from(self.core.shares.grant())
     }
 
     /// Keeps the inner end of the pair watched, and empty.

@@ -213,7 +213,7 @@ impl Ring {
 
     /// A part in this shard, for one of those who share it.
     pub fn share(&self) -> Share {
-        Share::of(&self.0.turns)
+        Share::of(&self.0.shares)
     }
 
     /// What the ring did and holds.

@@ -1,4 +1,4 @@
-//! Turns of a shard among those who share it: who has had much waits until the others were served.
+//! Who shares a shard has turns of it: who has had much waits until the others were served.
 //!
 //! Tasks of a shard run in the order in which they are woken, and each to its next wait. Where one sharer wakes hundreds
 //! of tasks at once, everybody else's would wait behind all of them. So where much is woken and several share the shard,
@@ -28,7 +28,7 @@ use crate::limits::{
 const NOBODY: u64 = 0;
 
 /// Who shares a shard, and whose turn it is.
-pub(super) struct Turns {
+pub(super) struct Shares {
     /// When the driver looked last.
     now: Cell<Instant>,
     /// What tasks take is measured, and who had too much waits.
@@ -52,7 +52,7 @@ pub(super) struct Turns {
     bell: Rc<Bell>,
 }
 
-impl Turns {
+impl Shares {
     pub fn new(now: Instant, bell: Rc<Bell>) -> Rc<Self> {
         Rc::new(Self {
             bell,
@@ -148,10 +148,10 @@ struct Sharer {
 
 impl Sharer {
     /// What it had in this round.
-    fn had(&self, turns: &Turns) -> Duration {
-        let passed = turns.round.get() - self.round.replace(turns.round.get());
+    fn had(&self, shares: &Shares) -> Duration {
+        let passed = shares.round.get() - self.round.replace(shares.round.get());
         if passed > 0 {
-            let slices = turns.slice.get().saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX));
+            let slices = shares.slice.get().saturating_mul(u32::try_from(passed).unwrap_or(u32::MAX));
             self.had.set(self.had.get().saturating_sub(slices));
         }
         self.had.get()
@@ -171,8 +171,8 @@ impl Sharer {
     }
 
     /// Rounds after which it has less than a slice.
-    fn rounds_ahead(&self, turns: &Turns) -> u64 {
-        u64::try_from(self.had(turns).as_nanos() / turns.slice.get().as_nanos()).unwrap_or(u64::MAX)
+    fn rounds_ahead(&self, shares: &Shares) -> u64 {
+        u64::try_from(self.had(shares).as_nanos() / shares.slice.get().as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Lets the first of its tasks go; gives whom to wake.
@@ -186,24 +186,24 @@ impl Sharer {
 /// A part in a shard. Clones are the same part.
 #[derive(Clone)]
 pub struct Share {
-    turns: Rc<Turns>,
+    shares: Rc<Shares>,
     sharer: Rc<Sharer>,
 }
 
 impl Share {
-    pub(super) fn of(turns: &Rc<Turns>) -> Self {
-        turns.sharers.set(turns.sharers.get() + 1);
+    pub(super) fn of(shares: &Rc<Shares>) -> Self {
+        shares.sharers.set(shares.sharers.get() + 1);
         let sharer = Sharer {
-            number: turns.sharers.get(),
+            number: shares.sharers.get(),
             had: Cell::default(),
-            round: Cell::new(turns.round.get()),
+            round: Cell::new(shares.round.get()),
             waiting: RefCell::default(),
             first: Cell::new(0),
             in_line: Cell::new(false),
             windows: Cell::default(),
-            since: Cell::new(turns.now.get()),
+            since: Cell::new(shares.now.get()),
         };
-        Self { turns: Rc::clone(turns), sharer: Rc::new(sharer) }
+        Self { shares: Rc::clone(shares), sharer: Rc::new(sharer) }
     }
 
     /// Runs a future in the turns of this share.
@@ -224,30 +224,30 @@ impl Share {
     }
 
     fn is_spent(&self) -> bool {
-        let turns = &self.turns;
-        if turns.measures.get() {
-            return turns.began.get().elapsed() >= turns.slice.get();
+        let shares = &self.shares;
+        if shares.measures.get() {
+            return shares.began.get().elapsed() >= shares.slice.get();
         }
         // One wake-up of a task may be for many parts, so few are let go on unmeasured.
-        turns.parts.set(turns.parts.get() + 1);
-        if turns.parts.get() < SHARE_PARTS || !turns.is_shared() {
+        shares.parts.set(shares.parts.get() + 1);
+        if shares.parts.get() < SHARE_PARTS || !shares.is_shared() {
             return false;
         }
-        if turns.parts.get() == SHARE_PARTS {
-            turns.began.set(Instant::now());
+        if shares.parts.get() == SHARE_PARTS {
+            shares.began.set(Instant::now());
             return false;
         }
-        let took = turns.began.get().elapsed();
-        if took >= turns.slice.get() {
-            turns.measures.set(true);
+        let took = shares.began.get().elapsed();
+        if took >= shares.slice.get() {
+            shares.measures.set(true);
             self.charge(took, false);
         }
-        took >= turns.slice.get()
+        took >= shares.slice.get()
     }
 
     /// Ready when one of its tasks may run: true where it had to wait for that. Else who waits is woken when it may.
     fn poll_turn(&self, ticket: &mut Option<u64>, cx: &Context<'_>) -> Poll<bool> {
-        let Self { turns, sharer } = self;
+        let Self { shares, sharer } = self;
         if let Some(number) = *ticket {
             let Some(place) = number.checked_sub(sharer.first.get()) else {
                 *ticket = None;
@@ -259,44 +259,44 @@ impl Share {
             }
             return Poll::Pending;
         }
-        let last = turns.last.replace(sharer.number);
+        let last = shares.last.replace(sharer.number);
         if last != sharer.number && last != NOBODY {
-            turns.changed.set(Some(turns.now.get()));
+            shares.changed.set(Some(shares.now.get()));
         }
-        if !turns.measures.get() {
+        if !shares.measures.get() {
             return Poll::Ready(false);
         }
-        let (mut waiting, now) = (sharer.waiting.borrow_mut(), turns.now.get());
-        if waiting.is_empty() && sharer.had(turns) < turns.slice.get() {
-            if !turns.line.borrow().is_empty() && sharer.lately(now, Duration::ZERO) < SHARE_LITTLE {
-                turns.quick.set(Some(now));
+        let (mut waiting, now) = (sharer.waiting.borrow_mut(), shares.now.get());
+        if waiting.is_empty() && sharer.had(shares) < shares.slice.get() {
+            if !shares.line.borrow().is_empty() && sharer.lately(now, Duration::ZERO) < SHARE_LITTLE {
+                shares.quick.set(Some(now));
             }
             return Poll::Ready(false);
         }
         *ticket = Some(sharer.first.get() + waiting.len() as u64);
         waiting.push_back(cx.waker().clone());
         if !sharer.in_line.replace(true) {
-            turns.line.borrow_mut().push_back(Rc::clone(sharer));
+            shares.line.borrow_mut().push_back(Rc::clone(sharer));
         }
         drop(waiting);
-        turns.bell.ring();
+        shares.bell.ring();
         Poll::Pending
     }
 
     /// Counts what a task took. Where it had waited for its turn and the slice is not over, the next goes on.
     fn charge(&self, took: Duration, waited: bool) {
         let took = took.min(SHARE_CHARGE_MAX);
-        let _most = self.sharer.lately(self.turns.now.get(), took);
-        let had = self.sharer.had(&self.turns) + took;
+        let _most = self.sharer.lately(self.shares.now.get(), took);
+        let had = self.sharer.had(&self.shares) + took;
         self.sharer.had.set(had);
-        if waited && had < self.turns.slice.get() {
+        if waited && had < self.shares.slice.get() {
             self.sharer.admit().into_iter().for_each(Waker::wake);
         }
     }
 }
 
 pin_project_lite::pin_project! {
-    /// A future that runs in the turns of a share. Made by [`Share::run`].
+    /// A future that runs in the shares of a share. Made by [`Share::run`].
     pub struct InTurn<F> {
         share: Share,
         ticket: Option<u64>,
@@ -311,13 +311,13 @@ impl<F: Future> Future for InTurn<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let Poll::Ready(waited) = this.share.poll_turn(this.ticket, cx) else { return Poll::Pending };
-        let turns = &this.share.turns;
-        if !turns.measures.get() {
-            turns.parts.set(0);
+        let shares = &this.share.shares;
+        if !shares.measures.get() {
+            shares.parts.set(0);
             return this.future.poll(cx);
         }
         let began = Instant::now();
-        turns.began.set(began);
+        shares.began.set(began);
         let outcome = this.future.poll(cx);
         this.share.charge(began.elapsed(), waited);
         outcome
@@ -390,7 +390,7 @@ mod tests {
             self.woken.0.store(false, Ordering::Relaxed);
             let waker = Waker::from(Arc::clone(&self.woken));
             let ready = self.share.poll_turn(&mut self.ticket, &Context::from_waker(&waker));
-            if let (Poll::Ready(waited), true) = (ready, self.share.turns.measures.get()) {
+            if let (Poll::Ready(waited), true) = (ready, self.share.shares.measures.get()) {
                 self.share.charge(self.time, waited);
             }
             ready.is_ready()
@@ -402,21 +402,21 @@ mod tests {
     }
 
     /// Two who share a shard, of which both had something to do; slices are short.
-    fn shared() -> (Rc<Turns>, Share, Share) {
-        let turns = Turns::new(Instant::now(), Rc::default());
-        let (one, other) = (Share::of(&turns), Share::of(&turns));
+    fn shared() -> (Rc<Shares>, Share, Share) {
+        let shares = Shares::new(Instant::now(), Rc::default());
+        let (one, other) = (Share::of(&shares), Share::of(&shares));
         for share in [&one, &other] {
             let mut cx = Context::from_waker(Waker::noop());
             assert!(pin!(share.run(ready(()))).poll(&mut cx).is_ready());
         }
-        turns.quick.set(Some(Instant::now()));
-        (turns, one, other)
+        shares.quick.set(Some(Instant::now()));
+        (shares, one, other)
     }
 
     /// The next turn, of which all are polled that were woken by it; says which ran.
-    fn turn(turns: &Turns, tasks: &mut [Task]) -> Vec<usize> {
-        turns.begin(0, Instant::now());
-        assert!(turns.grant(), "somebody waits");
+    fn turn(shares: &Shares, tasks: &mut [Task]) -> Vec<usize> {
+        shares.begin(0, Instant::now());
+        assert!(shares.grant(), "somebody waits");
         let mut ran = Vec::new();
         while let Some(next) = tasks.iter().position(Task::is_woken) {
             if tasks[next].poll() {
@@ -428,127 +428,127 @@ mod tests {
 
     #[test]
     fn who_had_a_slice_waits_and_who_had_none_runs_at_once() {
-        let (turns, loud, quiet) = shared();
-        turns.begin(MANY, Instant::now());
+        let (shares, loud, quiet) = shared();
+        shares.begin(MANY, Instant::now());
         let mut flood: Vec<Task> = (0..3).map(|_| Task::of(&loud, SHARE_SLICE)).collect();
         let ran: Vec<bool> = flood.iter_mut().map(Task::poll).collect();
         assert_eq!(ran, [true, false, false]);
         assert!(Task::of(&quiet, SHARE_SLICE).poll());
         // One slice at a time, between two looks at the ring.
-        assert_eq!(turn(&turns, &mut flood), [1]);
-        assert_eq!(turn(&turns, &mut flood), [2]);
-        assert!(!turns.grant());
-        turns.begin(0, Instant::now());
-        assert!(!turns.measures.get());
+        assert_eq!(turn(&shares, &mut flood), [1]);
+        assert_eq!(turn(&shares, &mut flood), [2]);
+        assert!(!shares.grant());
+        shares.begin(0, Instant::now());
+        assert!(!shares.measures.get());
     }
 
     #[test]
     fn who_is_alone_never_waits() {
-        let turns = Turns::new(Instant::now(), Rc::default());
-        let share = Share::of(&turns);
-        turns.begin(MANY, Instant::now());
+        let shares = Shares::new(Instant::now(), Rc::default());
+        let share = Share::of(&shares);
+        shares.begin(MANY, Instant::now());
         assert!((0..10).all(|_| Task::of(&share, SHARE_SLICE).poll()));
-        assert!(!turns.grant());
+        assert!(!shares.grant());
         // The other was there long ago.
-        let (turns, one, _) = shared();
-        turns.begin(MANY, Instant::now() + SHARE_MEMORY);
+        let (shares, one, _) = shared();
+        shares.begin(MANY, Instant::now() + SHARE_MEMORY);
         assert!((0..10).all(|_| Task::of(&one, SHARE_SLICE).poll()));
     }
 
     #[test]
     fn nothing_is_measured_while_little_happens() {
-        let (turns, one, _) = shared();
-        turns.begin(1, Instant::now());
+        let (shares, one, _) = shared();
+        shares.begin(1, Instant::now());
         assert!((0..10).all(|_| Task::of(&one, SHARE_SLICE).poll()));
         assert_eq!(one.sharer.had.get(), Duration::ZERO);
     }
 
     #[test]
     fn several_that_have_much_to_do_take_turns() {
-        let (turns, one, other) = shared();
-        turns.begin(MANY, Instant::now());
+        let (shares, one, other) = shared();
+        shares.begin(MANY, Instant::now());
         let mut tasks: Vec<Task> =
             [&one, &one, &one, &other, &other, &other].map(|share| Task::of(share, SHARE_SLICE)).into();
         tasks.iter_mut().for_each(|task| _ = task.poll());
-        let order: Vec<usize> = (0..4).flat_map(|_| turn(&turns, &mut tasks)).collect();
+        let order: Vec<usize> = (0..4).flat_map(|_| turn(&shares, &mut tasks)).collect();
         // Each once in a round.
         assert_eq!(order, [1, 4, 5, 2]);
     }
 
     #[test]
     fn slices_are_long_until_somebody_asks_for_little() {
-        let (turns, one, other) = shared();
-        turns.quick.set(None);
-        turns.begin(MANY, Instant::now());
+        let (shares, one, other) = shared();
+        shares.quick.set(None);
+        shares.begin(MANY, Instant::now());
         let mut tasks: Vec<Task> = (0..8).map(|_| Task::of(&one, SHARE_SLICE_LONG / 4)).collect();
         tasks.iter_mut().for_each(|task| _ = task.poll());
         // The first of them ran at once.
-        assert_eq!(turn(&turns, &mut tasks), [1, 2, 3]);
+        assert_eq!(turn(&shares, &mut tasks), [1, 2, 3]);
         // One that had much a moment ago asks for much, though none of its tasks wait now.
         other.charge(SHARE_LITTLE, false);
-        turns.begin(0, Instant::now());
-        turns.round.set(turns.round.get() + 100);
+        shares.begin(0, Instant::now());
+        shares.round.set(shares.round.get() + 100);
         assert!(Task::of(&other, Duration::ZERO).poll());
-        assert_eq!(turns.quick.get(), None);
-        let third = Share::of(&turns);
+        assert_eq!(shares.quick.get(), None);
+        let third = Share::of(&shares);
         assert!(Task::of(&third, Duration::ZERO).poll());
-        assert!(turns.quick.get().is_some());
-        assert_eq!(turn(&turns, &mut tasks), [4]);
+        assert!(shares.quick.get().is_some());
+        assert_eq!(turn(&shares, &mut tasks), [4]);
     }
 
     #[test]
     fn who_took_more_than_a_slice_lets_others_have_as_much() {
-        let (turns, one, other) = shared();
-        turns.begin(MANY, Instant::now());
+        let (shares, one, other) = shared();
+        shares.begin(MANY, Instant::now());
         let mut tasks = vec![Task::of(&one, SHARE_SLICE * 10), Task::of(&one, SHARE_SLICE)];
         tasks.extend((0..8).map(|_| Task::of(&other, SHARE_SLICE)));
         // Ten slices of the one stand against nine of the other: the first that ran at once, and eight that wait.
         tasks.iter_mut().for_each(|task| _ = task.poll());
-        let order: Vec<usize> = (0..8).flat_map(|_| turn(&turns, &mut tasks)).collect();
+        let order: Vec<usize> = (0..8).flat_map(|_| turn(&shares, &mut tasks)).collect();
         assert_eq!(order, [3, 4, 5, 6, 7, 8, 9, 1]);
     }
 
     #[test]
     fn short_tasks_share_a_slice() {
-        let (turns, one, other) = shared();
-        turns.begin(MANY, Instant::now());
+        let (shares, one, other) = shared();
+        shares.begin(MANY, Instant::now());
         let mut tasks = vec![Task::of(&one, SHARE_SLICE)];
         tasks.extend((0..3).map(|_| Task::of(&one, SHARE_SLICE / 2)));
         tasks.iter_mut().for_each(|task| _ = task.poll());
         assert!(Task::of(&other, SHARE_SLICE).poll());
-        assert_eq!(turn(&turns, &mut tasks), [1, 2]);
-        assert_eq!(turn(&turns, &mut tasks), [3]);
+        assert_eq!(turn(&shares, &mut tasks), [1, 2]);
+        assert_eq!(turn(&shares, &mut tasks), [3]);
     }
 
     #[test]
     fn who_waits_is_woken_once_and_a_dropped_one_holds_up_nobody() {
-        let (turns, one, _) = shared();
-        turns.begin(MANY, Instant::now());
+        let (shares, one, _) = shared();
+        shares.begin(MANY, Instant::now());
         let mut tasks: Vec<Task> = (0..3).map(|_| Task::of(&one, SHARE_SLICE)).collect();
         tasks.iter_mut().for_each(|task| _ = task.poll());
         assert!(!tasks[1].poll() && !tasks[1].poll(), "it keeps its one place");
         tasks.remove(1);
-        assert!(turn(&turns, &mut tasks).is_empty());
-        assert_eq!(turn(&turns, &mut tasks), [1]);
-        assert!(!turns.grant());
+        assert!(turn(&shares, &mut tasks).is_empty());
+        assert_eq!(turn(&shares, &mut tasks), [1]);
+        assert!(!shares.grant());
     }
 
     #[test]
     fn everybody_goes_on_when_the_ring_ends() {
-        let (turns, one, _) = shared();
-        turns.begin(MANY, Instant::now());
+        let (shares, one, _) = shared();
+        shares.begin(MANY, Instant::now());
         let mut tasks: Vec<Task> = (0..3).map(|_| Task::of(&one, SHARE_SLICE)).collect();
         tasks.iter_mut().for_each(|task| _ = task.poll());
-        turns.open();
+        shares.open();
         assert!(tasks[1..].iter_mut().all(|task| task.is_woken() && task.poll() && task.poll()));
-        turns.begin(MANY, Instant::now());
+        shares.begin(MANY, Instant::now());
         assert!(tasks.iter_mut().all(|task| task.poll() && task.poll()));
     }
 
     #[test]
     fn a_task_of_many_parts_is_measured_although_nothing_else_was_woken() {
-        let (turns, one, other) = shared();
-        turns.begin(1, Instant::now());
+        let (shares, one, other) = shared();
+        shares.begin(1, Instant::now());
         let done = Cell::new(0);
         let mut parts = pin!(one.run(async {
             loop {
@@ -592,15 +592,15 @@ mod tests {
             }
             order.take()
         });
-        // In the first of both turns nobody knows yet that the shard is shared, or that much is to be done.
+        // In the first of both shares nobody knows yet that the shard is shared, or that much is to be done.
         let second = &order[42..];
         assert!(second.rfind('q').is_some_and(|place| place < 4), "{order}");
     }
 
     #[test]
     fn a_task_of_many_parts_stops_where_its_slice_is_over() {
-        let (turns, one, _) = shared();
-        turns.begin(MANY, Instant::now());
+        let (shares, one, _) = shared();
+        shares.begin(MANY, Instant::now());
         let (share, done) = (one.clone(), Cell::new(0));
         let mut parts = pin!(one.run(async {
             loop {
@@ -615,8 +615,8 @@ mod tests {
             done.get()
         };
         assert_eq!((poll(), poll()), (1, 1), "it waits for its turn");
-        turns.begin(0, Instant::now());
-        assert!(turns.grant());
+        shares.begin(0, Instant::now());
+        assert!(shares.grant());
         assert_eq!((poll(), poll()), (2, 2));
     }
 }

@@ -18,7 +18,7 @@ impl Core {
         if self.closing.replace(true) {
             return;
         }
-        self.turns.open();
+        self.shares.open();
         let wakers = self.slab.borrow_mut().take_wakers();
         wakers.into_iter().for_each(Waker::wake);
         self.forget_late();
