@@ -26,8 +26,7 @@ pub const LOCAL_PLANE: &str = "local";
 pub const PROGRAM: &str = "outgate-dataplane";
 
 /// Builds the program in a checkout, alone, so that no compiler is in it.
-pub const BUILD_COMMAND: &str =
-    "cargo build --release -p dataplane --bin outgate-dataplane --target-dir target/plane";
+pub const BUILD_COMMAND: &str = "cargo build --profile plane -p dataplane --bin outgate-dataplane";
 
 /// Why the local plane cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -94,9 +93,7 @@ pub fn find(given: Option<PathBuf>) -> Result<PathBuf, PlaneError> {
             let own = std::env::current_exe().unwrap_or_default();
             places.extend(own.parent().map(|folder| folder.join(PROGRAM)));
             for folder in own.ancestors().filter(|folder| folder.join("dataplane/Cargo.toml").is_file()) {
-                places.extend(
-                    ["release", "debug"].map(|kind| folder.join("target/plane").join(kind).join(PROGRAM)),
-                );
+                places.push(folder.join("target/plane").join(PROGRAM));
             }
         }
     }
@@ -336,7 +333,7 @@ mod tests {
     fn missing_program_is_an_error_that_builds_it() {
         let error = find(Some("/nonexistent/plane".into())).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/plane"), "{error}");
-        assert!(error.contains("cargo build --release -p dataplane --bin outgate-dataplane"), "{error}");
+        assert!(error.contains("cargo build --profile plane -p dataplane --bin outgate-dataplane"), "{error}");
     }
 
     fn plane(config: Given) -> LocalPlane {

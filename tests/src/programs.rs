@@ -1,6 +1,6 @@
 //! The programs that real processes of tests run.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use crate::checkout;
 
@@ -23,8 +23,7 @@ pub fn shipped_plane() -> PathBuf {
     if let Some(path) = std::env::var_os("OUTGATE_DATAPLANE") {
         return path.into();
     }
-    let built = |kind| checkout().join("target/plane").join(kind).join("outgate-dataplane");
-    let age = |path: &PathBuf| fs::metadata(path).and_then(|found| found.modified()).ok();
-    let newest = ["debug", "release"].map(built).into_iter().filter(|path| path.is_file()).max_by_key(age);
-    newest.expect("cargo build -p dataplane --bin outgate-dataplane --target-dir target/plane")
+    let built = checkout().join("target/plane/outgate-dataplane");
+    assert!(built.is_file(), "cargo build --profile plane -p dataplane --bin outgate-dataplane");
+    built
 }

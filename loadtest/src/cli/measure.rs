@@ -36,17 +36,7 @@ use super::{
 const ALONE: [&str; 5] = ["first-hit", "idle", "fleet", "churn", "noisy"];
 /// How the plane is built: alone, so that it holds no compiler.
 const BUILDS: [&[&str]; 2] = [
-    &[
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "dataplane",
-        "--bin",
-        "outgate-dataplane",
-        "--target-dir",
-        "target/plane",
-    ],
+    &["build", "--profile", "plane", "--locked", "-p", "dataplane", "--bin", "outgate-dataplane"],
     &["build", "--release", "--locked", "-p", "control", "--bin", "outgate"],
 ];
 

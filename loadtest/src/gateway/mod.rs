@@ -53,18 +53,18 @@ impl Programs {
         let near = outgate.parent().map(Path::to_owned).unwrap_or_default();
         let candidates = [
             near.join("outgate-dataplane"),
-            near.join("../plane/release/outgate-dataplane"),
-            beside.join("../plane/release/outgate-dataplane"),
+            near.join("../plane/outgate-dataplane"),
+            beside.join("../plane/outgate-dataplane"),
         ];
         let dataplane = dataplane
             .or_else(|| candidates.iter().find(|path| path.exists()).cloned())
             .unwrap_or_else(|| candidates[1].clone());
         for (program, package) in
-            [(&outgate, "-p control"), (&dataplane, "-p dataplane --target-dir target/plane")]
+            [(&outgate, "--release -p control"), (&dataplane, "--profile plane -p dataplane")]
         {
             if !program.exists() {
                 return Err(io::Error::other(format!(
-                    "{} is not there; build it by `cargo build --release --locked {package}`, or name it by --outgate or --dataplane",
+                    "{} is not there; build it by `cargo build --locked {package}`, or name it by --outgate or --dataplane",
                     program.display()
                 )));
             }
