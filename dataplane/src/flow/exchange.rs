@@ -15,7 +15,7 @@ use ::h2::Reason;
 use futures_lite::future::{or, poll_once};
 use zeroize::Zeroizing;
 
-use super::edits::{FromClient, Instead, ToClient};
+use super::edits::{FromClient, Instead, Passed, ToClient};
 use crate::{
     http::{
         Answer, BodyDecoder, BodyEncoder, BodyError, BodyPiece, BodyReader, Framing, Gate, HeadError, Reply,
@@ -241,10 +241,26 @@ async fn download(
     reply: ToClient<'_>,
 ) -> Result<(u16, bool), ExchangeError> {
     let head = answer_head(wire, inbound, method, reply).await?;
-    if head.framing() == Framing::Tunnel {
+    let (opening, rest) = begin(head, reply)?;
+    reply.send(opening).await.map_err(|_| ExchangeError::ClientGone)?;
+    hand_over(rest, wire, inbound, reply).await
+}
+
+/// What is left to do of an answer when its head was handed over.
+pub(super) struct Rest {
+    status: u16,
+    goes_on: bool,
+    decoder: BodyDecoder,
+}
+
+/// What hands an answer over, first of all its head.
+pub(super) fn begin(head: AnswerHead, reply: ToClient<'_>) -> Result<(Passed, Rest), ExchangeError> {
+    let (status, arriving) = (head.status(), head.framing());
+    if arriving == Framing::Tunnel {
         return Err(HeadError::SwitchedProtocols.into());
     }
-    hand_over(head, wire, inbound, reply).await
+    let goes_on = head.keep_alive() && arriving != Framing::UntilClose;
+    Ok((reply.head(head)?, Rest { status, goes_on, decoder: BodyDecoder::new(arriving) }))
 }
 
 /// The head of the answer, after those of interim ones, which are handed over.
@@ -270,21 +286,17 @@ pub(super) async fn answer_head(
     }
 }
 
-/// Hands head and body of an answer over.
+/// Hands the body of an answer over, whose head was.
 pub(super) async fn hand_over(
-    head: AnswerHead,
+    mut rest: Rest,
     wire: &Wire,
     inbound: &mut Inbound<Chunk>,
     reply: ToClient<'_>,
 ) -> Result<(u16, bool), ExchangeError> {
     let gone = |_| ExchangeError::ClientGone;
-    let (status, arriving) = (head.status(), head.framing());
-    let goes_on = head.keep_alive() && arriving != Framing::UntilClose;
-    let mut decoder = BodyDecoder::new(arriving);
-    reply.send(reply.head(head)?).await.map_err(gone)?;
     loop {
         reply.rest().await;
-        let piece = match timeout(BODY_SILENCE, inbound.next_piece(wire, &mut decoder)).await {
+        let piece = match timeout(BODY_SILENCE, inbound.next_piece(wire, &mut rest.decoder)).await {
             Err(_) => return Err(ExchangeError::Broken(None)),
             Ok(Err(error)) => return Err(ExchangeError::Broken(Some(error))),
             Ok(Ok(piece)) => piece,
@@ -292,17 +304,23 @@ pub(super) async fn hand_over(
         match piece {
             BodyPiece::Data(data) => {
                 let mut passed = reply.data(data)?;
-                while let Some(piece) = passed.map_or_else(|| reply.more(), |piece| Ok(Some(piece)))? {
+                loop {
+                    passed = match passed {
+                        Some(piece) => Some(piece),
+                        None => reply.more()?,
+                    };
+                    let Some(piece) = passed.take() else { break };
                     reply.send(piece).await.map_err(gone)?;
-                    passed = None;
                 }
             }
             BodyPiece::End(trailers) => {
-                if let Some(held) = reply.held()? {
+                let held = reply.held()?;
+                if let Some(held) = held {
                     reply.send(held).await.map_err(gone)?;
                 }
-                reply.send(reply.end(trailers)?).await.map_err(gone)?;
-                return Ok((status, goes_on));
+                let end = reply.end(trailers)?;
+                reply.send(end).await.map_err(gone)?;
+                return Ok((rest.status, rest.goes_on));
             }
         }
     }

@@ -30,7 +30,7 @@ pub mod connection;
 use arrived::Arrived;
 use ask::settle;
 use request::{Step, prepare};
-use send::{Asked, Stale, send};
+use send::{Stale, send};
 use tell::{answer, refuse};
 
 use crate::{
@@ -51,30 +51,26 @@ async fn run(
     record: &mut Record,
 ) {
     let Exchange { head, mut body, reply, leg } = exchange;
-    // To settle is rare, and large: the future of every other request does not hold it.
-    let (mut step, mut asked) = match prepare(arrived, &head, &[], record) {
-        Ok(step @ (Step::Ask(_) | Step::Pace(_))) => {
-            let kept = head.to_owned();
-            drop(head);
-            (Box::pin(settle(arrived, kept, step, (&reply, &leg), record)).await, Asked::Waited(None))
-        }
-        step => (step, Asked::Received(head)),
-    };
+    let mut step = prepare(arrived, &head, &[], record);
+    let (mut received, mut opened) = (Some(head), None);
     loop {
         match step {
-            Ok(Step::Ask(_) | Step::Pace(_) | Step::Again) => {
-                unreachable!("`settle` ends only when there is nothing more to wait for")
+            Ok(waits @ (Step::Ask(_) | Step::Pace(_) | Step::Again)) => {
+                let kept = received.take().map(|head| head.to_owned());
+                let kept = kept.expect("`settle` ends only when there is nothing more to wait for");
+                // Rare and large: the future of every other request does not hold it.
+                step = Box::pin(settle(arrived, kept, waits, (&reply, &leg), record)).await;
+                continue;
             }
             Ok(Step::Send(mut outbound)) => {
-                let edits = outbound.edits.take();
-                let (ends, sending) = ((&mut body, &reply, &leg), (*outbound, edits.as_deref()));
-                if let Some(stale) = send(arrived, ends, sending, asked, record).await {
-                    let Stale { head, opened } = *stale;
+                let (ends, from) = ((&mut body, &reply, &leg), (&mut received, opened.take()));
+                if let Some(stale) = send(arrived, ends, &mut outbound, from, record).await {
+                    let Stale { head, opened: found } = *stale;
                     step = Box::pin(settle(arrived, head, Step::Again, (&reply, &leg), record)).await;
-                    asked = Asked::Waited(Some(opened));
+                    opened = Some(found);
                     continue;
                 }
-                if let Some(edits) = edits {
+                if let Some(edits) = outbound.edits {
                     edits.report(record);
                 }
                 if record.verdict != "refused" {

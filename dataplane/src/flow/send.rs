@@ -28,23 +28,6 @@ use crate::{
     upstream::{Place, pool::Key},
 };
 
-/// What is there of a request when it is sent.
-pub(super) enum Asked {
-    /// Its head, in the buffer that it came in.
-    Received(RequestHead<Block<Chunk>>),
-    /// It had to wait before, perhaps for this connection.
-    Waited(Option<Opened>),
-}
-
-impl Asked {
-    /// The connection that was opened for it, where requests with this key may use that.
-    fn opened(&mut self, key: &Key) -> Option<Upstream> {
-        let Self::Waited(opened) = self else { return None };
-        let (of, upstream) = *opened.take()?.0;
-        (of == *key).then_some(upstream)
-    }
-}
-
 /// A request none of which has left when one of its credentials was written anew: it can be decided again.
 pub(super) struct Stale {
     /// Its head.
@@ -55,6 +38,13 @@ pub(super) struct Stale {
 
 /// A connection on which nothing was said yet, for requests with this key.
 pub(super) struct Opened(Box<(Key, Upstream)>);
+
+impl Opened {
+    fn to(self, key: &Key) -> Option<Upstream> {
+        let (of, upstream) = *self.0;
+        (of == *key).then_some(upstream)
+    }
+}
 
 /// Why no whole answer was handed over.
 enum Failed {
@@ -74,16 +64,17 @@ impl From<ExchangeError> for Failed {
     }
 }
 
-/// Sends an allowed request to its upstream and hands the answer over, or says why there is none. Gives the request back
-/// where it was received just now and can be decided again.
+/// Sends an allowed request to its upstream and hands the answer over, or says why there is none. Its head is dropped on
+/// the way; where there is one, the request is given back when it has to be decided again.
 pub(super) async fn send(
     arrived: &Arrived<'_>,
-    (body, reply, leg): (&mut Body, &ReplyTo, &Rc<dyn Leg>),
-    (outbound, edits): (Outbound, Option<&Edits>),
-    asked: Asked,
+    ends: (&mut Body, &ReplyTo, &Rc<dyn Leg>),
+    outbound: &mut Outbound,
+    (head, opened): (&mut Option<RequestHead<Block<Chunk>>>, Option<Opened>),
     record: &mut Record,
 ) -> Option<Box<Stale>> {
-    match forward(arrived, (body, reply, leg), (outbound, edits), asked, record).await {
+    let (_, reply, leg) = ends;
+    match forward(arrived, ends, outbound, (head, opened), record).await {
         Ok(done) => {
             record.verdict = "allowed";
             record.status = Some(done.status);
@@ -101,10 +92,11 @@ pub(super) async fn send(
 async fn forward(
     arrived: &Arrived<'_>,
     (body, reply, leg): (&mut Body, &ReplyTo, &Rc<dyn Leg>),
-    (mut outbound, edits): (Outbound, Option<&Edits>),
-    mut asked: Asked,
+    outbound: &mut Outbound,
+    (head, mut opened): (&mut Option<RequestHead<Block<Chunk>>>, Option<Opened>),
     record: &mut Record,
 ) -> Result<Answered, Failed> {
+    let edits = outbound.edits.as_deref();
     let key = Key::of(&outbound.permit, &outbound.means);
     record.via = outbound.permit.way().map(|way| Arc::clone(way.route()));
     let mut speaks = outbound.speaks;
@@ -114,15 +106,13 @@ async fn forward(
         let fence = Rc::new(Fence::new(arrived.core, arrived.resident, hold, outbound.credentials.clone()));
         reply.guard(Rc::clone(&fence) as Rc<dyn Gate>);
         let mut kept = None;
-        let upstream = match asked.opened(&key).or_else(|| at_hand(arrived.core, &key, speaks, idle)) {
+        let waiting = opened.take().and_then(|opened| opened.to(&key));
+        let upstream = match waiting.or_else(|| at_hand(arrived.core, &key, speaks, idle)) {
             Some(upstream) => upstream,
             None => {
                 // Its buffer goes back to the ring: to connect may take long.
-                if let Asked::Received(head) = std::mem::replace(&mut asked, Asked::Waited(None))
-                    && outbound.credentials.is_some()
-                {
-                    kept = Some(Box::new(head.to_owned()));
-                }
+                let head = head.take().filter(|_| outbound.credentials.is_some());
+                kept = head.map(|head| Box::new(head.to_owned()));
                 let search =
                     search(arrived, (&outbound.permit, &outbound.means), (&key, speaks, idle), record);
                 // A client that leaves meanwhile ends it.
@@ -140,7 +130,7 @@ async fn forward(
             }
         };
         // Nor is it held while the upstream thinks.
-        asked = Asked::Waited(None);
+        *head = None;
         if fence.is_stale() {
             let opened = |head: Box<_>| Stale { head: *head, opened: Opened(Box::new((key, upstream))) };
             return Err(Failed::Rewritten(kept.map(opened).map(Box::new)));
@@ -154,14 +144,14 @@ async fn forward(
                 if !fence.hold.join(Rc::clone(&wire) as Rc<dyn Leg>) {
                     return Err(Failed::Cut);
                 }
-                tell_secrets(&mut outbound, record);
+                tell_secrets(&mut outbound.secrets, record);
                 let connection = (wire, address, &key);
-                over_http11(arrived, ends, connection, (&outbound, &sent), &fence).await
+                over_http11(arrived, ends, connection, (&*outbound, &sent), &fence).await
             }
             Upstream::Shared { place, .. } => {
-                tell_secrets(&mut outbound, record);
+                tell_secrets(&mut outbound.secrets, record);
                 let secret = !record.secrets.is_empty();
-                Box::pin(over_http2(ends, place, (&outbound, secret, &sent), &fence)).await
+                Box::pin(over_http2(ends, place, (&*outbound, secret, &sent), &fence)).await
             }
         };
         record.bytes_up = sent.get();
@@ -189,9 +179,9 @@ async fn forward(
 }
 
 /// From here on its secrets leave. A second try carries the same, and finds them told.
-fn tell_secrets(outbound: &mut Outbound, record: &mut Record) {
-    if !outbound.secrets.is_empty() {
-        record.secrets = std::mem::take(&mut outbound.secrets);
+fn tell_secrets(secrets: &mut Vec<Arc<str>>, record: &mut Record) {
+    if !secrets.is_empty() {
+        record.secrets = std::mem::take(secrets);
     }
 }
 

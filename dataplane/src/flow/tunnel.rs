@@ -9,7 +9,7 @@ use futures_lite::future::{or, try_zip};
 
 use super::{
     edits::{FromClient, ToClient},
-    exchange::{AnswerHead, Answered, ExchangeError, Sending, answer_head, hand_over},
+    exchange::{AnswerHead, Answered, ExchangeError, Sending, answer_head, begin, hand_over},
 };
 use crate::{
     http::{BodyDecoder, BodyPiece, Framing, Gate, Parsed, h1::Inbound, parse_request},
@@ -40,7 +40,9 @@ pub async fn exchange(
     let head = or(answer_head(wire, inbound, method, reply), left).await?;
     let status = head.status();
     if head.framing() != Framing::Tunnel {
-        let (status, _) = hand_over(head, wire, inbound, reply).await?;
+        let (opening, rest) = begin(head, reply)?;
+        reply.send(opening).await.map_err(|_| ExchangeError::ClientGone)?;
+        let (status, _) = hand_over(rest, wire, inbound, reply).await?;
         return Ok(Answered { status, upstream_goes_on: false });
     }
     if !agrees(asked, &head) {

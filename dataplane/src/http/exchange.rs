@@ -164,7 +164,7 @@ impl<D, R: AnyHead> Reply<D, R> {
     ///
     /// # Panics
     /// When the pieces come in another order than [`ReplyPiece`] says: our own mistake.
-    pub async fn send(&self, piece: ReplyPiece<D, R>) -> Result<(), BodyError> {
+    pub fn send(&self, piece: ReplyPiece<D, R>) -> impl Future<Output = Result<(), BodyError>> {
         match &piece {
             ReplyPiece::Interim(_) | ReplyPiece::Head(_) => {
                 assert!(!self.is_started(), "no head follows the head of the answer");
@@ -173,12 +173,20 @@ impl<D, R: AnyHead> Reply<D, R> {
                 assert!(self.is_started(), "the head of the answer comes before its body");
             }
         }
-        poll_fn(|_| self.between.poll_room(&piece)).await?;
-        if let ReplyPiece::Head(head) = &piece {
-            self.status.set(Some(head.status()));
-        }
-        self.between.put(piece);
-        Ok(())
+        // Held once: an `async` block would hold it as what it was given and as what it works on.
+        let mut piece = Some(piece);
+        poll_fn(move |_| {
+            if let Some(waiting) = &piece {
+                std::task::ready!(self.between.poll_room(waiting))?;
+            }
+            if let Some(piece) = piece.take() {
+                if let ReplyPiece::Head(head) = &piece {
+                    self.status.set(Some(head.status()));
+                }
+                self.between.put(piece);
+            }
+            Poll::Ready(Ok(()))
+        })
     }
 
     /// Cuts the answer off and tells why.

@@ -229,15 +229,16 @@ impl<T: Transport> Writer<'_, T> {
                     reply.next().await
                 }
             };
-            match next.map_err(ServeError::Cut)? {
+            let piece = next.map_err(ServeError::Cut)?;
+            match piece {
                 // HTTP/1.0 knows no interim answers (RFC 9110 §15.2).
                 ReplyPiece::Interim(_) if self.about.version == Version::Http10 => {}
                 ReplyPiece::Interim(head) => {
-                    self.head(&head, &mut frame)?;
+                    self.head(head, &mut frame)?;
                     self.send(reply, &mut frame, &[]).await?;
                 }
                 ReplyPiece::Head(head) => {
-                    (leaving, goes_on) = self.head(&head, &mut frame)?;
+                    (leaving, goes_on) = self.head(head, &mut frame)?;
                     encoder = BodyEncoder::new(leaving);
                 }
                 // The answer to HEAD has the length of a body that is not sent (RFC 9110 §9.3.2).
@@ -270,11 +271,11 @@ impl<T: Transport> Writer<'_, T> {
     }
 
     /// Appends a head; gives its body's framing and whether another request may follow.
-    fn head(&self, head: &Answer<T::Chunk>, out: &mut Vec<u8>) -> Result<(Framing, bool), EditError> {
+    fn head(&self, head: Answer<T::Chunk>, out: &mut Vec<u8>) -> Result<(Framing, bool), EditError> {
         // What the client still sends of a body that nobody wants cannot be told from its next request.
         let keep_alive = self.about.keep_alive && self.uploaded.get();
         out.reserve(HEAD_BYTES_USUAL);
-        let outgoing = match head {
+        let outgoing = match &head {
             Answer::Upstream(head) => OutgoingResponse::new(head, self.about.version, keep_alive),
             Answer::Edited(parts) => OutgoingResponse::edited(parts, self.about.version, keep_alive),
             Answer::Own(own) => {

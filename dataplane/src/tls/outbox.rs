@@ -4,8 +4,9 @@
 //! encrypted. So both sides append here, and whoever finds no sender at work sends what is there.
 
 use std::cell::{Cell, RefCell};
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::task::{Poll, Waker};
 
 use super::socket::Socket;
@@ -96,6 +97,16 @@ impl Outbox {
 
     /// Sends all that is queued, after whoever is sending now.
     pub(super) async fn flush<S: Socket>(&self, socket: &S) -> io::Result<()> {
+        // Most sockets take it at once. A first try lies on the stack, and what has to wait is begun anew on the heap,
+        // so that whoever sends holds neither.
+        match poll_fn(|cx| Poll::Ready(pin!(self.send_queued(socket)).poll(cx))).await {
+            Poll::Ready(sent) => sent,
+            Poll::Pending => Box::pin(self.send_queued(socket)).await,
+        }
+    }
+
+    /// What [`Outbox::flush`] awaits. Dropping the future loses nothing.
+    async fn send_queued<S: Socket>(&self, socket: &S) -> io::Result<()> {
         loop {
             poll_fn(|context| {
                 if !self.sending.get() {
@@ -134,7 +145,7 @@ impl Outbox {
         if nothing || self.sending.get() {
             return Ok(());
         }
-        // Rare and large: what receives does not hold it.
+        // Rare: what receives does not hold it.
         Box::pin(self.flush(socket)).await
     }
 }
