@@ -333,7 +333,10 @@ mod tests {
     fn missing_program_is_an_error_that_builds_it() {
         let error = find(Some("/nonexistent/plane".into())).unwrap_err().to_string();
         assert!(error.contains("/nonexistent/plane"), "{error}");
-        assert!(error.contains("cargo build --profile plane -p dataplane --bin outgate-dataplane"), "{error}");
+        assert!(
+            error.contains("cargo build --profile plane -p dataplane --bin outgate-dataplane"),
+            "{error}"
+        );
     }
 
     fn plane(config: Given) -> LocalPlane {
