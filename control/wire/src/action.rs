@@ -1,8 +1,10 @@
 //! The actions of a policy's rules: what an operator writes, and whether it can do what it says.
 
+use std::fmt;
 use std::net::IpAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::limits::{NAME_BYTES_MAX, PROTOCOL_BYTES_MAX, REASON_BYTES_MAX};
 use crate::pattern::{HostKind, HostPattern};
@@ -235,7 +237,31 @@ struct ActionFields {
     client_certificate: Option<BearerFields>,
     passthrough: Option<NoFields>,
     upstream: Option<UpstreamWay>,
+    #[serde(default, deserialize_with = "protocols")]
     upgrade: Option<Vec<String>>,
+}
+
+/// Protocols that a request may change to. One alone is a mistake that is easily made.
+fn protocols<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    struct List;
+
+    impl<'de> Visitor<'de> for List {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of protocols, one of them too: [\"tcp\"]")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(protocol) = list.next_element()? {
+                all.push(protocol);
+            }
+            Ok(all)
+        }
+    }
+
+    from.deserialize_seq(List).map(Some)
 }
 
 #[derive(Deserialize)]

@@ -482,6 +482,8 @@ mod tests {
             let said = problem(&format!(r#"{{"rules":[{{"host":"a.com",{inside}}}]}}"#));
             assert!(said.contains("rules[0].") && said.contains(fix), "{inside}: {said}");
         }
+        let said = problem(r#"{"rules":[{"host":"a.com","actions":[{"upgrade":"tcp"}]}]}"#);
+        assert!(said.contains("a list of protocols, one of them too: [\"tcp\"]"), "{said}");
     }
 
     #[test]
