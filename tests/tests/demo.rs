@@ -82,5 +82,5 @@ fn a_missing_plane_is_told_with_the_command_that_builds_it() {
     let output = command.arg("demo").env("OUTGATE_DATAPLANE", "/nonexistent").output().expect("started");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1));
-    assert!(said.contains("cargo build --release -p dataplane --bin outgate-dataplane"), "{said}");
+    assert!(said.contains("cargo build --profile plane -p dataplane --bin outgate-dataplane"), "{said}");
 }

@@ -139,7 +139,7 @@ fn a_plane_that_is_none_is_told_with_the_command_that_builds_it() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");
         path.to_str().expect("text").to_owned()
     };
-    let build = "cargo build --release -p dataplane";
+    let build = "cargo build --profile plane -p dataplane";
     let text = yard.ground.write("text", "no program").to_str().expect("text").to_owned();
     for (plane, told) in [
         ("/nonexistent/plane".to_owned(), &["was not found", "/nonexistent/plane", build][..]),
