@@ -3,18 +3,14 @@
 mod listeners;
 mod names;
 mod places;
+mod progress;
 mod questions;
 
 use std::{
-    collections::VecDeque,
     hash::RandomState,
     io,
     rc::Rc,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-        mpsc,
-    },
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
 };
 
@@ -22,6 +18,7 @@ use glommio::Placement;
 use rustls::RootCertStore;
 
 use listeners::{Listeners, Socket};
+use progress::Progress;
 
 use crate::{
     approval::{AskControl, Heard},
@@ -116,38 +113,6 @@ struct Handle {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Which revision each shard enforces.
-struct Progress {
-    revisions: Vec<AtomicU64>,
-    told: Box<dyn Fn(u64) + Send + Sync>,
-    /// Tables that a shard may still hold, the newest last. They are kept so that the last reference dies here and not
-    /// on a shard, where freeing a large fleet's rows would stop every connection.
-    handed: Mutex<VecDeque<Arc<Tables>>>,
-    /// Rung when tables were handed out and when all shards enforce a revision.
-    moved: Condvar,
-}
-
-impl Progress {
-    fn least(&self) -> u64 {
-        self.revisions.iter().map(|revision| revision.load(Ordering::Acquire)).min().unwrap_or(0)
-    }
-
-    fn reached(&self, index: usize, revision: u64) {
-        self.revisions[index].store(revision, Ordering::Release);
-        if self.least() >= revision {
-            (self.told)(revision);
-            // Whoever looked before the store above waits by now: it holds the lock from its look to its wait.
-            drop(self.handed());
-            self.moved.notify_all();
-        }
-    }
-
-    /// What the lock guards is whole at every instruction, so a panic elsewhere does not spoil it.
-    fn handed(&self) -> MutexGuard<'_, VecDeque<Arc<Tables>>> {
-        self.handed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 /// All shards of a plane.
 pub struct Shards {
     handles: Vec<Handle>,
@@ -183,12 +148,7 @@ impl Shards {
                 })
             }),
         });
-        let progress = Arc::new(Progress {
-            revisions: (0..count).map(|_| AtomicU64::new(0)).collect(),
-            told: settings.enforced,
-            handed: Mutex::default(),
-            moved: Condvar::new(),
-        });
+        let progress = Arc::new(Progress::new(count, settings.enforced));
         let watchdog = Arc::new(Watchdog::start(HANDLER_TIME).map_err(StartError::Guests)?);
         let mut shards = Self { handles: Vec::new(), progress, hasher: common.hasher.clone() };
         for (index, (commands, inbox)) in senders.into_iter().zip(receivers).enumerate() {
