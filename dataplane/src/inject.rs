@@ -28,6 +28,8 @@ pub struct Secret {
     row: SecretRow,
     serial: u64,
     hosts: HostTable,
+    /// A private key is among it, which never leaves.
+    is_key: bool,
     /// As a client certificate, read when it is first needed.
     certificate: OnceLock<Result<Arc<Certificate>, CertificateFlaw>>,
     /// As the credentials of a proxy, likewise.
@@ -47,7 +49,8 @@ impl Secret {
         static TAKEN: AtomicU64 = AtomicU64::new(0);
         let (certificate, login) = (OnceLock::new(), OnceLock::new());
         let (hosts, serial) = (HostTable::new(&hosts), TAKEN.fetch_add(1, Ordering::Relaxed));
-        Ok(Self { row, serial, hosts, certificate, login, finders: Default::default() })
+        let is_key = holds_key(row.value.expose());
+        Ok(Self { row, serial, hosts, is_key, certificate, login, finders: Default::default() })
     }
 
     /// Its name.
@@ -179,10 +182,10 @@ pub fn put(
     if permit.scheme() != Scheme::Https && !secret.row.allow_plaintext {
         return Err(InjectError::Plaintext { secret: own() });
     }
-    let value = secret.row.value.expose();
-    if holds_key(value) {
+    if secret.is_key {
         return Err(InjectError::Key { secret: own() });
     }
+    let value = secret.row.value.expose();
     let misfit = |field: &str, source| InjectError::Field { secret: own(), field: field.to_owned(), source };
     match &injection.place {
         Place::Field { name, prefix } => {
