@@ -1,7 +1,7 @@
 //! A secret that is written anew while a request waits for its upstream: the old value does not leave.
 
 use std::{
-    io,
+    io::{self, Read, Write},
     net::{TcpListener, TcpStream},
     thread,
 };
@@ -11,7 +11,7 @@ use control_wire::{
     row::{Op, SecretRow, SecretValue},
 };
 use tests::{
-    gateway::{Gateway, ask, both_ways, template},
+    gateway::{Gateway, ask, both_ways, policy, template},
     origin::{Origin, respond},
     questions::once,
 };
@@ -127,5 +127,27 @@ fn a_request_that_a_person_allowed_is_not_decided_again_where_its_secret_was_rep
         let records = gateway.records(1);
         assert_eq!((&records[0]["code"], &records[0]["status"]), (&"secret_rewritten".into(), &503.into()));
         assert!(records[0]["secrets"].is_null(), "none left: {}", records[0]);
+    });
+}
+
+#[test]
+fn a_request_that_was_cut_while_its_upstream_was_dialled_is_not_decided_again() {
+    both_ways(|shards| {
+        let origin = Origin::tls(&["origin.test"], |_, out| respond(out, b"done"));
+        let mut gateway = Gateway::start(shards, &origin);
+        let front = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = front.local_addr().expect("bound").port();
+        let mut stream = gateway.tls("origin.test", port);
+        let head = format!("POST / HTTP/1.1\r\nHost: origin.test:{port}\r\nContent-Length: 0\r\n\r\n");
+        stream.write_all(head.as_bytes()).expect("the gateway reads");
+        let (near, _) = front.accept().expect("the gateway dials");
+        gateway.apply(vec![rotated(2, NEWER), policy("[]")]);
+        gateway.apply(vec![policy(r#"["origin.test"]"#)]);
+        join(&near, &TcpStream::connect(origin.address).expect("the origin listens"));
+        let mut answer = Vec::new();
+        assert!(stream.read_to_end(&mut answer).is_err() && answer.is_empty(), "{answer:?}");
+        let records = gateway.records(1);
+        assert_eq!((&records[0]["verdict"], &records[0]["code"]), (&"cut".into(), &"revoked".into()));
+        assert!(origin.seen().is_empty(), "nothing of it left");
     });
 }

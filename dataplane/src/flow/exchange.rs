@@ -305,10 +305,9 @@ pub(super) async fn hand_over(
             BodyPiece::Data(data) => {
                 let mut passed = reply.data(data)?;
                 loop {
-                    passed = match passed {
-                        Some(piece) => Some(piece),
-                        None => reply.more()?,
-                    };
+                    if passed.is_none() {
+                        passed = reply.more()?;
+                    }
                     let Some(piece) = passed.take() else { break };
                     reply.send(piece).await.map_err(gone)?;
                 }

@@ -40,7 +40,7 @@ pub(super) struct Stale {
 pub(super) struct Opened(Box<(Key, Upstream)>);
 
 impl Opened {
-    fn to(self, key: &Key) -> Option<Upstream> {
+    fn matching(self, key: &Key) -> Option<Upstream> {
         let (of, upstream) = *self.0;
         (of == *key).then_some(upstream)
     }
@@ -106,7 +106,7 @@ async fn forward(
         let fence = Rc::new(Fence::new(arrived.core, arrived.resident, hold, outbound.credentials.clone()));
         reply.guard(Rc::clone(&fence) as Rc<dyn Gate>);
         let mut kept = None;
-        let waiting = opened.take().and_then(|opened| opened.to(&key));
+        let waiting = opened.take().and_then(|opened| opened.matching(&key));
         let upstream = match waiting.or_else(|| at_hand(arrived.core, &key, speaks, idle)) {
             Some(upstream) => upstream,
             None => {
@@ -131,6 +131,10 @@ async fn forward(
         };
         // Nor is it held while the upstream thinks.
         *head = None;
+        // Its client was cut off: nothing is sent for it, however it would be decided now.
+        if fence.hold.is_cut() {
+            return Err(Failed::Cut);
+        }
         if fence.is_stale() {
             let opened = |head: Box<_>| Stale { head: *head, opened: Opened(Box::new((key, upstream))) };
             return Err(Failed::Rewritten(kept.map(opened).map(Box::new)));
