@@ -1,9 +1,10 @@
 //! Finding a compiler for WebAssembly.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{BuildError, TARGET, command, debian};
+use crate::{BuildError, TARGET, command, debian, file};
 
 /// Names a folder into which Debian's compiler was unpacked by hand.
 pub(crate) const ROOT_VARIABLE: &str = "OUTGATE_GUEST_ROOT";
@@ -46,7 +47,7 @@ pub(crate) fn find(target_dir: &Path, source: Source) -> Result<Toolchain, Build
         return unpacked(root);
     }
     if source == Source::Any {
-        match add_by_rustup() {
+        match add_by_rustup(&sysroot) {
             Ok(()) if has_target(&sysroot) => return Ok(Toolchain::Installed { version }),
             Ok(()) => tried.push("rustup added the target to another toolchain".to_owned()),
             Err(error) => tried.push(format!("rustup: {}", chain(&error))),
@@ -65,7 +66,14 @@ fn has_target(sysroot: &Path) -> bool {
     sysroot.join("lib/rustlib").join(TARGET).join("lib").is_dir()
 }
 
-fn add_by_rustup() -> Result<(), BuildError> {
+fn add_by_rustup(sysroot: &Path) -> Result<(), BuildError> {
+    // Two at once stand in each other's way, and one of them would fall back to another compiler. The lock ends with
+    // this value, or with the process; who had to wait for it may find the target there.
+    let lock = File::open(sysroot).map_err(|source| file(sysroot, source))?;
+    lock.lock().map_err(|source| file(sysroot, source))?;
+    if has_target(sysroot) {
+        return Ok(());
+    }
     eprintln!("guests: asking rustup for {TARGET} (about 25 MB)");
     let mut rustup = Command::new("timeout");
     rustup.args([RUSTUP_SECONDS, "rustup", "target", "add", TARGET]);

@@ -127,7 +127,7 @@ fn a_crate_that_does_not_compile_says_where() {
     fs::write(folder.path().join("Cargo.toml"), manifest).expect("a manifest");
     fs::create_dir(folder.path().join("src")).expect("a folder");
     fs::write(folder.path().join("src/lib.rs"), "fn broken() -> u8 { \"text\" }").expect("a source");
-    let guest = GuestBuild { manifest_dir: folder.path().to_owned(), target_dir: folder.path().join("out") };
+    let guest = GuestBuild { manifest_dir: folder.path().to_owned(), target_dir: default_target_dir() };
     let error = build(&guest).expect_err("it does not compile").to_string();
     assert!(error.contains("src/lib.rs:1") && error.contains("mismatched types"), "{error}");
 }
