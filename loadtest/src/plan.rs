@@ -255,8 +255,10 @@ impl Plan {
             rounds: rounds.clamp(1, 100) as usize,
             rows: Vec::new(),
         };
+        let mut titles = Vec::new();
         for mut row in file.row {
             let title = row.get("name").and_then(|name| name.as_str()).unwrap_or(name).to_owned();
+            titles.push(format!("`{title}`"));
             if how.row.as_ref().is_some_and(|wanted| !title.contains(wanted.as_str())) {
                 continue;
             }
@@ -276,7 +278,12 @@ impl Plan {
             plan.rows.push(load);
         }
         if plan.rows.is_empty() {
-            return Err(wrong("it has no such row; each is a [[row]] with a name".into()));
+            return Err(wrong(match &how.row {
+                Some(wanted) if !titles.is_empty() => {
+                    format!("no row has `{wanted}` in its name; it has {}", titles.join(", "))
+                }
+                _ => "it has no row; each is a [[row]] with a name".into(),
+            }));
         }
         Ok(plan)
     }
@@ -375,7 +382,10 @@ mod tests {
         let parse = |text: &str| Plan::parse("p", text, &Reading::default()).unwrap_err().to_string();
         assert!(parse("about = 'x'\n[[row]]\nname = 'a'\nconection = 1").contains("row `a`: unknown field"));
         assert!(parse("about = 'x'\n[[row]]\nname = 'a'\nconnections = 0").contains("from 1 to"));
-        assert!(parse("about = 'x'\nrow = []").contains("no such row"));
+        assert!(parse("about = 'x'\nrow = []").contains("it has no row"));
+        let how = Reading { row: Some("64x".into()), ..Reading::default() };
+        let unknown = Plan::find("keepalive", &how).unwrap_err().to_string();
+        assert!(unknown.contains("`64x`") && unknown.contains("`intercepted, 64`"), "{unknown}");
         assert!(
             Plan::find("nope", &Reading::default())
                 .unwrap_err()

@@ -152,7 +152,10 @@ pub(super) fn sandbox_row(
     }
     if !template(&body.template) {
         let name = &body.template;
-        let detail = format!("template {name} does not exist; PUT /v1/templates/{name} first");
+        let detail = format!(
+            "template {name} does not exist; make it first: [templates.{name}] in a file that is applied, or \
+             PUT /v1/templates/{name}"
+        );
         return Err(Problem::conflict(detail).of_field("template"));
     }
     // Salt and certificate stay for the sandbox's life: clients in it trust that authority. So do answers, until they
