@@ -157,16 +157,14 @@ impl Peer {
             .stderr(fs::OpenOptions::new().append(true).open(&log)?)
             .spawn()?;
         let doors = fronts.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
-        if let Err(error) = wait_ready(&mut child, doors) {
-            let _killed = child.kill();
-            let _reaped = child.wait();
-            let said = format!("{error}\n{}", fs::read_to_string(&log).unwrap_or_default());
-            return Err(PeerError::Silent { name: self.name.clone(), said });
-        }
-        let own = Pid(child.id());
-        let pids = match self.measured {
-            Measured::Itself => vec![own],
-            Measured::Children => descendants(own),
+        let pids = match wait_ready(&mut child, doors, &self.measured) {
+            Ok(pids) => pids,
+            Err(error) => {
+                let _killed = child.kill();
+                let _reaped = child.wait();
+                let said = format!("{error}\n{}", fs::read_to_string(&log).unwrap_or_default());
+                return Err(PeerError::Silent { name: self.name.clone(), said });
+            }
         };
         let mut target = direct([doors[0], doors[1], doors[1]], origin.ports, pids, authority.pem());
         (target.name, target.version) = (self.name.clone(), self.says_version(&program));
@@ -216,18 +214,29 @@ fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn wait_ready(child: &mut Child, doors: [SocketAddr; 2]) -> io::Result<()> {
+/// Waits until it takes connections. Gives the processes that are measured: a parent takes some before its workers are
+/// there.
+fn wait_ready(child: &mut Child, doors: [SocketAddr; 2], measured: &Measured) -> io::Result<Vec<Pid>> {
     let patience = Instant::now() + READY_TIME / 4;
-    while !doors.iter().all(|door| TcpStream::connect(door).is_ok()) {
+    let own = Pid(child.id());
+    loop {
+        let takes = doors.iter().all(|door| TcpStream::connect(door).is_ok());
+        let pids = match measured {
+            Measured::Itself => vec![own],
+            Measured::Children => descendants(own),
+        };
+        if takes && !pids.is_empty() {
+            return Ok(pids);
+        }
         if let Some(status) = child.try_wait()? {
             return Err(io::Error::other(format!("it ended with {status}")));
         }
         if Instant::now() > patience {
-            return Err(io::Error::other("its ports do not answer"));
+            let missing = if takes { "it has no workers" } else { "its ports do not answer" };
+            return Err(io::Error::other(missing));
         }
         thread::park_timeout(Duration::from_millis(20));
     }
-    Ok(())
 }
 
 impl Drop for Running {
