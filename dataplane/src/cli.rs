@@ -47,5 +47,6 @@ fn run(cli: &Cli) -> Result<(), BootError> {
     if cli.check {
         return boot::check(&config);
     }
+    boot::settle_copies();
     boot::run(&config)
 }

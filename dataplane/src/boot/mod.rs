@@ -1,5 +1,6 @@
 //! From settings to running shards, and the order in which everything ends.
 
+mod copies;
 mod follow;
 mod harden;
 mod wakes;
@@ -32,6 +33,7 @@ use crate::{
     tls::{RootsError, UpstreamTls},
     upstream,
 };
+pub use copies::settle as settle_copies;
 use follow::Follower;
 use wakes::Wakes;
 
