@@ -385,7 +385,7 @@ mod tests {
         assert!(parse("about = 'x'\nrow = []").contains("it has no row"));
         let how = Reading { row: Some("64x".into()), ..Reading::default() };
         let unknown = Plan::find("keepalive", &how).unwrap_err().to_string();
-        assert!(unknown.contains("`64x`") && unknown.contains("`intercepted, 64`"), "{unknown}");
+        assert!(unknown.contains("`64x`") && unknown.contains("`intercepted, 64 connections`"), "{unknown}");
         assert!(
             Plan::find("nope", &Reading::default())
                 .unwrap_err()
