@@ -9,7 +9,7 @@ use tests::{
     origin::{Origin, respond},
 };
 
-use crate::ground::from_within;
+use crate::ground::{from_within, uncounted};
 
 /// Bytes of a flood; no peer needs so many frames.
 const FLOOD: usize = 200_000;
@@ -96,6 +96,7 @@ fn data_that_is_all_padding() {
 /// Sends 20,000 requests to a host that is refused, each with what breaks it off. How many are begun before that is
 /// noticed depends on the turns of the shard; all that are leave their record, and one is that of the flood.
 fn broken_off(breaking: impl Fn(u32) -> Vec<u8>) {
+    let _beside = uncounted();
     let origin = Origin::plain(|_, _| Ok(()));
     let gateway = Gateway::start(1, &origin);
     let mut peer = Peer::client(&gateway, "denied.test", origin.address.port(), &[]);

@@ -4,7 +4,7 @@ use std::{
     fs,
     io::Write,
     net::TcpStream,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{PoisonError, RwLock, RwLockReadGuard},
     time::Instant,
 };
 
@@ -23,10 +23,12 @@ const LEFT_BYTES_MAX: usize = 512 << 10;
 /// How often each attack is done.
 const TIMES: usize = 4;
 
-/// Attacks are counted in memory of the whole process, so they take turns.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// What stays of most attacks is counted in the whole process: while one of these runs, nothing else does.
+static ALONE: RwLock<()> = RwLock::new(());
+
+/// For attacks of which nothing is counted: they may run beside each other.
+pub fn uncounted() -> RwLockReadGuard<'static, ()> {
+    ALONE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn descriptors() -> usize {
@@ -57,7 +59,7 @@ pub fn from_within(
     (records, code): (usize, &str),
     attack: impl Fn(&mut Peer<TcpStream>),
 ) {
-    let _turn = turn();
+    let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
     let origin = Origin::plain(move |seen, out| match seen.line().contains("/good") {
         true => respond(out, b"good"),
         false => script(seen, out),
@@ -73,8 +75,13 @@ pub fn from_within(
 }
 
 /// An attack by the upstream `origin.test` on the answer to one request, whose record must have this code.
-pub fn from_without(origin: Origin, (records, code): (usize, &str), ask: impl Fn(&Gateway, u16)) {
-    let _turn = turn();
+pub fn from_without(
+    origin: impl FnOnce() -> Origin,
+    (records, code): (usize, &str),
+    ask: impl Fn(&Gateway, u16),
+) {
+    let _alone = ALONE.write().unwrap_or_else(PoisonError::into_inner);
+    let origin = origin();
     let gateway = gateway(&origin);
     let port = origin.address.port();
     all(&gateway, port, "origin.test", records, code, &|| ask(&gateway, port));

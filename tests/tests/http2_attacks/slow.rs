@@ -1,24 +1,27 @@
 //! Peers that take their time.
 
+use std::sync::RwLockReadGuard;
+
 use tests::{
     frames::{CONTINUATION, DATA, END, HEADERS, Peer, RESET, frame, request},
     gateway::Gateway,
     origin::{Origin, respond},
 };
 
-use crate::ground::gateway;
+use crate::ground::{gateway, uncounted};
 
 /// A gateway in front of an origin that says hello.
-fn hello() -> (Origin, Gateway, u16) {
+fn hello() -> (RwLockReadGuard<'static, ()>, Origin, Gateway, u16) {
+    let beside = uncounted();
     let origin = Origin::plain(|_, out| respond(out, b"hello"));
     let gateway = gateway(&origin);
     let port = origin.address.port();
-    (origin, gateway, port)
+    (beside, origin, gateway, port)
 }
 
 #[test]
 fn a_head_that_does_not_end_has_its_time_and_other_requests_have_theirs() {
-    let (origin, gateway, port) = hello();
+    let (_beside, origin, gateway, port) = hello();
     let mut slow = Peer::client(&gateway, "second.test", port, &[]);
     let get = slow.get(1);
     assert!(slow.send(&get));
@@ -36,7 +39,7 @@ fn a_head_that_does_not_end_has_its_time_and_other_requests_have_theirs() {
 
 #[test]
 fn bodies_that_drip_hold_up_nobody_else() {
-    let (origin, gateway, port) = hello();
+    let (_beside, origin, gateway, port) = hello();
     let mut slow = Peer::client(&gateway, "second.test", port, &[]);
     for index in 0..100 {
         let post = slow.post(index * 2 + 1);
@@ -67,7 +70,7 @@ fn bodies_that_drip_hold_up_nobody_else() {
 
 #[test]
 fn a_connection_without_a_request_leaves_one_record() {
-    let (origin, gateway, port) = hello();
+    let (_beside, origin, gateway, port) = hello();
     let mut silent = Peer::client(&gateway, "second.test", port, &[]);
     assert!(silent.read().is_some());
     drop(silent);
@@ -77,7 +80,7 @@ fn a_connection_without_a_request_leaves_one_record() {
 
 #[test]
 fn more_requests_at_a_time_than_the_settings_say_are_refused_by_name() {
-    let (_origin, gateway, port) = hello();
+    let (_beside, _origin, gateway, port) = hello();
     let mut peer = Peer::client(&gateway, "second.test", port, &[]);
     for index in 0..130 {
         let post = peer.post(index * 2 + 1);

@@ -9,7 +9,7 @@ use tests::{
     origin::Origin,
 };
 
-use crate::ground::from_without;
+use crate::ground::{from_without, uncounted};
 
 /// The head of an answer: status 200 and these fields.
 fn head(flags: u8, stream: u32, fields: &[(&str, &str)]) -> Vec<u8> {
@@ -43,14 +43,18 @@ fn ask(gateway: &Gateway, port: u16) -> String {
 
 /// Every such answer ends in this status, or breaks off where that is 200, and leaves this code.
 fn harms(status: u16, code: &str, answer: impl Fn(u32) -> Vec<u8> + Send + Sync + 'static) {
-    from_without(answering(answer), (1, code), |gateway, port| {
-        let answer = ask(gateway, port);
-        let told = answer.contains(&format!("HTTP/1.1 {status} "));
-        // A head may wait for what comes with it, and breaks off with that.
-        assert!(told || (status == 200 && answer.is_empty()), "{answer}");
-        let whole = answer.ends_with("0\r\n\r\n") || answer.ends_with("much");
-        assert!(status != 200 || !whole, "{answer}");
-    });
+    from_without(
+        || answering(answer),
+        (1, code),
+        |gateway, port| {
+            let answer = ask(gateway, port);
+            let told = answer.contains(&format!("HTTP/1.1 {status} "));
+            // A head may wait for what comes with it, and breaks off with that.
+            assert!(told || (status == 200 && answer.is_empty()), "{answer}");
+            let whole = answer.ends_with("0\r\n\r\n") || answer.ends_with("much");
+            assert!(status != 200 || !whole, "{answer}");
+        },
+    );
 }
 
 #[test]
@@ -141,6 +145,7 @@ fn windows_that_overflow_end_the_connection() {
 
 #[test]
 fn a_farewell_before_the_request_sends_it_elsewhere() {
+    let _beside = uncounted();
     let origin = origin(&["origin.test"], |connection, peer| {
         let Frame { stream, .. } = peer.until(HEADERS)?;
         if connection.is_multiple_of(2) {

@@ -13,7 +13,7 @@ use tests::{
     origin::{Origin, respond},
 };
 
-use crate::ground::{from_within, gateway};
+use crate::ground::{from_within, gateway, uncounted};
 
 const MOST: [u8; 4] = 0x7fff_ffff_u32.to_be_bytes();
 /// FLOW_CONTROL_ERROR (RFC 9113 §7).
@@ -36,6 +36,7 @@ fn a_connection_whose_window_overflows_ends() {
 
 #[test]
 fn more_than_the_window_of_a_stream_breaks_it_off() {
+    let _beside = uncounted();
     let origin = Origin::plain(|_, _| Ok(()));
     let gateway = gateway(&origin);
     // Nobody takes from this one, so nothing is given back.
@@ -58,6 +59,7 @@ fn more_than_the_window_of_a_stream_breaks_it_off() {
 #[test]
 fn a_client_that_never_opens_its_window_holds_no_more_than_its_bound() {
     const LARGE: usize = 32 << 20;
+    let _beside = uncounted();
     let sent = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&sent);
     let origin = Origin::plain(move |_, out| {
