@@ -55,6 +55,8 @@ pub struct Cost {
     pub used: Usage,
     /// System calls and instructions in the counted part.
     pub counted: Counted,
+    /// Percent of the machine's time in the measured part that its host gave to others.
+    pub stolen: f64,
 }
 
 /// Figures of which the least of several rounds counts: what disturbs a round only adds.
@@ -85,6 +87,9 @@ impl Row {
             figure(name, outcome.latency.value_at_quantile(quantile) as f64);
         }
         figure("maxMicros", outcome.latency.max() as f64);
+        if cost.stolen > 0.0 {
+            figure("stolenPercent", cost.stolen);
+        }
         if outcome.resumed > 0 {
             figure("resumedHandshakes", outcome.resumed as f64);
         }
@@ -162,7 +167,7 @@ impl Row {
 }
 
 /// Columns of the table: a figure, and what stands above it.
-const COLUMNS: [(&str, &str); 9] = [
+const COLUMNS: [(&str, &str); 10] = [
     ("requestsPerSecond", "req/s"),
     ("p50Micros", "p50 µs"),
     ("p99Micros", "p99 µs"),
@@ -172,6 +177,7 @@ const COLUMNS: [(&str, &str); 9] = [
     ("instructionsPerRequest", "instr/req"),
     ("cpuSecondsPerGiB", "CPU-s/GiB"),
     ("residentKiB", "RSS KiB"),
+    ("stolenPercent", "stolen %"),
 ];
 
 impl Report {

@@ -20,7 +20,7 @@ use crate::{
     plan::{Connect, Load, Plan},
     report::{Cost, Row},
     target::Target,
-    usage::{Pid, Usage},
+    usage::{Pid, Ticks, Usage},
 };
 
 /// Sandboxes of which the memory can be told from what a plane needs anyway.
@@ -156,7 +156,9 @@ impl Session<'_> {
         (row.target, row.version) = (target.name.clone(), target.version.clone());
         if load.idle {
             // Nothing is asked in the measured part.
-            row.figures.retain(|name, _| ["connections", "seconds", "residentKiB"].contains(&name.as_str()));
+            row.figures.retain(|name, _| {
+                ["connections", "seconds", "residentKiB", "stolenPercent"].contains(&name.as_str())
+            });
         }
         for (name, value) in idle {
             row.figures.insert(name.to_owned(), value);
@@ -205,6 +207,7 @@ struct Meter<'a> {
     name: String,
     first: Option<Usage>,
     before: Usage,
+    began_at: Ticks,
     after: Option<Usage>,
     counters: Option<Counters>,
     cost: Cost,
@@ -221,6 +224,7 @@ impl<'a> Meter<'a> {
             name: format!("{plan}: {} ({})", load.name, target.name),
             first: None,
             before: Usage::default(),
+            began_at: Ticks::default(),
             after: None,
             counters: None,
             cost: Cost::default(),
@@ -255,12 +259,13 @@ impl Watch for Meter<'_> {
     fn begins(&mut self, part: Part, _: &Outcome) -> io::Result<()> {
         match part {
             Part::WarmUp => self.first = Some(Usage::of(self.pids)?),
-            Part::Measured => self.before = Usage::of(self.pids)?,
+            Part::Measured => (self.before, self.began_at) = (Usage::of(self.pids)?, Ticks::now()),
             Part::Counted | Part::Drain => {
                 if self.after.is_none() {
                     let now = Usage::of(self.pids)?;
                     self.after = Some(now);
                     self.cost.used = now - self.before;
+                    self.cost.stolen = Ticks::now().stolen_since(self.began_at);
                 }
                 match (part, &mut self.counters) {
                     (Part::Counted, none) => *none = Some(Counters::start(self.pids)),

@@ -82,6 +82,35 @@ impl Sub for Usage {
     }
 }
 
+/// Processor time of the whole machine up to one moment, in ticks of the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ticks {
+    all: u64,
+    stolen: u64,
+}
+
+impl Ticks {
+    /// Up to now; nothing where the kernel does not say.
+    pub fn now() -> Self {
+        Self::of(&fs::read_to_string("/proc/stat").unwrap_or_default())
+    }
+
+    /// The first line of `/proc/stat`: user, nice, system, idle, iowait, irq, softirq, steal (proc(5)).
+    fn of(text: &str) -> Self {
+        let first = text.lines().next().and_then(|line| line.strip_prefix("cpu ")).unwrap_or_default();
+        let ticks: Vec<u64> =
+            first.split_ascii_whitespace().take(8).filter_map(|word| word.parse().ok()).collect();
+        Self { all: ticks.iter().sum(), stolen: ticks.get(7).copied().unwrap_or_default() }
+    }
+
+    /// Percent of the time since another moment that the machine's host gave to others. Latencies of such a time are
+    /// those of the host.
+    pub fn stolen_since(self, before: Self) -> f64 {
+        let all = self.all.saturating_sub(before.all).max(1);
+        self.stolen.saturating_sub(before.stolen) as f64 * 100.0 / all as f64
+    }
+}
+
 /// Child processes of one, also of its children.
 pub fn descendants(of: Pid) -> Vec<Pid> {
     let all: Vec<(Pid, Pid)> = fs::read_dir("/proc")
@@ -131,6 +160,15 @@ mod tests {
         }
         let used = Usage::of(&[own]).unwrap() - before;
         assert!(used.run_time >= Duration::from_millis(5) && used.resident_kib > 0, "{sum}");
+    }
+
+    #[test]
+    fn time_that_the_host_gave_to_others_is_told() {
+        let before = Ticks::of("cpu  100 0 50 800 0 0 0 50 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n");
+        let after = Ticks::of("cpu  200 0 100 1600 0 0 0 100 7 7\n");
+        assert_eq!(after.stolen_since(before), 5.0);
+        assert_eq!(Ticks::of("").stolen_since(Ticks::default()), 0.0);
+        assert!(Ticks::now().all > 0);
     }
 
     #[test]
