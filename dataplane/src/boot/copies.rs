@@ -2,8 +2,8 @@
 //!
 //! There `rep movsb` takes some twenty times as long where the destination lies a few bytes behind the source, both seen
 //! within their page, as a record's payload does that is copied behind its head. The C library uses it all the same, from
-//! 2 KiB on (glibc bug 30994; releases of 2024 and later know better), and is told otherwise only by the environment of a
-//! program that starts. So the plane starts anew, once, as the same process.
+//! 2 KiB on (glibc bug 30994, here seen in 2.36), and is told otherwise only by the environment of a program that starts.
+//! So the plane starts anew, once, as the same process.
 
 use std::{
     env,
