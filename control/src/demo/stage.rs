@@ -64,7 +64,10 @@ impl Stage {
 
     /// Records so far.
     pub fn records(&self) -> Result<String, Fault> {
-        Ok(fs::read_to_string(self.gateway.folder().join("records.jsonl"))?)
+        let mut text = fs::read_to_string(self.gateway.folder().join("records.jsonl"))?;
+        // Their writer may be in the midst of the last line.
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        Ok(text)
     }
 
     /// What control and plane have told their operator.
