@@ -221,12 +221,11 @@ pub const TLS_JOINED_BYTES_MAX: usize = 16 << 10;
 /// Encrypted bytes that wait for the socket. Larger: a peer that makes TLS answer and does not read fills memory.
 /// Smaller: one step of sending does not fit.
 pub const TLS_OUTBOX_BYTES_MAX: usize = 256 << 10;
-/// Output buffers kept by a shard for reuse, the last used on top. Larger: memory stays taken after a burst. Smaller: each
-/// send allocates while many are under way.
-pub const TLS_SCRATCH_BUFFERS_MAX: usize = 16;
-/// Bytes of an output buffer that is worth keeping: one step of bulk with its records' frames. Larger: after bulk the shard
-/// holds much memory. Smaller: each step of bulk takes memory that is in no cache, and clears it.
-pub const TLS_SCRATCH_BYTES_MAX: usize = 68 << 10;
+/// Output buffers kept by a shard for reuse. Larger: memory stays taken after a burst. Smaller: each send allocates.
+pub const TLS_SCRATCH_BUFFERS_MAX: usize = 64;
+/// Bytes of an output buffer that is worth keeping. Larger: after bulk the shard holds much memory. Smaller: heads
+/// allocate again.
+pub const TLS_SCRATCH_BYTES_MAX: usize = 20 << 10;
 /// TLS sessions to upstreams that may be resumed, per set of roots. Larger: memory, about 1 KiB each. Smaller: more
 /// full handshakes, 160 µs each.
 pub const UPSTREAM_SESSIONS_MAX: usize = 1024;
