@@ -59,13 +59,18 @@ pub struct Cost {
     pub stolen: f64,
 }
 
+/// The figure of what large bodies cost.
+pub const PER_GIB: &str = "cpuSecondsPerGiB";
+/// The figure of what a request costs.
+const PER_REQUEST: &str = "cpuMicrosPerRequest";
+
 /// Figures of which the least of several rounds counts: what disturbs a round only adds.
 const LEAST: [&str; 6] = [
-    "cpuMicrosPerRequest",
+    PER_REQUEST,
     "systemCallsPerRequest",
     "instructionsPerRequest",
     "switchesPerRequest",
-    "cpuSecondsPerGiB",
+    PER_GIB,
     "idleCpuMillisPerSecond",
 ];
 /// Those of which the most counts.
@@ -108,19 +113,21 @@ impl Row {
         }
         if has_process {
             let cpu = cost.used.run_time.as_secs_f64();
-            figure("cpuMicrosPerRequest", cpu * 1e6 / answers);
-            if is_bulk {
-                figure("cpuSecondsPerGiB", cpu / gib);
-            }
-            figure("switchesPerRequest", cost.used.switches as f64 / answers);
             figure("residentKiB", cost.used.resident_kib as f64);
-            let counted = outcome.counted_answers.max(1) as f64;
-            for (name, count) in [
-                ("systemCallsPerRequest", cost.counted.calls),
-                ("instructionsPerRequest", cost.counted.instructions),
-            ] {
-                if let Some(count) = count {
-                    figure(name, count as f64 / counted);
+            // What was done of large bodies that began before or ended after is in no count of answers.
+            if is_bulk {
+                figure(PER_GIB, cpu / gib);
+            } else {
+                figure(PER_REQUEST, cpu * 1e6 / answers);
+                figure("switchesPerRequest", cost.used.switches as f64 / answers);
+                let counted = outcome.counted_answers.max(1) as f64;
+                for (name, count) in [
+                    ("systemCallsPerRequest", cost.counted.calls),
+                    ("instructionsPerRequest", cost.counted.instructions),
+                ] {
+                    if let Some(count) = count {
+                        figure(name, count as f64 / counted);
+                    }
                 }
             }
         }
@@ -128,6 +135,11 @@ impl Row {
         row.fault("corruptedAnswers", outcome.corrupted);
         row.words = outcome.faults.clone();
         row
+    }
+
+    /// Processor time and its unit: of a GiB where bodies are large, of a request elsewhere.
+    pub fn cost(&self) -> Option<(&'static str, f64)> {
+        [PER_GIB, PER_REQUEST].into_iter().find_map(|name| self.figures.get(name).map(|value| (name, *value)))
     }
 
     /// Notes what must be zero.
@@ -172,10 +184,10 @@ const COLUMNS: [(&str, &str); 10] = [
     ("p50Micros", "p50 µs"),
     ("p99Micros", "p99 µs"),
     ("p999Micros", "p99.9"),
-    ("cpuMicrosPerRequest", "CPU-µs/req"),
+    (PER_REQUEST, "CPU-µs/req"),
     ("systemCallsPerRequest", "calls/req"),
     ("instructionsPerRequest", "instr/req"),
-    ("cpuSecondsPerGiB", "CPU-s/GiB"),
+    (PER_GIB, "CPU-s/GiB"),
     ("residentKiB", "RSS KiB"),
     ("stolenPercent", "stolen %"),
 ];
@@ -259,13 +271,8 @@ impl Report {
         let mut text = String::new();
         for row in self.rows.iter().filter(|row| row.target == of) {
             for peer in self.rows.iter().filter(|peer| (&peer.plan, &peer.row) == (&row.plan, &row.row)) {
-                let figure = if row.figures.contains_key("cpuSecondsPerGiB") {
-                    "cpuSecondsPerGiB"
-                } else {
-                    "cpuMicrosPerRequest"
-                };
-                if let (Some(ours), Some(theirs), true) =
-                    (row.figure(figure), peer.figure(figure), peer.target != of)
+                if let (Some((figure, ours)), Some((_, theirs)), true) =
+                    (row.cost(), peer.cost(), peer.target != of)
                 {
                     let name = format!("{}: {}", row.plan, row.row);
                     let _ = writeln!(

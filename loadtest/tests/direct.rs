@@ -8,7 +8,7 @@ use loadtest::{
     gateway::direct,
     origin::{LEGS, Origin},
     plan::{Connect, Load, Plan, Scheme},
-    report::Row,
+    report::{PER_GIB, Row},
     session::{Session, Subject},
     usage::Pid,
 };
@@ -50,7 +50,19 @@ fn kept_connections_answer_all_requests() {
                 && requests as f64 >= row.figures["answers"]
         );
         assert_eq!(connections, 4, "{load:?}");
-        assert!(row.figures.contains_key("cpuMicrosPerRequest"));
+        assert!(row.cost().is_some_and(|(_, cost)| cost > 0.0));
+    }
+}
+
+#[test]
+fn large_bodies_are_paid_for_by_the_byte_also_where_none_ended_in_time() {
+    for (down, up) in [(256 << 20, 0), (0, 256 << 20)] {
+        let load = Load { down, up, connections: 1, seconds: 0.02, requests: None, ..load() };
+        let (row, ..) = run(&load);
+        let moved = row.figures["mibPerSecond"] * row.figures["seconds"];
+        assert!((0.01..256.0).contains(&moved), "{moved} MiB");
+        assert_eq!(row.cost().map(|(unit, _)| unit), Some(PER_GIB));
+        assert!(!row.figures.contains_key("cpuMicrosPerRequest"), "no request was paid for whole");
     }
 }
 
@@ -81,7 +93,8 @@ fn an_open_loop_asks_as_often_as_it_says() {
 
 #[test]
 fn idle_connections_ask_once_and_are_silent() {
-    let (row, requests, connections) = run(&Load { idle: true, connections: 300, seconds: 0.2, ..load() });
+    let (row, requests, connections) =
+        run(&Load { idle: true, connections: 300, seconds: 0.2, ..load() });
     assert_eq!((requests, connections), (300, 300));
     assert!(row.figures.contains_key("idleKiBPerConnection"));
 }

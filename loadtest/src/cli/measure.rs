@@ -156,20 +156,25 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 
 /// The short table for documents: what, cost, ratio to each peer, command.
 fn short(report: &Report) -> String {
-    let mut text = "| what | CPU-µs | to nginx | to HAProxy | command |\n|---|---|---|---|---|\n".to_owned();
+    let mut text = "| what | cost | to nginx | to HAProxy | command |\n|---|---|---|---|---|\n".to_owned();
     for row in report.rows.iter().filter(|row| row.target == "outgate") {
-        let Some(ours) = row.figures.get("cpuMicrosPerRequest") else { continue };
+        let ours = match row.cost() {
+            Some((loadtest::report::PER_GIB, cost)) => (cost, format!("{cost:.2} CPU-s/GiB")),
+            Some((_, cost)) => (cost, format!("{cost:.1} CPU-µs")),
+            None => continue,
+        };
         let ratio = |peer: &str| {
             let same = |other: &&loadtest::report::Row| {
                 (&other.plan, &other.row, other.target.as_str()) == (&row.plan, &row.row, peer)
             };
-            let theirs = report.rows.iter().find(same).and_then(|row| row.figures.get("cpuMicrosPerRequest"));
-            theirs.map_or_else(|| "–".to_owned(), |theirs| format!("{:.2}", ours / theirs))
+            let theirs = report.rows.iter().find(same).and_then(loadtest::report::Row::cost);
+            theirs.map_or_else(|| "–".to_owned(), |(_, theirs)| format!("{:.2}", ours.0 / theirs))
         };
         let (plan, name) = (&row.plan, &row.row);
         let command = if USUAL.contains(&plan.as_str()) { "peers" } else { "run" };
         text.push_str(&format!(
-            "| {plan}: {name} | {ours:.1} | {} | {} | `outgate-loadtest {command} {plan}` |\n",
+            "| {plan}: {name} | {} | {} | {} | `outgate-loadtest {command} {plan}` |\n",
+            ours.1,
             ratio("nginx"),
             ratio("haproxy")
         ));

@@ -10,7 +10,7 @@ use mio::{Interest, Token};
 use rustls::pki_types::ServerName;
 
 use super::{
-    Engine,
+    Engine, Part,
     exchange::{Done, Exchange, Job, Request},
 };
 use crate::{
@@ -226,7 +226,8 @@ impl Engine<'_> {
                     if is_http2 && open.transport.alpn() != Some(ALPN_HTTP2) {
                         return Err(io::Error::other("the target does not speak HTTP/2"));
                     }
-                    exchange.received(&scratch[..n], &open.request, &mut open.transport, done)?;
+                    let came = exchange.received(&scratch[..n], &open.request, &mut open.transport, done)?;
+                    self.outcome.body_bytes += if self.part == Part::Measured { came } else { 0 };
                 }
                 Stage::Tunnel(reader) => {
                     let mut input = &scratch[..n];
@@ -318,6 +319,7 @@ impl Engine<'_> {
     /// Sends what is queued, and more of a body as the socket takes it.
     fn pump(&mut self, index: usize) -> io::Result<()> {
         let most = if self.load.drips { 0 } else { READ_BYTES };
+        let mut went = 0;
         let Some(Open { stage, transport, request, .. }) = &mut self.connections[index].open else {
             return Ok(());
         };
@@ -326,14 +328,17 @@ impl Engine<'_> {
                 let all_went = transport.flush()?;
                 let more = match stage {
                     Stage::Talking(exchange) => exchange.pump(request, most, transport)?,
-                    _ => false,
+                    _ => 0,
                 };
-                if !all_went || !more {
+                went += more;
+                if !all_went || more == 0 {
                     return Ok(());
                 }
             }
         };
-        match sent() {
+        let sent = sent();
+        self.outcome.body_bytes += if self.part == Part::Measured { went } else { 0 };
+        match sent {
             Ok(()) => Ok(()),
             // What the peer said last may tell why; the next reading brings it.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -209,20 +209,20 @@ impl Exchange {
         }
     }
 
-    /// Queues more of a body that goes up, at most so much. Answers whether something was queued.
+    /// Queues more of a body that goes up, at most so much. Answers how many bytes were queued.
     ///
     /// # Errors
     /// Those of TLS.
-    pub fn pump(&mut self, request: &Request, most: usize, transport: &mut Transport) -> io::Result<bool> {
-        let Self::Http1(Http1 { job: Some(job), sent, .. }) = self else { return Ok(false) };
+    pub fn pump(&mut self, request: &Request, most: usize, transport: &mut Transport) -> io::Result<u64> {
+        let Self::Http1(Http1 { job: Some(job), sent, .. }) = self else { return Ok(0) };
         let piece = pattern::at(job.tag, *sent);
         let n = (request.up - *sent).min(piece.len().min(transport.room()).min(most) as u64);
         transport.queue(&piece[..n as usize])?;
         *sent += n;
-        Ok(n > 0)
+        Ok(n)
     }
 
-    /// Takes bytes from the peer; requests that are over go to `done`.
+    /// Takes bytes from the peer; requests that are over go to `done`. Answers how many bytes were of bodies.
     ///
     /// # Errors
     /// When they are no answers.
@@ -232,20 +232,22 @@ impl Exchange {
         request: &Request,
         transport: &mut Transport,
         done: &mut Vec<Done>,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         match self {
             Self::Http1(one) => one.received(input, request, done),
             Self::Http2(many) => {
                 let mut out = Vec::new();
-                many.received(input, request, &mut out, done)?;
-                transport.queue(&out)
+                let came = many.received(input, request, &mut out, done)?;
+                transport.queue(&out)?;
+                Ok(came)
             }
         }
     }
 }
 
 impl Http1 {
-    fn received(&mut self, mut input: &[u8], request: &Request, done: &mut Vec<Done>) -> io::Result<()> {
+    fn received(&mut self, mut input: &[u8], request: &Request, done: &mut Vec<Done>) -> io::Result<u64> {
+        let mut came = 0;
         while let Some(piece) = self.reader.next(&mut input).map_err(io::Error::other)? {
             let Some(job) = self.job else { return Err(io::Error::other("an answer that nobody asked for")) };
             match piece {
@@ -255,7 +257,10 @@ impl Http1 {
                         name.eq_ignore_ascii_case(b"connection") && value.eq_ignore_ascii_case(b"close")
                     });
                 }
-                Piece::Body(bytes) => self.answer.body(job.tag, bytes),
+                Piece::Body(bytes) => {
+                    came += bytes.len() as u64;
+                    self.answer.body(job.tag, bytes);
+                }
                 // An interim answer: the one that counts follows (RFC 9110 §15.2).
                 Piece::End if self.answer.status < 200 => {}
                 Piece::End => {
@@ -265,7 +270,7 @@ impl Http1 {
                 }
             }
         }
-        Ok(())
+        Ok(came)
     }
 }
 
@@ -276,8 +281,8 @@ impl Http2 {
         request: &Request,
         out: &mut Vec<u8>,
         done: &mut Vec<Done>,
-    ) -> io::Result<()> {
-        let mut said = Vec::new();
+    ) -> io::Result<u64> {
+        let (mut said, mut came) = (Vec::new(), 0);
         self.connection.receive(input, out, &mut said).map_err(io::Error::other)?;
         for said in said {
             let (stream, ends) = match said {
@@ -292,6 +297,7 @@ impl Http2 {
                 }
                 Said::Body { stream, bytes, ends } => {
                     if let Some((job, answer)) = self.streams.get_mut(&stream) {
+                        came += bytes.len() as u64;
                         answer.body(job.tag, &bytes);
                     }
                     (stream, ends)
@@ -309,6 +315,6 @@ impl Http2 {
                 done.push(Done { job, verdict: answer.verdict(request.down), closes: false });
             }
         }
-        Ok(())
+        Ok(came)
     }
 }

@@ -46,10 +46,7 @@ impl Engine<'_> {
             record(&mut outcome.latency, now.saturating_duration_since(done.job.due));
         }
         match self.part {
-            Part::Measured => {
-                outcome.answers += 1;
-                outcome.body_bytes += self.load.down + self.load.up;
-            }
+            Part::Measured => outcome.answers += 1,
             Part::Counted => outcome.counted_answers += 1,
             Part::WarmUp | Part::Drain => {}
         }

@@ -45,7 +45,7 @@ pub struct Outcome {
     pub resumed: u64,
     /// Connections that were made.
     pub connected: u64,
-    /// Bytes of bodies, both ways, in the measured part.
+    /// Bytes of bodies that came and went in the measured part, whether or not their answers ended in it.
     pub body_bytes: u64,
     /// Time from when a request was due to the end of its answer; its connection's handshake is in it where it needs
     /// one.
