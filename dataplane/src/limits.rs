@@ -270,8 +270,8 @@ pub const RENEWAL_OFFER_PAUSE: Duration = Duration::from_secs(600);
 /// How long the last bytes of a client are read after we said that we are done. Larger: clients that never close hold
 /// descriptors. Smaller: slow clients lose the end of an answer.
 pub const LINGER_TIME: Duration = Duration::from_secs(2);
-/// How often a shard drops what is idle for too long. Larger: dead upstream connections hold descriptors. Smaller: an
-/// idle shard wakes for nothing.
+/// How often a shard drops what is idle for too long, and gives back memory that is free. Larger: dead upstream
+/// connections hold descriptors, ended ones memory. Smaller: an idle shard wakes for nothing.
 pub const SWEEP_TIME: Duration = Duration::from_secs(5);
 
 // ---- Questions to people.

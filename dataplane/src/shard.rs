@@ -1,6 +1,7 @@
 //! One core: its executor, its ring, its tables, its connections; and the set of all of them.
 
 mod listeners;
+mod memory;
 mod names;
 mod places;
 mod progress;
@@ -299,6 +300,7 @@ async fn serve_shard(
         loop {
             sleep(SWEEP_TIME).await;
             sweeping.sweep();
+            memory::give_back();
         }
     });
     let listeners = Listeners::new(Rc::clone(&core), connections.clone());

@@ -124,6 +124,8 @@ pub struct Load {
     pub drips: bool,
     /// Each connection asks once and is silent then.
     pub idle: bool,
+    /// Seconds of silence after idle connections have ended, until what memory they left is read.
+    pub silence: f64,
     /// Seconds before what is measured.
     pub warm_up: f64,
     /// Seconds that are measured.
@@ -161,6 +163,7 @@ impl Default for Load {
             up: 0,
             drips: false,
             idle: false,
+            silence: 12.0,
             warm_up: 0.3,
             seconds: 2.0,
             counted: 0.3,
@@ -338,7 +341,7 @@ impl Load {
         if self.rate.is_some_and(|rate| !(rate > 0.0 && rate <= 1e6)) {
             return Err("`rate` is above 0 and at most 1,000,000".into());
         }
-        let times = [self.warm_up, self.seconds, self.counted, self.moves, self.changes];
+        let times = [self.silence, self.warm_up, self.seconds, self.counted, self.moves, self.changes];
         if times.iter().any(|time| !(0.0..=1e6).contains(time)) {
             return Err("times and rates are 0 or more".into());
         }

@@ -197,9 +197,6 @@ impl Watch for Until {
 /// Seconds after which it is told whether memory stays.
 const LONG: f64 = 60.0;
 
-/// Time that a process is given to return memory of connections that ended.
-const AFTERWARDS: Duration = Duration::from_secs(2);
-
 /// Reads what a target uses at the ends of each part, and shows that time passes.
 struct Meter<'a> {
     pids: &'a [Pid],
@@ -247,7 +244,7 @@ impl<'a> Meter<'a> {
             more.push(("idleKiBPerConnection", each(after.anonymous_kib)));
             let seconds = self.load.seconds.max(0.001);
             more.push(("idleCpuMillisPerSecond", self.cost.used.run_time.as_secs_f64() * 1e3 / seconds));
-            thread::park_timeout(AFTERWARDS);
+            thread::park_timeout(Duration::from_secs_f64(self.load.silence));
             more.push(("keptKiBPerConnection", each(Usage::of(self.pids)?.anonymous_kib)));
         }
         progress("");

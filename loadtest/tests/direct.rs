@@ -94,7 +94,7 @@ fn an_open_loop_asks_as_often_as_it_says() {
 #[test]
 fn idle_connections_ask_once_and_are_silent() {
     let (row, requests, connections) =
-        run(&Load { idle: true, connections: 300, seconds: 0.2, ..load() });
+        run(&Load { idle: true, connections: 300, seconds: 0.2, silence: 0.1, ..load() });
     assert_eq!((requests, connections), (300, 300));
     assert!(row.figures.contains_key("idleKiBPerConnection"));
 }

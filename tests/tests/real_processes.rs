@@ -3,10 +3,12 @@
 use std::{
     fs,
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use tests::{
-    gateway::SECRET,
+    gateway::{PATIENCE, SECRET, Tls, ask},
     origin::{Origin, respond},
     process::{Process, attach_proxy, detach, records, run, shipped_plane},
     stage::{SANDBOX, Stage, authority_pem, policy, proxy_url},
@@ -202,4 +204,37 @@ fn a_shard_locks_little_memory() {
     assert!(pinned <= 2 * 256, "{pinned} KiB");
     let huge = status.lines().find_map(|line| line.strip_prefix("THP_enabled:"));
     assert_eq!(huge.map(str::trim), Some("1"), "what comes later may lie in huge pages");
+}
+
+/// Nothing is done after they ended: what the allocator kept of them would stay.
+#[test]
+fn memory_of_connections_that_ended_comes_back_in_silence() {
+    const CONNECTIONS: u64 = 1_500;
+    let origin = echo();
+    let stage = Stage::set(&origin, 1);
+    let rollup = format!("/proc/{}/smaps_rollup", stage.plane.process.pid());
+    let held = || -> u64 {
+        let text = fs::read_to_string(&rollup).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Anonymous:")?.strip_suffix("kB"));
+        line.expect("the kernel tells").trim().parse().unwrap()
+    };
+    let open = || {
+        let mut stream = stage.tls("other.test", 443);
+        let request = "GET / HTTP/1.1\r\nHost: other.test\r\n\r\n";
+        assert!(ask(&mut stream, request, b"").0.starts_with("HTTP/1.1 403 "));
+        stream
+    };
+    // What is made once is there before.
+    drop(open());
+    let before = held();
+    let all: Vec<Tls> = (0..CONNECTIONS).map(|_| open()).collect();
+    let most = held();
+    assert!(most - before >= 4 * CONNECTIONS, "{before} KiB became {most}");
+    drop(all);
+    // The rest is tables that have grown, and pages on which something lives on; a third comes back by itself.
+    let (enough, deadline) = (before + (most - before) / 2, Instant::now() + PATIENCE);
+    while held() > enough && Instant::now() < deadline {
+        thread::park_timeout(Duration::from_millis(20));
+    }
+    assert!(held() <= enough, "{before} KiB became {most}, and {} remained", held());
 }

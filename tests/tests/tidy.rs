@@ -38,6 +38,7 @@ const UNSAFE_FILES: &[&str] = &[
     "dataplane/src/ring/buffers.rs",
     "dataplane/src/ring/packet.rs",
     "dataplane/src/ring/sys.rs",
+    "dataplane/src/shard/memory.rs",
     "handlers-sdk/macros/src/lib.rs",
     "handlers-sdk/src/guest.rs",
     "tests/src/allocations.rs",
