@@ -46,23 +46,25 @@ pub enum Way {
 }
 
 /// Serves a connection to its end. Where it carried no request, the connection itself leaves a record.
-pub async fn serve(core: &Rc<Core>, stream: Stream, way: Way) {
-    // Each apart: opening needs room for a moment, and an idle connection of HTTP/1 none for what it is not.
-    let opened = Box::pin(arrive(core, stream, way)).await;
-    match opened {
-        Ok(Some(Opened { unread: Some(hello), admission, wire, facts, .. })) => {
-            let share = &admission.resident().share;
-            share.run(Box::pin(relay(core, &admission, (wire, &hello), &facts))).await;
-        }
-        Ok(Some(opened)) => {
-            let share = opened.admission.resident().share.clone();
-            match opened.version {
-                Version::Http2 => share.run(Box::pin(streams(core, opened))).await,
-                _ => share.run(requests(core, opened)).await,
+///
+/// An idle connection is as large as this: opening lies apart, and nothing that it needed is kept.
+pub fn serve(core: Rc<Core>, stream: Stream, way: Way) -> impl Future<Output = ()> {
+    let opening = Rc::clone(&core);
+    let arriving = Box::pin(async move { arrive(&opening, stream, way).await });
+    async move {
+        let mut opened = match arriving.await {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return,
+            Err(Refused { sandbox, whither, refusal }) => {
+                return record(&core, sandbox.as_ref(), whither, &refusal);
             }
+        };
+        let share = opened.admission.resident().share.clone();
+        match (opened.unread.take(), opened.version) {
+            (Some(hello), _) => share.run(Box::pin(relay(&core, opened, hello))).await,
+            (None, Version::Http2) => share.run(Box::pin(streams(&core, opened))).await,
+            (None, _) => share.run(requests(&core, opened)).await,
         }
-        Ok(None) => {}
-        Err(Refused { sandbox, whither, refusal }) => record(core, sandbox.as_ref(), whither, &refusal),
     }
 }
 
@@ -90,8 +92,16 @@ pub(super) struct Opened {
     pub(super) unread: Option<Vec<u8>>,
 }
 
+impl Opened {
+    /// Out of its box, whose memory is free then; taken apart in place, it would stay to the end.
+    #[expect(clippy::boxed_local, reason = "to free the box is what it is for")]
+    pub(super) fn unboxed(self: Box<Self>) -> Self {
+        *self
+    }
+}
+
 /// Opens a connection; nothing where it went on to another shard.
-async fn arrive(core: &Rc<Core>, stream: Stream, way: Way) -> Result<Option<Opened>, Refused> {
+async fn arrive(core: &Rc<Core>, stream: Stream, way: Way) -> Result<Option<Box<Opened>>, Refused> {
     match way {
         Way::Proxy => proxy(core, stream, None).await,
         Way::OwnProxy { listener } => proxy(core, stream, Some(listener)).await,
@@ -128,7 +138,7 @@ async fn captured(
     stream: Stream,
     sandbox: SandboxId,
     destination: SocketAddr,
-) -> Result<Opened, Refused> {
+) -> Result<Box<Opened>, Refused> {
     let admission = core.admit(&sandbox).map_err(|refusal| (Some(sandbox), refusal))?;
     let name = admission.resident().names.borrow_mut().name_of(destination.ip());
     let facts = ConnectionFacts {
@@ -144,7 +154,11 @@ async fn captured(
 }
 
 /// Finds out whose a captured connection is by where it came from, and goes on where that sandbox lives.
-async fn shared(core: &Rc<Core>, stream: Stream, destination: SocketAddr) -> Result<Option<Opened>, Refused> {
+async fn shared(
+    core: &Rc<Core>,
+    stream: Stream,
+    destination: SocketAddr,
+) -> Result<Option<Box<Opened>>, Refused> {
     let peer = stream.peer_addr().map_err(|error| (None, client_error(&error)))?;
     let found = core.attachments().by_source(peer.ip()).cloned();
     let sandbox = found.map_err(|error| (None, Refusal::from(&error)))?;
@@ -158,7 +172,11 @@ async fn shared(core: &Rc<Core>, stream: Stream, destination: SocketAddr) -> Res
 }
 
 /// Reads the first head of a proxy's client, finds out who it is, and goes on where that sandbox lives.
-async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Result<Option<Opened>, Refused> {
+async fn proxy(
+    core: &Rc<Core>,
+    stream: Stream,
+    own: Option<ListenerId>,
+) -> Result<Option<Box<Opened>>, Refused> {
     let mut bytes = Vec::new();
     let first = timeout(HEAD_TIME, first_head(core, &stream, own, &mut bytes)).await;
     let (sandbox, target, consumed) = match first {
@@ -192,7 +210,8 @@ async fn proxy(core: &Rc<Core>, stream: Stream, own: Option<ListenerId>) -> Resu
     if facts.connect_target.is_none() {
         stream.unread(bytes);
         let wire = Rc::new(Wire::Plain(stream));
-        return Ok(Some(Opened { admission, wire, facts, proof, version: Version::Http11, unread: None }));
+        let version = Version::Http11;
+        return Ok(Some(Box::new(Opened { admission, wire, facts, proof, version, unread: None })));
     }
     stream.unread(bytes.split_off(consumed));
     // A refused name gets its 200 too, and is refused inside: clients hide the body of a failed CONNECT.
@@ -272,7 +291,7 @@ async fn open(
     admission: Admission,
     stream: Stream,
     mut facts: ConnectionFacts,
-) -> Result<Opened, Refused> {
+) -> Result<Box<Opened>, Refused> {
     let refused = |facts: &ConnectionFacts, refusal| {
         let sandbox = Some(admission.resident().id.clone());
         Refused { sandbox, whither: facts.whither(), refusal }
@@ -304,7 +323,8 @@ async fn open(
             return Err(refused(&facts, refusal));
         }
     };
-    Ok(Opened { admission, wire: Rc::new(wire), facts, proof: Proof::Connection, version, unread })
+    let (wire, proof) = (Rc::new(wire), Proof::Connection);
+    Ok(Box::new(Opened { admission, wire, facts, proof, version, unread }))
 }
 
 async fn first_bytes(stream: &Stream) -> std::io::Result<(Opening, Vec<u8>)> {

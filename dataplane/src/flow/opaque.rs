@@ -9,6 +9,7 @@ use std::{cell::Cell, rc::Rc, sync::Arc};
 use futures_lite::future::try_zip;
 
 use super::{
+    connection::Opened,
     core::Core,
     fence::{Credentials, Fence, rewritten},
     lookup::lookup,
@@ -30,22 +31,18 @@ use crate::{
 };
 
 /// Judges a connection by its hello and relays it to its end. It leaves one record.
-pub(super) async fn relay(
-    core: &Rc<Core>,
-    admission: &Admission,
-    (wire, hello): (Rc<Wire>, &[u8]),
-    facts: &ConnectionFacts,
-) {
+pub(super) async fn relay(core: &Rc<Core>, opened: Box<Opened>, hello: Vec<u8>) {
+    let Opened { admission, wire, facts, .. } = &*opened;
     let mut record = begin(Some(&admission.resident().id));
     record.scheme = Some("tls");
     record.going(facts.whither());
-    let outcome = match judge(core, admission, (facts, hello), &mut record) {
-        Ok((permit, judged)) => carry(core, admission, (&wire, hello), (&permit, judged), &mut record).await,
+    let outcome = match judge(core, admission, (facts, &hello), &mut record) {
+        Ok((permit, judged)) => carry(core, admission, (wire, &hello), (&permit, judged), &mut record).await,
         Err(refusal) => Err(refusal),
     };
     if let Err(refusal) = outcome {
         note(&refusal, &mut record);
-        refuse(&wire).await;
+        refuse(wire).await;
     }
     // The audit counts what it cannot take; the connection has ended either way.
     let _counted = core.common.audit.record(&record);

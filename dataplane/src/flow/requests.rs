@@ -26,42 +26,27 @@ use crate::{
     tls::{Chunk, Wire},
 };
 
-/// Serves requests in their order, until the connection ends.
-pub(super) async fn requests(core: &Rc<Core>, opened: Opened) {
-    let Opened { admission, wire, facts, proof, .. } = opened;
+/// Serves requests in their order, until the connection ends. What one of them needs lies apart, so that a connection that
+/// waits for the next is small.
+pub(super) async fn requests(core: &Rc<Core>, opened: Box<Opened>) {
+    let Opened { admission, wire, facts, proof, .. } = opened.unboxed();
     let arrived =
         Arrived { core, resident: admission.resident(), facts: &facts, proof, accepted: Accepted::default() };
-    let leg: Rc<dyn Leg> = Rc::clone(&wire) as Rc<dyn Leg>;
     let (mut inbound, mut served) = (Inbound::default(), false);
     loop {
         arrived.resident.share.pause().await;
-        let next = next_head(&admission, &wire, &mut inbound).await;
-        let mut record = begin(Some(&admission.resident().id));
-        let head = match next {
-            Ok(head) => head,
+        let serving = match next_head(&admission, &wire, &mut inbound).await {
+            // One allocation for each request; the next finds it in the cache.
+            Ok(head) => Box::pin(request(&arrived, &wire, &mut inbound, head)),
             // Between two requests a connection may end as it likes.
             Err(Missing::Nothing(_)) if served => break,
             Err(Missing::Nothing(refusal) | Missing::Broken(refusal)) => {
-                note(&refusal, &mut record);
-                record.going(facts.whither());
-                // The client may be gone; the record says what it would have been told.
-                let _told = wire.send(&refusal.to_http(false, false)).await;
-                let _counted = core.common.audit.record(&record);
+                Box::pin(missing(&arrived, &wire, refusal)).await;
                 break;
             }
         };
-        let about = About::of(&head);
-        let (exchange, driver) = Exchange::new(head, Rc::clone(&leg));
-        let (turns, path) = (driver.turns(), run(&arrived, exchange, &mut record));
-        // One allocation for each request, so that an idle connection is small; the next request finds it in the cache.
-        let ((), answer) = Box::pin(turns.take(path, serve(&*wire, &mut inbound, about, driver))).await;
-        let goes_on = conclude(&mut record, &answer);
-        if answer.outcome.is_err() {
-            wire.reset();
-        }
         served = true;
-        let recorded = core.common.audit.record(&record);
-        if !goes_on || recorded.is_err() {
+        if !serving.await {
             break;
         }
     }
@@ -70,6 +55,36 @@ pub(super) async fn requests(core: &Rc<Core>, opened: Opened) {
     } else {
         end(&wire).await;
     }
+}
+
+/// Serves one request to its end, and records it. Gives whether another may follow.
+async fn request(
+    arrived: &Arrived<'_>,
+    wire: &Rc<Wire>,
+    inbound: &mut Inbound<Chunk>,
+    head: RequestHead<Block<Chunk>>,
+) -> bool {
+    let mut record = begin(Some(&arrived.resident.id));
+    let about = About::of(&head);
+    let (exchange, driver) = Exchange::new(head, Rc::clone(wire) as Rc<dyn Leg>);
+    let (turns, path) = (driver.turns(), run(arrived, exchange, &mut record));
+    let ((), answer) = turns.take(path, serve(&**wire, inbound, about, driver)).await;
+    let goes_on = conclude(&mut record, &answer);
+    if answer.outcome.is_err() {
+        wire.reset();
+    }
+    let recorded = arrived.core.common.audit.record(&record);
+    goes_on && recorded.is_ok()
+}
+
+/// Tells and records why there was no request.
+async fn missing(arrived: &Arrived<'_>, wire: &Wire, refusal: Refusal) {
+    let mut record = begin(Some(&arrived.resident.id));
+    note(&refusal, &mut record);
+    record.going(arrived.facts.whither());
+    // The client may be gone; the record says what it would have been told.
+    let _told = wire.send(&refusal.to_http(false, false)).await;
+    let _counted = arrived.core.common.audit.record(&record);
 }
 
 /// Why there is no whole head.

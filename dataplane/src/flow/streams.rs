@@ -40,8 +40,8 @@ use crate::{
 };
 
 /// Serves the requests of a connection, many at once, until it ends.
-pub(super) async fn streams(core: &Rc<Core>, opened: Opened) {
-    let Opened { admission, wire, facts, proof, .. } = opened;
+pub(super) async fn streams(core: &Rc<Core>, opened: Box<Opened>) {
+    let Opened { admission, wire, facts, proof, .. } = opened.unboxed();
     let arrived =
         Arrived { core, resident: admission.resident(), facts: &facts, proof, accepted: Accepted::default() };
     let (pipe, pump) = Pipe::new(Rc::clone(&wire), Role::Server);

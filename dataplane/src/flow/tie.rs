@@ -2,10 +2,9 @@
 
 use std::{
     cell::{Cell, RefCell},
-    future::poll_fn,
-    pin::pin,
+    pin::Pin,
     rc::Rc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
 /// All connections of one sandbox.
@@ -68,16 +67,8 @@ impl Tie {
     }
 
     /// What the future gives; nothing when the tie was cut before. One task waits at a time.
-    pub async fn hold<F: Future>(&self, future: F) -> Option<F::Output> {
-        let mut future = pin!(future);
-        poll_fn(|cx| {
-            if self.is_cut() {
-                return Poll::Ready(None);
-            }
-            self.wait_here(cx.waker());
-            future.as_mut().poll(cx).map(Some)
-        })
-        .await
+    pub fn hold<F: Future>(&self, future: F) -> Held<'_, F> {
+        Held { tie: self, future }
     }
 
     fn wait_here(&self, waker: &Waker) {
@@ -85,6 +76,28 @@ impl Tie {
         if !place.as_ref().is_some_and(|waiting| waiting.will_wake(waker)) {
             *place = Some(waker.clone());
         }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// A future under a tie. Made by [`Tie::hold`]; as an `async fn` it would have room for the future twice.
+    pub struct Held<'a, F> {
+        tie: &'a Tie,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Held<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        if this.tie.is_cut() {
+            return Poll::Ready(None);
+        }
+        this.tie.wait_here(cx.waker());
+        this.future.poll(cx).map(Some)
     }
 }
 

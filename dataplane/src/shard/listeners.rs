@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_lite::FutureExt as _;
+use futures_util::FutureExt as _;
 use glommio::Task;
 
 use super::{
@@ -231,10 +232,10 @@ async fn certify(core: Rc<Core>, sandbox: SandboxId, done: mpsc::Sender<()>) {
 
 /// Serves a connection in a task of its own. A panic ends that task alone.
 fn spawn(core: &Rc<Core>, connections: &Scope, stream: Stream, way: Way) {
-    let core = Rc::clone(core);
-    connections.spawn(async move {
-        if AssertUnwindSafe(serve(&core, stream, way)).catch_unwind().await.is_err() {
+    let serving = AssertUnwindSafe(serve(Rc::clone(core), stream, way)).catch_unwind();
+    connections.spawn(serving.map(|ended| {
+        if ended.is_err() {
             tell("a connection ended by a mistake of ours; the others go on");
         }
-    });
+    }));
 }
