@@ -124,7 +124,7 @@ pub struct Load {
     pub drips: bool,
     /// Each connection asks once and is silent then.
     pub idle: bool,
-    /// Seconds of silence after idle connections have ended, until what memory they left is read.
+    /// Seconds of silence after idle connections have ended, until what memory they left is read, of any target.
     pub silence: f64,
     /// Seconds before what is measured.
     pub warm_up: f64,
@@ -318,6 +318,11 @@ impl Load {
     /// How many sandboxes speak at a time.
     pub fn active(&self) -> usize {
         self.active.unwrap_or(self.sandboxes)
+    }
+
+    /// Whether bodies are what costs: below 64 KiB a request, what a byte costs is lost in what a request costs.
+    pub fn is_bulk(&self) -> bool {
+        self.down + self.up >= 64 << 10
     }
 
     fn check(&self) -> Result<(), String> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{counters::Counted, engine::outcome::Outcome, usage::Usage};
+use crate::{counters::Counted, engine::outcome::Outcome, plan::Load, usage::Usage};
 
 /// A run: plans on targets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -78,7 +78,7 @@ const MOST: [&str; 1] = ["requestsPerSecond"];
 
 impl Row {
     /// Figures of one round.
-    pub fn of(outcome: &Outcome, cost: &Cost, has_process: bool) -> Self {
+    pub fn of(load: &Load, outcome: &Outcome, cost: &Cost, has_process: bool) -> Self {
         let mut row = Self::default();
         let mut figure = |name: &str, value: f64| _ = row.figures.insert(name.to_owned(), value);
         let answers = outcome.answers.max(1) as f64;
@@ -106,16 +106,14 @@ impl Row {
             figure("refused", outcome.refused as f64);
         }
         let gib = outcome.body_bytes as f64 / f64::from(1 << 30);
-        // Below 64 KiB a request, what a byte costs is lost in what a request costs.
-        let is_bulk = outcome.body_bytes / outcome.answers.max(1) >= 64 << 10;
-        if is_bulk {
+        if load.is_bulk() {
             figure("mibPerSecond", gib * 1024.0 / outcome.elapsed.as_secs_f64().max(1e-9));
         }
         if has_process {
             let cpu = cost.used.run_time.as_secs_f64();
             figure("residentKiB", cost.used.resident_kib as f64);
             // What was done of large bodies that began before or ended after is in no count of answers.
-            if is_bulk {
+            if load.is_bulk() {
                 figure(PER_GIB, cpu / gib);
             } else {
                 figure(PER_REQUEST, cpu * 1e6 / answers);

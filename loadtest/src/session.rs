@@ -152,7 +152,7 @@ impl Session<'_> {
         let mut watch = Meter::new(target, load, plan);
         let outcome = Engine::new(load, target, false)?.run(&mut watch)?;
         let (cost, idle) = watch.end()?;
-        let mut row = Row::of(&outcome, &cost, !target.pids.is_empty());
+        let mut row = Row::of(load, &outcome, &cost, !target.pids.is_empty());
         (row.target, row.version) = (target.name.clone(), target.version.clone());
         if load.idle {
             // Nothing is asked in the measured part.

@@ -57,10 +57,9 @@ fn kept_connections_answer_all_requests() {
 #[test]
 fn large_bodies_are_paid_for_by_the_byte_also_where_none_ended_in_time() {
     for (down, up) in [(256 << 20, 0), (0, 256 << 20)] {
-        let load = Load { down, up, connections: 1, seconds: 0.02, requests: None, ..load() };
+        let load = Load { down, up, connections: 1, seconds: 0.1, requests: None, ..load() };
         let (row, ..) = run(&load);
-        let moved = row.figures["mibPerSecond"] * row.figures["seconds"];
-        assert!((0.01..256.0).contains(&moved), "{moved} MiB");
+        assert!(row.figures["mibPerSecond"] > 0.1, "{:?}", row.figures);
         assert_eq!(row.cost().map(|(unit, _)| unit), Some(PER_GIB));
         assert!(!row.figures.contains_key("cpuMicrosPerRequest"), "no request was paid for whole");
     }
