@@ -47,7 +47,7 @@ pub enum Way {
 
 /// Serves a connection to its end. Where it carried no request, the connection itself leaves a record.
 ///
-/// An idle connection is as large as this: opening lies apart, and nothing that it needed is kept.
+/// The task of an idle connection is as large as this: opening lies apart, and nothing that it needed is kept.
 pub fn serve(core: Rc<Core>, stream: Stream, way: Way) -> impl Future<Output = ()> {
     let opening = Rc::clone(&core);
     let arriving = Box::pin(async move { arrive(&opening, stream, way).await });

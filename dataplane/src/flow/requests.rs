@@ -35,20 +35,23 @@ pub(super) async fn requests(core: &Rc<Core>, opened: Box<Opened>) {
     let (mut inbound, mut served) = (Inbound::default(), false);
     loop {
         arrived.resident.share.pause().await;
-        let serving = match next_head(&admission, &wire, &mut inbound).await {
+        let next = match next_head(&admission, &wire, &mut inbound).await {
             // One allocation for each request; the next finds it in the cache.
-            Ok(head) => Box::pin(request(&arrived, &wire, &mut inbound, head)),
+            Ok(head) => Ok(Box::pin(request(&arrived, &wire, &mut inbound, head))),
             // Between two requests a connection may end as it likes.
             Err(Missing::Nothing(_)) if served => break,
             Err(Missing::Nothing(refusal) | Missing::Broken(refusal)) => {
-                Box::pin(missing(&arrived, &wire, refusal)).await;
-                break;
+                Err(Box::pin(missing(&arrived, &wire, refusal)))
             }
         };
-        served = true;
-        if !serving.await {
+        let goes_on = match next {
+            Ok(serving) => serving.await,
+            Err(telling) => telling.await,
+        };
+        if !goes_on {
             break;
         }
+        served = true;
     }
     if admission.tie().is_cut() {
         wire.reset();
@@ -77,14 +80,15 @@ async fn request(
     goes_on && recorded.is_ok()
 }
 
-/// Tells and records why there was no request.
-async fn missing(arrived: &Arrived<'_>, wire: &Wire, refusal: Refusal) {
+/// Tells and records why there was no request. None may follow.
+async fn missing(arrived: &Arrived<'_>, wire: &Wire, refusal: Refusal) -> bool {
     let mut record = begin(Some(&arrived.resident.id));
     note(&refusal, &mut record);
     record.going(arrived.facts.whither());
     // The client may be gone; the record says what it would have been told.
     let _told = wire.send(&refusal.to_http(false, false)).await;
     let _counted = arrived.core.common.audit.record(&record);
+    false
 }
 
 /// Why there is no whole head.
