@@ -27,6 +27,17 @@ pub fn ourselves() -> io::Result<()> {
     if cores > 1 { put(&[Pid(std::process::id())], &others) } else { Ok(()) }
 }
 
+/// Lets every thread of this process run on all cores, as before [`ourselves`].
+///
+/// # Errors
+/// When the kernel does not let us.
+pub fn nobody() -> io::Result<()> {
+    let mut all = CpuSet::new();
+    // What the kernel does not let us use it leaves out.
+    (0..CpuSet::MAX_CPU).for_each(|core| all.set(core));
+    put(&[Pid(std::process::id())], &all)
+}
+
 fn put(pids: &[Pid], on: &CpuSet) -> io::Result<()> {
     for pid in pids {
         for task in fs::read_dir(format!("/proc/{}/task", pid.0))? {

@@ -20,6 +20,7 @@ use loadtest::{
     engine::{Engine, Part, Watch, outcome::Outcome},
     gateway::{Gateway, Start},
     origin::Origin,
+    pin,
     plan::{Load, Plan, Reading},
     profile::{Tally, functions, table},
     report::Report,
@@ -33,7 +34,9 @@ use super::{
 };
 
 /// Plans in which no peer can take part.
-const ALONE: [&str; 5] = ["first-hit", "idle", "fleet", "churn", "noisy"];
+const ALONE: [&str; 4] = ["first-hit", "idle", "fleet", "churn"];
+/// The one in which the load must not take the core of who is measured.
+const PINNED: [&str; 1] = ["noisy"];
 /// How the plane is built: alone, so that it holds no compiler.
 const BUILDS: [&[&str]; 2] = [
     &["build", "--profile", "plane", "--locked", "-p", "dataplane", "--bin", "outgate-dataplane"],
@@ -122,8 +125,12 @@ fn measure(programs: ProgramArgs, args: &MeasureArgs) -> io::Result<ExitCode> {
         rounds: if args.smoke { 1 } else { args.rounds },
     };
     let mut report = compare(&beside)?;
-    let alone = RunArgs::of(plans(&ALONE), beside.programs);
+    let mut alone = RunArgs::of(plans(&ALONE), beside.programs);
     report.rows.extend(run_plans(&alone)?.rows);
+    (alone.plans, alone.programs.pin) = (plans(&PINNED), true);
+    report.rows.extend(run_plans(&alone)?.rows);
+    // What is built and run from here on may take all cores again.
+    pin::nobody()?;
     let text = format!("{}\n{}", report.table(), report.ratios("outgate"));
     print!("{text}");
     write(&args.out.join("plans.json"), &serde_json::to_string_pretty(&report).map_err(io::Error::other)?)?;
