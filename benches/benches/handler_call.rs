@@ -7,13 +7,14 @@ mod guest;
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use benches::{
+    CALL_TIME,
     heads::{LIBRARY, request},
     processor_time::ProcessorTime,
 };
 use criterion::BenchmarkId;
 use dataplane::{
     handler::{Host, HostConfig, Loaded, Next, Restore, Room, Watchdog},
-    limits::{HANDLER_KEPT_SANDBOX_BYTES_MAX, HANDLER_TIME},
+    limits::HANDLER_KEPT_SANDBOX_BYTES_MAX,
 };
 use handlers_sdk_abi::{
     Chunk,
@@ -75,7 +76,7 @@ fn unisolated(host: &mut Option<Host>, loaded: &Arc<Loaded>, view: &RequestView<
 }
 
 fn handler_call(criterion: &mut benches::Criterion) {
-    let watchdog = Watchdog::start(HANDLER_TIME).expect("a thread");
+    let watchdog = Watchdog::start(CALL_TIME).expect("a thread");
     let head = request(LIBRARY);
     let fields: Vec<Field<'_>> =
         head.fields().map(|field| Field { name: field.name, value: field.value }).collect();
@@ -109,7 +110,7 @@ fn handler_call(criterion: &mut benches::Criterion) {
 const TEXT: &[u8] = b"The quick brown fox jumps over the lazy dog. ";
 
 fn handler_chunk(criterion: &mut benches::Criterion) {
-    let watchdog = Watchdog::start(HANDLER_TIME).expect("a thread");
+    let watchdog = Watchdog::start(CALL_TIME).expect("a thread");
     let view = view(&[]);
     let chunk: Vec<u8> = TEXT.iter().copied().cycle().take(BODY_CHUNK_BYTES_MAX).collect();
     let mut group = criterion.benchmark_group("handler_chunk");

@@ -11,6 +11,10 @@ pub mod processor_time;
 pub mod seeded;
 pub mod shard;
 
+/// Time of a handler's call in benches. Longer than planes give (`HANDLER_TIME`): a virtual machine is stopped for longer in
+/// the midst of one call of some millions, and none of them may fail.
+pub const CALL_TIME: Duration = Duration::from_secs(5);
+
 /// What benches are given.
 pub type Criterion = criterion::Criterion<processor_time::ProcessorTime>;
 

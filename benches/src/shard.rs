@@ -14,7 +14,6 @@ use dataplane::{
     handler::{Host as Guests, HostConfig, Watchdog},
     http::{ConnectionFacts, Host, Scheme},
     identity::SandboxId,
-    limits::HANDLER_TIME,
     respond::Refusal,
     ring::{self, RingConfig},
     snapshot::{Concerned, Tables},
@@ -69,7 +68,7 @@ impl Shard {
         };
         let names = Settings { name_servers: Vec::new(), hosts_file: "/dev/null".into() };
         let resolver = Resolver::new(&names, RingTransport).expect("no hosts");
-        let watchdog = Watchdog::start(HANDLER_TIME).expect("a thread");
+        let watchdog = Watchdog::start(crate::CALL_TIME).expect("a thread");
         let guests = Guests::new(HostConfig::default(), &watchdog).expect("a handler host");
         let core = Rc::new(Core::new(0, Arc::new(common), resolver, upstream_tls, guests));
         core.apply(Arc::new(tables), &Concerned::default());
