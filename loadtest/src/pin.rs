@@ -27,11 +27,11 @@ pub fn ourselves() -> io::Result<()> {
     if cores > 1 { put(&[Pid(std::process::id())], &others) } else { Ok(()) }
 }
 
-/// Lets every thread of this process run on all cores, as before [`ourselves`].
+/// Lets every thread of this process run on all cores again, after [`ourselves`].
 ///
 /// # Errors
 /// When the kernel does not let us.
-pub fn nobody() -> io::Result<()> {
+pub fn release() -> io::Result<()> {
     let mut all = CpuSet::new();
     // What the kernel does not let us use it leaves out.
     (0..CpuSet::MAX_CPU).for_each(|core| all.set(core));

@@ -114,7 +114,10 @@ impl Row {
             figure("residentKiB", cost.used.resident_kib as f64);
             // What was done of large bodies that began before or ended after is in no count of answers.
             if load.is_bulk() {
-                figure(PER_GIB, cpu / gib);
+                // Where nothing moved there is nothing to divide by, and the row has its fault.
+                if outcome.body_bytes > 0 {
+                    figure(PER_GIB, cpu / gib);
+                }
             } else {
                 figure(PER_REQUEST, cpu * 1e6 / answers);
                 figure("switchesPerRequest", cost.used.switches as f64 / answers);

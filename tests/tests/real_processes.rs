@@ -8,6 +8,7 @@ use std::{
 };
 
 use tests::{
+    descriptors,
     gateway::{PATIENCE, SECRET, Tls, ask},
     origin::{Origin, respond},
     process::{Process, attach_proxy, detach, records, run, shipped_plane},
@@ -210,6 +211,7 @@ fn a_shard_locks_little_memory() {
 #[test]
 fn memory_of_connections_that_ended_comes_back_in_silence() {
     const CONNECTIONS: u64 = 2_500;
+    descriptors::raise(CONNECTIONS + 1_000);
     let origin = echo();
     let stage = Stage::set(&origin, 1);
     let rollup = format!("/proc/{}/smaps_rollup", stage.plane.process.pid());

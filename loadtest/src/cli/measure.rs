@@ -130,7 +130,7 @@ fn measure(programs: ProgramArgs, args: &MeasureArgs) -> io::Result<ExitCode> {
     (alone.plans, alone.programs.pin) = (plans(&PINNED), true);
     report.rows.extend(run_plans(&alone)?.rows);
     // What is built and run from here on may take all cores again.
-    pin::nobody()?;
+    pin::release()?;
     let text = format!("{}\n{}", report.table(), report.ratios("outgate"));
     print!("{text}");
     write(&args.out.join("plans.json"), &serde_json::to_string_pretty(&report).map_err(io::Error::other)?)?;
