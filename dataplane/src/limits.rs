@@ -245,11 +245,6 @@ pub const ACCEPTED_QUEUE_MAX: usize = 64;
 /// How long accepting pauses when descriptors have run out. Larger: clients wait although descriptors are free.
 /// Smaller: the shard spins.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
-/// One sleep in the shard's own ring. Larger: what glommio alone knows of waits. Smaller: a quiet shard parks between
-/// any two requests, which costs twice as much for each.
-pub const RING_BLOCK_TIME: Duration = Duration::from_micros(500);
-/// Such sleeps in a row before the shard parks. Larger: an idle shard wakes for nothing. Smaller: as above.
-pub const RING_BLOCK_TURNS: u32 = 2;
 /// Completions taken in one turn. Larger: timers and other threads' messages wait behind a burst, at about 10 µs for
 /// each completion. Smaller: a busy shard enters the kernel more often.
 pub const RING_TURN_MAX: usize = 256;

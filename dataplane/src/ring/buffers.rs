@@ -12,7 +12,6 @@ use std::{
 
 use io_uring::types::BufRingEntry;
 
-use super::driver::Bell;
 use crate::limits::BUFFERS_OFFERED;
 
 /// Anonymous pages, unmapped on drop.
@@ -69,9 +68,6 @@ pub(super) struct Pool {
     offer: Cell<u16>,
     /// Neither in the ring nor lent, the one that came back last on top.
     spare: RefCell<Vec<u16>>,
-    /// Set while receives wait for a buffer: then giving one back rings the driver.
-    hungry: Cell<bool>,
-    bell: Rc<Bell>,
 }
 
 impl Pool {
@@ -79,7 +75,7 @@ impl Pool {
     ///
     /// # Errors
     /// `ENOMEM` from the mapping.
-    pub fn new(group: u16, count: u16, bytes: u32, bell: Rc<Bell>) -> io::Result<Rc<Self>> {
+    pub fn new(group: u16, count: u16, bytes: u32) -> io::Result<Rc<Self>> {
         let ring = Pages::map(usize::from(count) * size_of::<BufRingEntry>())?;
         let data = Pages::map(usize::from(count) * bytes as usize)?;
         let pool = Self {
@@ -93,8 +89,6 @@ impl Pool {
             offered: Cell::new(0),
             offer: Cell::new(BUFFERS_OFFERED.min(count)),
             spare: RefCell::new((0..count).rev().collect()),
-            hungry: Cell::new(false),
-            bell,
         };
         pool.fill();
         Ok(Rc::new(pool))
@@ -136,11 +130,6 @@ impl Pool {
         self.fill();
     }
 
-    /// Says whether receives wait for a buffer.
-    pub fn set_hungry(&self, hungry: bool) {
-        self.hungry.set(hungry);
-    }
-
     /// The buffer that a completion named, with `length` bytes of data. Called once for each such completion.
     pub fn take(self: &Rc<Self>, id: u16, length: u32) -> Buf {
         assert!(id < self.count && length <= self.bytes, "the kernel names a buffer of the pool");
@@ -155,9 +144,6 @@ impl Pool {
         self.spare.borrow_mut().push(id);
         self.fill();
         self.out.set(self.out.get() - 1);
-        if self.hungry.get() && self.free() >= self.low_water() {
-            self.bell.ring();
-        }
     }
 
     /// Offers spare buffers until as many are in the ring as should be.

@@ -16,7 +16,6 @@ use std::{
 use super::{
     RingConfig, RingError,
     buffers::{Buf, Pool},
-    driver::Bell,
     operation::Operation,
     share::Shares,
     slab::{Busy, Completion, Key, Outcome, Slab},
@@ -42,7 +41,6 @@ enum Late {
 pub(super) struct Counters {
     pub enters: Cell<u64>,
     pub completions: Cell<u64>,
-    pub parks: Cell<u64>,
     pub starved: Cell<u64>,
     pub accept_pauses: Cell<u64>,
     pub strays: Cell<u64>,
@@ -68,7 +66,8 @@ pub(super) struct Core {
     closing: Cell<bool>,
     now: Cell<Instant>,
     pub wheel: RefCell<Wheel>,
-    pub bell: Rc<Bell>,
+    /// A task went back to the queue, so perhaps it can run.
+    pub yielded: Cell<bool>,
     pub shares: Rc<Shares>,
     pub counters: Counters,
 }
@@ -78,10 +77,8 @@ impl Core {
     pub fn open(config: &RingConfig) -> Result<Rc<Self>, RingError> {
         config.check()?;
         let uring = Uring::open(config.entries).map_err(RingError::opening)?;
-        let bell = Rc::new(Bell::default());
-        let pool = |group, (count, bytes): (u16, u32)| {
-            Pool::new(group, count, bytes, Rc::clone(&bell)).map_err(RingError::Buffers)
-        };
+        let pool =
+            |group, (count, bytes): (u16, u32)| Pool::new(group, count, bytes).map_err(RingError::Buffers);
         let pools = [pool(HEADS, config.head_buffers)?, pool(BODIES, config.body_buffers)?];
         for pool in &pools {
             uring.register_pool(pool).map_err(RingError::Buffers)?;
@@ -99,8 +96,8 @@ impl Core {
             closing: Cell::new(false),
             now: Cell::new(now),
             wheel: RefCell::new(Wheel::new(now)),
-            shares: Shares::new(now, Rc::clone(&bell)),
-            bell,
+            yielded: Cell::new(false),
+            shares: Shares::new(now),
             counters: Counters::default(),
         }))
     }
@@ -132,22 +129,48 @@ impl Core {
         self.uring.borrow_mut().as_mut().map(call)
     }
 
-    /// One turn without waiting: submit, take what has come, feed the starved, fire timers. Returns how much came.
-    pub fn turn(self: &Rc<Self>) -> usize {
+    /// Queues for the kernel what had found no buffer or no room.
+    pub fn prepare(&self) {
+        self.feed();
         self.queue_late();
-        match self.with_uring(Uring::turn) {
+    }
+
+    /// Whether nothing is here for tasks, and all that they asked for is where the kernel will see it.
+    pub fn is_idle(&self) -> bool {
+        self.late.borrow().is_empty()
+            && self.shares.is_line_empty()
+            && self.with_uring(|uring| uring.has_completions()) != Some(true)
+    }
+
+    /// Submits, takes what has come and fires timers, without waiting.
+    pub fn look(&self) {
+        self.enter(Uring::turn);
+    }
+
+    /// Sleeps in the ring until something comes or a timer is due.
+    pub fn sleep(&self) {
+        let next = self.wheel.borrow().next();
+        self.block(next.map(|at| at.saturating_duration_since(Instant::now())));
+    }
+
+    /// Sleeps in the ring until something comes, at most so long.
+    fn block(&self, at_most: Option<Duration>) {
+        self.enter(|uring| uring.wait(at_most).map(|()| true));
+    }
+
+    /// Enters the kernel; takes what has come and fires timers.
+    fn enter(&self, call: impl FnOnce(&mut Uring) -> io::Result<bool>) {
+        match self.with_uring(call) {
             Some(Ok(true)) => count(&self.counters.enters),
             Some(Ok(false)) | None => {}
             Some(Err(error)) => panic!("the shard cannot go on: its ring refuses to be entered: {error}"),
         }
         self.close_retired();
-        self.settle()
-    }
-
-    /// Whether a turn would find something. Part of it the kernel does only when it is entered, without a signal, so
-    /// nobody may sleep until there is one.
-    pub fn has_work(&self) -> bool {
-        !self.late.borrow().is_empty() || self.with_uring(|uring| uring.has_work()) == Some(true)
+        let came = self.reap();
+        self.now.set(Instant::now());
+        let fired = self.wheel.borrow_mut().advance(self.now.get());
+        self.shares.begin(came + fired.len(), self.now.get());
+        fired.into_iter().for_each(Waker::wake);
     }
 
     /// Closes a descriptor as soon as no entry that waits to be submitted can name it.
@@ -177,30 +200,8 @@ impl Core {
         }
     }
 
-    /// Sleeps in the ring until something comes, at most so long. Returns how much came.
-    pub fn block(self: &Rc<Self>, at_most: Duration) -> usize {
-        count(&self.counters.enters);
-        match self.with_uring(|uring| uring.wait(at_most)) {
-            Some(Ok(())) | None => {}
-            Some(Err(error)) => panic!("the shard cannot go on: its ring refuses to be entered: {error}"),
-        }
-        self.close_retired();
-        self.settle()
-    }
-
-    /// Takes completions, feeds the starved, fires timers.
-    fn settle(self: &Rc<Self>) -> usize {
-        let came = self.reap();
-        self.feed();
-        self.now.set(Instant::now());
-        let fired = self.wheel.borrow_mut().advance(self.now.get());
-        let fires = fired.len();
-        fired.into_iter().for_each(Waker::wake);
-        self.shares.begin(came + fires, self.now.get());
-        came + fires
-    }
-
-    fn reap(self: &Rc<Self>) -> usize {
+    /// Takes completions; says how many.
+    fn reap(&self) -> usize {
         let mut taken = self.taken.take();
         self.with_uring(|uring| uring.take(&mut taken));
         let came = taken.len();
@@ -242,7 +243,6 @@ impl Core {
                     self.starved[usize::from(group)].borrow_mut().push_back(key);
                     let pool = &self.pools[usize::from(group)];
                     pool.widen();
-                    pool.set_hungry(true);
                     return None;
                 }
                 Outcome::Failed(libc::ECANCELED)
@@ -279,7 +279,6 @@ impl Core {
             _ => None,
         };
         match (request, completed.result, buffer) {
-            (Request::Timeout, result, _) if result == -libc::ETIME => Outcome::Done,
             (_, result, _) if result < 0 => Outcome::Failed(-result),
             (Request::Accept { .. }, descriptor, _) => Outcome::Descriptor(adopt(descriptor)),
             (Request::Receive { .. }, 1.., Some(buffer)) => Outcome::Data(buffer),
@@ -320,7 +319,6 @@ impl Core {
                     self.queue(Late::Start(key));
                 }
             }
-            pool.set_hungry(!starved.borrow().is_empty());
         }
     }
 
@@ -328,13 +326,12 @@ impl Core {
         self.slab.borrow_mut().get_mut(key).map(call)
     }
 
-    /// Queues work for the kernel and wakes the driver if it is parked.
+    /// Queues work for the kernel.
     fn queue(&self, work: Late) {
         // A cancel must not overtake the start of its operation.
         if !self.late.borrow().is_empty() || !self.push(work) {
             self.late.borrow_mut().push_back(work);
         }
-        self.bell.ring();
     }
 
     fn push(&self, work: Late) -> bool {

@@ -95,8 +95,6 @@ pub struct Stats {
     pub enters: u64,
     /// Completions taken.
     pub completions: u64,
-    /// Times the driver parked in the executor.
-    pub parks: u64,
     /// Receives that found no buffer.
     pub starved: u64,
     /// Times accepting paused because descriptors or memory had run out.
@@ -174,7 +172,7 @@ pub fn executor_builder(placement: Placement) -> LocalExecutorBuilder {
 /// from its turn.
 pub async fn yield_now() {
     if let Some(ring) = CURRENT.with(|current| current.borrow().clone()) {
-        ring.0.bell.ring();
+        ring.0.yielded.set(true);
     }
     glommio::executor().yield_task_queue_now().await;
 }

@@ -17,8 +17,6 @@ use std::{
 
 use futures_lite::future::yield_now;
 
-use super::driver::Bell;
-
 use crate::limits::{
     SHARE_CHARGE_MAX, SHARE_LITTLE, SHARE_MEMORY, SHARE_PARTS, SHARE_QUICK, SHARE_SLICE, SHARE_SLICE_LONG,
     SHARE_WINDOW,
@@ -48,14 +46,11 @@ pub(super) struct Shares {
     round: Cell<u64>,
     line: RefCell<VecDeque<Rc<Sharer>>>,
     sharers: Cell<u64>,
-    /// Of the driver, which may have gone to sleep before somebody has to wait.
-    bell: Rc<Bell>,
 }
 
 impl Shares {
-    pub fn new(now: Instant, bell: Rc<Bell>) -> Rc<Self> {
+    pub fn new(now: Instant) -> Rc<Self> {
         Rc::new(Self {
-            bell,
             now: Cell::new(now),
             measures: Cell::new(false),
             over: Cell::new(false),
@@ -89,6 +84,11 @@ impl Shares {
     fn is_shared(&self) -> bool {
         let changed = self.changed.get();
         !self.over.get() && changed.is_some_and(|changed| self.now.get() < changed + SHARE_MEMORY)
+    }
+
+    /// Whether nobody waits for a turn.
+    pub fn is_line_empty(&self) -> bool {
+        self.line.borrow().is_empty()
     }
 
     /// Wakes the next who waits. False when nobody does.
@@ -278,8 +278,6 @@ impl Share {
         if !sharer.in_line.replace(true) {
             shares.line.borrow_mut().push_back(Rc::clone(sharer));
         }
-        drop(waiting);
-        shares.bell.ring();
         Poll::Pending
     }
 
@@ -403,7 +401,7 @@ mod tests {
 
     /// Two who share a shard, of which both had something to do; slices are short.
     fn shared() -> (Rc<Shares>, Share, Share) {
-        let shares = Shares::new(Instant::now(), Rc::default());
+        let shares = Shares::new(Instant::now());
         let (one, other) = (Share::of(&shares), Share::of(&shares));
         for share in [&one, &other] {
             let mut cx = Context::from_waker(Waker::noop());
@@ -444,7 +442,7 @@ mod tests {
 
     #[test]
     fn who_is_alone_never_waits() {
-        let shares = Shares::new(Instant::now(), Rc::default());
+        let shares = Shares::new(Instant::now());
         let share = Share::of(&shares);
         shares.begin(MANY, Instant::now());
         assert!((0..10).all(|_| Task::of(&share, SHARE_SLICE).poll()));

@@ -163,7 +163,7 @@ impl Slab {
 mod tests {
     use super::*;
 
-    const REQUEST: Request = Request::Timeout;
+    const REQUEST: Request = Request::Accept { fd: -1 };
 
     #[test]
     fn a_freed_name_does_not_reach_the_next_life_of_its_slot() {

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd, RawFd},
+    os::fd::{FromRawFd, OwnedFd, RawFd},
     time::Duration,
 };
 
@@ -22,8 +22,6 @@ pub(super) enum Kept {
     Nothing,
     /// Where to connect.
     Address(Box<SockAddr>),
-    /// How long to wait.
-    Time(Box<types::Timespec>),
 }
 
 /// What to ask the kernel for.
@@ -37,8 +35,6 @@ pub(super) enum Request {
     Connect { fd: RawFd },
     /// Wait until the socket is readable or writable.
     Poll { fd: RawFd, events: i16 },
-    /// Wait for the kept time.
-    Timeout,
 }
 
 /// One completion as the kernel gave it.
@@ -108,29 +104,6 @@ impl Uring {
         let _ = self.ring.submitter().unregister_buf_ring(pool.group());
     }
 
-    /// Registers the descriptor that the kernel signals when deferred work waits, switched off at first.
-    ///
-    /// # Errors
-    /// What `io_uring_register` answers.
-    pub fn register_signal(&mut self, signal: &OwnedFd) -> io::Result<()> {
-        self.ring.submitter().register_eventfd(signal.as_raw_fd())?;
-        self.ring.completion().disable_eventfd();
-        Ok(())
-    }
-
-    /// Lets the kernel signal, or stops it.
-    pub fn signal(&mut self, on: Signal) {
-        match on {
-            Signal::On => {
-                self.ring.completion().enable_eventfd();
-                // The kernel marks deferred work and then looks at this switch; we throw the switch and then look for
-                // the mark. Without a full barrier both could miss the other.
-                std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-            }
-            Signal::Off => self.ring.completion().disable_eventfd(),
-        }
-    }
-
     /// Queues an operation; `false` when the queue is full even after a submission.
     pub fn start(&mut self, request: Request, kept: &Kept, data: u64) -> bool {
         self.push(&entry(request, kept).user_data(data))
@@ -182,18 +155,19 @@ impl Uring {
         !queue.is_empty() || queue.taskrun() || queue.cq_overflow()
     }
 
-    /// Whether a next turn would find something, or might.
-    pub fn has_work(&mut self) -> bool {
-        self.is_due() || !self.ring.completion().is_empty()
+    /// Whether completions wait to be taken.
+    pub fn has_completions(&mut self) -> bool {
+        !self.ring.completion().is_empty()
     }
 
-    /// Submits, then sleeps in the ring until a completion comes or the time is over.
+    /// Submits, then sleeps in the ring until a completion comes, or the time is over where there is one.
     ///
     /// # Errors
     /// As [`Uring::turn`].
-    pub fn wait(&mut self, at_most: Duration) -> io::Result<()> {
-        let time = timespec(at_most);
-        let arguments = types::SubmitArgs::new().timespec(&time);
+    pub fn wait(&mut self, at_most: Option<Duration>) -> io::Result<()> {
+        let time = at_most.map(|time| types::Timespec::new().sec(time.as_secs()).nsec(time.subsec_nanos()));
+        let arguments = types::SubmitArgs::new();
+        let arguments = time.as_ref().map_or(arguments, |time| arguments.timespec(time));
         forgive(self.ring.submitter().submit_with_args(1, &arguments))
     }
 
@@ -211,20 +185,6 @@ impl Uring {
                 .filter(|completed| completed.data != CANCEL),
         );
     }
-}
-
-/// Whether the kernel signals the eventfd.
-#[derive(Clone, Copy)]
-pub(super) enum Signal {
-    /// While the driver is parked.
-    On,
-    /// While the driver runs.
-    Off,
-}
-
-/// A duration as the kernel reads it.
-pub(super) fn timespec(time: Duration) -> types::Timespec {
-    types::Timespec::new().sec(time.as_secs()).nsec(time.subsec_nanos())
 }
 
 fn entry(request: Request, kept: &Kept) -> squeue::Entry {
@@ -247,9 +207,8 @@ fn entry(request: Request, kept: &Kept) -> squeue::Entry {
         (Request::Poll { fd, events }, _) => {
             opcode::PollAdd::new(types::Fd(fd), u32::from(events.unsigned_abs())).build()
         }
-        (Request::Timeout, Kept::Time(time)) => opcode::Timeout::new(&raw const **time).build(),
         // An operation without its memory completes at once and is reported as such by its slot.
-        (Request::Connect { .. } | Request::Timeout, _) => opcode::Nop::new().build(),
+        (Request::Connect { .. }, _) => opcode::Nop::new().build(),
     }
 }
 
@@ -268,16 +227,6 @@ pub(super) fn adopt(descriptor: RawFd) -> OwnedFd {
     debug_assert!(descriptor >= 0, "a completion without a descriptor is an error");
     // SAFETY: the kernel made this descriptor for the completion and each completion is converted once, in `Core`.
     unsafe { OwnedFd::from_raw_fd(descriptor) }
-}
-
-/// Wraps a duplicate of the signal in the only kind of thing whose readability glommio lets others await.
-///
-/// # Errors
-/// `EMFILE` when no descriptor is left for the duplicate.
-pub(super) fn awaitable(signal: &OwnedFd) -> io::Result<glommio::net::TcpStream> {
-    let duplicate = signal.as_fd().try_clone_to_owned()?.into_raw_fd();
-    // SAFETY: the duplicate was made in the line above and is owned by nobody else; the wrapper closes it.
-    Ok(unsafe { glommio::net::TcpStream::from_raw_fd(duplicate) })
 }
 
 /// For tests: refuses io_uring to the calling thread, as a container's seccomp profile does.

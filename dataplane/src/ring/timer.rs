@@ -214,8 +214,6 @@ impl Future for Sleep {
         // A wait beyond the clock's end never ends; a year does for that.
         let deadline = now.checked_add(self.time).unwrap_or(now + Duration::from_secs(365 * 24 * 3600));
         let key = core.wheel.borrow_mut().insert(deadline, cx.waker().clone());
-        // A parked driver sleeps until the timer that was next before this one.
-        core.bell.ring();
         self.armed = Some((core, key));
         Poll::Pending
     }

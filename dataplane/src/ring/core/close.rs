@@ -25,7 +25,7 @@ impl Core {
         self.with_uring(Uring::cancel_all);
         let end = Instant::now() + RING_SHUTDOWN_TIME;
         while self.in_flight.get() > 0 && Instant::now() < end {
-            self.block(Duration::from_millis(1));
+            self.block(Some(Duration::from_millis(1)));
         }
         let ring = self.uring.borrow_mut().take();
         if let Some(ring) = &ring {
@@ -36,7 +36,6 @@ impl Core {
         if self.in_flight.get() > 0 {
             self.pools.iter().cloned().for_each(std::mem::forget);
         }
-        self.bell.ring();
     }
 
     /// Operations that never reached the kernel need no completion.

@@ -9,7 +9,6 @@ impl Core {
         Stats {
             enters: self.counters.enters.get(),
             completions: self.counters.completions.get(),
-            parks: self.counters.parks.get(),
             starved: self.counters.starved.get(),
             accept_pauses: self.counters.accept_pauses.get(),
             strays: self.counters.strays.get(),
@@ -26,13 +25,12 @@ impl Core {
     pub fn report(&self) -> String {
         let starved = [self.starved[0].borrow().len(), self.starved[1].borrow().len()];
         format!(
-            "{:#?}\nclosing {}, late {}, has work {}, starved {starved:?}, next timer {:?}, {:?}\n{}",
+            "{:#?}\nclosing {}, late {}, idle {}, starved {starved:?}, next timer {:?}\n{}",
             self.stats(),
             self.is_closing(),
             self.late.borrow().len(),
-            self.has_work(),
+            self.is_idle(),
             self.wheel.borrow().next().map(|at| at.saturating_duration_since(std::time::Instant::now())),
-            self.bell,
             self.slab.borrow().report()
         )
     }

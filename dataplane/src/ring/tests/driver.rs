@@ -191,7 +191,7 @@ fn random(state: &mut u64) -> u64 {
     *state >> 33
 }
 
-/// Waits in one of the ways in which a shard can be found: at once, after a spin, after a sleep that lets it park.
+/// Waits in one of the ways in which a shard can be found: at once, after a spin, after a sleep.
 async fn pause(state: &mut u64) {
     match random(state) % 64 {
         0 => sleep(Duration::from_millis(random(state) % 4)).await,
@@ -239,7 +239,7 @@ fn no_completion_is_missed_whatever_a_shard_was_doing() {
 }
 
 #[test]
-fn an_idle_shard_parks_and_hardly_enters_the_kernel() {
+fn an_idle_shard_sleeps_until_its_next_timer() {
     on_shard(|| async {
         let ring = Ring::current();
         let (_client, server) = pair().await;
@@ -248,7 +248,33 @@ fn an_idle_shard_parks_and_hardly_enters_the_kernel() {
         let before = ring.stats();
         sleep(Duration::from_millis(400)).await;
         let after = ring.stats();
-        assert!(after.parks > before.parks, "{after:?}");
-        assert!(after.enters - before.enters < 60, "{before:?} {after:?}");
+        // The timer is looked for once more where it was a moment too early, and each level of the wheel once.
+        assert!(after.enters - before.enters <= 6, "{before:?} {after:?}");
     });
+}
+
+#[test]
+fn a_quiet_shard_enters_the_ring_once_for_each_message_of_its_peer() {
+    const MESSAGES: u64 = 200;
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let peer = std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        let (mut stream, mut ball) = (listener.accept().unwrap().0, [0]);
+        while stream.read(&mut ball).unwrap() > 0 {
+            stream.write_all(&ball).unwrap();
+        }
+    });
+    on_shard(move || async move {
+        let stream = Stream::connect(address).await.unwrap();
+        let before = Ring::current().stats().enters;
+        for _ in 0..MESSAGES {
+            stream.send(b"x").await.unwrap();
+            assert_eq!(&*stream.receive().await.unwrap().unwrap(), b"x");
+        }
+        let entered = Ring::current().stats().enters - before;
+        // Signals and what the test's watchdog does may take a few more.
+        assert!(entered <= MESSAGES + 10, "{entered}");
+    });
+    peer.join().unwrap();
 }
