@@ -232,7 +232,7 @@ struct Seed {
 }
 
 impl Seed {
-    /// Starts the thread and waits until the shard can serve.
+    /// Starts the thread and waits until the shard can serve. Where it cannot, the thread has ended.
     fn grow(self, placement: Placement) -> Result<JoinHandle<()>, StartError> {
         let (index, (ready, started)) = (self.index, mpsc::channel());
         let failed = |reason: String| StartError::Executor { index, reason };
@@ -249,31 +249,37 @@ impl Seed {
                 }
             })
             .map_err(|error| failed(error.to_string()))?;
-        started.recv().unwrap_or_else(|_| Err(failed("its thread ended".into())))?;
-        Ok(thread)
+        match started.recv().unwrap_or_else(|_| Err(failed("its thread ended".into()))) {
+            Ok(()) => Ok(thread),
+            Err(error) => {
+                // One that panicked has said so on standard error.
+                let _ended = thread.join();
+                Err(error)
+            }
+        }
     }
 
     async fn run(self, ready: mpsc::Sender<Result<(), StartError>>) {
         let Self { index, common, ring, names, roots, watchdog, progress, inbox, updates, heard } = self;
-        let begun = async {
-            let ring = ring::start(ring).await?;
+        // The starter waits for exactly one message.
+        let tell = |outcome| drop(ready.send(outcome));
+        let ring = match ring::start(ring).await {
+            Ok(ring) => ring,
+            Err(error) => return tell(Err(error.into())),
+        };
+        let core = || -> Result<Core, StartError> {
             let resolver = Resolver::new(&names, RingTransport).map_err(StartError::Names)?;
             let guests = Guests::new(HostConfig::default(), &watchdog).map_err(StartError::Guests)?;
-            Ok::<_, StartError>((
-                ring,
-                Rc::new(Core::new(index, common, resolver, UpstreamTls::new(roots)?, guests)),
-            ))
+            Ok(Core::new(index, common, resolver, UpstreamTls::new(roots)?, guests))
         };
-        match begun.await {
-            Ok((ring, core)) => {
-                let _told = ready.send(Ok(()));
-                serve_shard(&ring, core, progress, inbox, (updates, heard)).await;
-                ring.shutdown().await;
+        match core() {
+            Ok(core) => {
+                tell(Ok(()));
+                serve_shard(&ring, Rc::new(core), progress, inbox, (updates, heard)).await;
             }
-            Err(error) => {
-                let _told = ready.send(Err(error));
-            }
+            Err(error) => tell(Err(error)),
         }
+        ring.shutdown().await;
     }
 }
 
@@ -342,4 +348,32 @@ fn no_executor(index: usize, reason: String) -> StartError {
             .into();
     }
     StartError::Executor { index, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_that_cannot_start_says_why_and_its_thread_ends() {
+        let (audit, writer) = Audit::start(Box::new(io::sink())).unwrap();
+        let folder = std::env::temp_dir();
+        let refused = Shards::start(Settings {
+            shards: 2,
+            pin: false,
+            ring: RingConfig::small(),
+            names: NameSettings { name_servers: Vec::new(), hosts_file: folder },
+            roots: RootCertStore::empty(),
+            roots_pem: String::new(),
+            master: Arc::new(PoolMaster::ephemeral().unwrap()),
+            lease: Arc::default(),
+            audit,
+            offer_certificate: Box::new(|_, _| true),
+            ask: Box::new(|_| None),
+            enforced: Box::new(|_| ()),
+        });
+        // A folder is no hosts file. That this is answered at all says that the thread ended.
+        assert!(matches!(refused, Err(StartError::Names(_))), "{:?}", refused.err());
+        writer.join().unwrap();
+    }
 }

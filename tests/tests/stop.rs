@@ -106,7 +106,7 @@ fn a_stop_ends_every_connection_with_its_record_and_closes_every_descriptor() {
         }
         drop((idle, silent, half, tunnels));
         // glommio 0.9 frees a task without dropping its header, which holds the executor's eventfd: one for each
-        // executor stays open. A ring has one too, and that one must not.
+        // executor stays open.
         eventfds += shards;
         // The origin's threads close theirs when they see the end; those that stream, when they are let go.
         all += shards + EACH;

@@ -149,8 +149,9 @@ impl Core {
 
     /// Sleeps in the ring until something comes or a timer is due.
     pub fn sleep(&self) {
-        let next = self.wheel.borrow().next();
-        self.block(next.map(|at| at.saturating_duration_since(Instant::now())));
+        let (began, next) = (Instant::now(), self.wheel.borrow().next());
+        self.block(next.map(|at| at.saturating_duration_since(began)));
+        self.shares.rested(self.now().saturating_duration_since(began));
     }
 
     /// Sleeps in the ring until something comes, at most so long.

@@ -22,8 +22,8 @@ use super::{
 
 /// Wakes tasks of this shard from other threads.
 ///
-/// The shard wakes them itself, in its next turn: a wake-up of glommio's waits until every queue is empty or a
-/// preemption, and there is none (see `executor_builder`).
+/// The shard wakes them itself, in its next turn. A wake-up of glommio's would wait until the executor sleeps, which
+/// it never does.
 pub(super) struct Doorbell {
     home: ThreadId,
     /// `None` once the driver has ended: then nobody runs the tasks.
@@ -185,7 +185,7 @@ impl Driver {
     /// One look at the ring, in which the shard sleeps where no task can run. It never sleeps elsewhere: the executor
     /// would take ten system calls for it, and nothing but the ring wakes a task of a shard.
     ///
-    /// Whom other threads wake runs before whom the ring wakes, and both before who had too much.
+    /// On a busy shard whom other threads wake runs before whom the ring wakes, and both before who had too much.
     fn turn(&mut self) {
         self.watch_door();
         self.core.prepare();

@@ -1,7 +1,7 @@
 //! From other threads to a shard: a bounded queue, and a one-place slot whose writes merge.
 //!
 //! Each message takes a lock for a few instructions; nobody holds it while waiting. The receiving task runs in the next
-//! turn of the shard, before the connections of that turn.
+//! turn of the shard; where that is busy, before the connections of that turn.
 
 use std::{
     collections::VecDeque,

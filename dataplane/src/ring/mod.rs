@@ -132,7 +132,7 @@ struct Outside {
 }
 
 /// Opens the shard's ring, makes it current on this thread and spawns its driver in a queue of its own. Call it from
-/// the queue in which the connections will run.
+/// the queue in which the connections will run. The executor does not end before the ring is closed.
 ///
 /// # Errors
 /// Sizes, or the machine; see [`RingError`].
@@ -163,7 +163,8 @@ pub fn preflight() -> Result<(), RingError> {
 /// glommio 0.9 sleeps over runnable tasks when its preemption timer fires between the moment in which it arms it and
 /// the first look at the queues: the queues then say that nothing ran, and the timer's completion wakes nobody. A
 /// thread that other work keeps off its core for the length of the timer at that moment hangs for good. So the timer
-/// never fires, and the ring depends on none: each turn is bounded, and what other threads wake goes through it.
+/// never fires. The ring depends on that: its driver sleeps when all queues of the executor have run empty, and a
+/// queue that was preempted, or one beside those of the ring and the connections, would wait for the next completion.
 pub fn executor_builder(placement: Placement) -> LocalExecutorBuilder {
     LocalExecutorBuilder::new(placement).io_memory(64 << 10).preempt_timer(NO_PREEMPTION)
 }

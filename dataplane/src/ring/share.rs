@@ -80,6 +80,12 @@ impl Shares {
         }
     }
 
+    /// The shard has slept so long: what nobody wanted everybody might have had.
+    pub fn rested(&self, slept: Duration) {
+        let slices = slept.div_duration_f64(self.slice.get()) as u64;
+        self.round.set(self.round.get() + slices);
+    }
+
     /// Whether more than one had something to do of late.
     fn is_shared(&self) -> bool {
         let changed = self.changed.get();
@@ -438,6 +444,18 @@ mod tests {
         assert!(!shares.grant());
         shares.begin(0, Instant::now());
         assert!(!shares.measures.get());
+    }
+
+    #[test]
+    fn time_in_which_the_shard_slept_pays_what_was_taken_before() {
+        for (slept, runs) in [(SHARE_SLICE * 2, false), (SHARE_SLICE * 30, true)] {
+            let (shares, loud, _) = shared();
+            shares.begin(MANY, Instant::now());
+            assert!(Task::of(&loud, SHARE_SLICE * 20).poll());
+            shares.rested(slept);
+            shares.begin(MANY, Instant::now());
+            assert_eq!(Task::of(&loud, SHARE_SLICE).poll(), runs, "{slept:?}");
+        }
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) enum Outcome {
     Data(Buf),
     /// An accepted connection.
     Descriptor(OwnedFd),
-    /// Success without either: end of stream, connected, ready, time over.
+    /// Success without either: end of stream, connected, ready.
     Done,
     /// A positive error number.
     Failed(i32),

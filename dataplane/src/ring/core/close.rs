@@ -1,7 +1,6 @@
 //! How a ring ends.
 
 use std::{
-    rc::Rc,
     task::Waker,
     time::{Duration, Instant},
 };
@@ -14,7 +13,7 @@ impl Core {
     ///
     /// Blocks the shard, at most [`RING_SHUTDOWN_TIME`]. Where the kernel does not finish in time the pools are
     /// leaked on purpose: a late receive must not write into memory that belongs to somebody else by then.
-    pub fn close(self: &Rc<Self>) {
+    pub fn close(&self) {
         if self.closing.replace(true) {
             return;
         }
