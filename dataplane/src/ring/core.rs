@@ -135,9 +135,11 @@ impl Core {
         self.queue_late();
     }
 
-    /// Whether nothing is here for tasks, and all that they asked for is where the kernel will see it.
+    /// Whether nothing is here for tasks, all that they asked for is where the kernel will see it, and nothing waits
+    /// to be closed after that.
     pub fn is_idle(&self) -> bool {
         self.late.borrow().is_empty()
+            && self.retired.borrow().is_empty()
             && self.shares.is_line_empty()
             && self.with_uring(|uring| uring.has_completions()) != Some(true)
     }

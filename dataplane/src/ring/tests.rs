@@ -87,6 +87,27 @@ fn what_was_queued_for_a_dropped_stream_does_not_reach_the_next_owner_of_its_num
     });
 }
 
+#[test]
+fn a_dropped_listener_takes_nobody_though_the_shard_sleeps() {
+    on_shard(|| async {
+        let ((_silent, other), (dropped, address)) = (pair().await, listener());
+        turns(2).await;
+        // Something for the kernel of which nothing will come, so the listener cannot be closed at once.
+        other.arm();
+        drop(dropped);
+        let (tell, mut told) = mailbox::channel(1);
+        let asking = std::thread::spawn(move || {
+            let end = Instant::now() + Duration::from_secs(5);
+            let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+            let ask = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(100));
+            while Instant::now() < end && !ask().is_err_and(refused) {}
+            tell.send_blocking(Instant::now() < end).unwrap();
+        });
+        assert_eq!(told.recv().await, Some(true));
+        asking.join().unwrap();
+    });
+}
+
 /// The same for a connect: another socket would have dialled where this one was to go.
 #[test]
 fn a_connect_that_was_dropped_before_it_was_sent_does_not_connect_a_stranger() {
